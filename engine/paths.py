@@ -1,0 +1,35 @@
+"""Where Thinker keeps things: one data directory, `THINKER_HOME`, read on every call and never at import.
+
+    thinker.db        the database            jobs/ID/      one job's log and artefacts
+    datasets/         uploads                 servers/      local servers: records, checkpoints, keys
+    logs/             thinker.jsonl           models/       merged and imported models
+
+Knows names only; what is in the files is the business of their owners.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from engine import platforms
+
+
+def home() -> Path:
+    """The data directory, made if absent: `THINKER_HOME`, else the platform's usual place."""
+    chosen = os.environ.get("THINKER_HOME")
+    path = Path(chosen).expanduser() if chosen else platforms.default_home()
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def folder(*parts: str) -> Path:
+    """A folder below the data directory, made if absent."""
+    path = home().joinpath(*parts)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def job_folder(job_id: str) -> Path:
+    """One job's own folder."""
+    return folder("jobs", job_id)

@@ -1,0 +1,10 @@
+"""Our Tinker-compatible server: one process, one base model, any number of LoRA training runs and samplers.
+
+`api` speaks HTTP, `wire` protobuf, `security` decides who may; `service` holds sessions, runs and futures and keeps
+each run's requests in order; `worker` is the one thread that touches the model; `model` loads the base and its
+adapters, `trainer` and `sampler` use them, `losses` says what is minimised, `checkpoints` writes to disk.
+
+This is the plain version: padded batches, one request after the other. It is meant to be obviously right, and stays
+as the reference that faster paths are tested against. It imports nothing of the engine but errors, system and
+rendering, so that it can be shipped to another machine alone.
+"""

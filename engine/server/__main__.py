@@ -1,0 +1,139 @@
+"""Starts the server: `python -m engine.server --base-model FOLDER --checkpoints FOLDER --key-file FILE [--port P]`.
+
+Prints one JSON line when it answers ({"url", "pid", ...}), and writes the same to `--ready-file`. Ends on SIGTERM,
+on Ctrl-C, and after `--idle-exit` seconds without a session. Thread and memory settings are made here, before torch
+is loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from engine.errors import EndpointError, EngineError
+from engine.platforms import reuse_address
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code 0 after a clean end, 2 when it can't start."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
+    # Idle threads of the math library sleep rather than spin: the same machine runs the dashboard and the runner.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        serve(options)
+    except EngineError as error:
+        print(f"thinker serve: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Loads the model, binds, answers until told to stop. Raises EngineError."""
+    from engine.server.security import LOOPBACK, Guard, read_or_make_key
+
+    key = read_or_make_key(options.key_file)
+    listener = bind(options.host, options.port)
+
+    import torch
+    import uvicorn
+
+    from engine.rendering import load_tokenizer
+    from engine.server.api import build_app
+    from engine.server.checkpoints import CheckpointStore
+    from engine.server.model import BaseModel
+    from engine.server.service import Service
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    tokenizer = load_tokenizer(options.base_model)
+    base = BaseModel(options.base_model, options.device, options.dtype)
+    store = CheckpointStore(options.checkpoints)
+    name = options.name or str(options.base_model)
+    # A hub id finds its tokenizer on any machine; other names only mean something here, so clients get the folder.
+    tokenizer_id = name if "/" in name and not Path(name).exists() else str(options.base_model)
+
+    def make_service() -> Service:
+        import asyncio
+
+        return Service(base, name, tokenizer_id, store, tokenizer, asyncio.get_running_loop())
+
+    def on_idle(seconds: float) -> None:
+        if options.idle_exit and seconds > options.idle_exit:
+            logging.getLogger("thinker.server").info("idle for %.0f s: ending", seconds)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    port = listener.getsockname()[1]
+    url = f"http://{options.host}:{port}"
+    beyond_loopback = options.host not in LOOPBACK
+    app = build_app(make_service, compress=options.compress or beyond_loopback, on_idle=on_idle)
+    hosts = [*LOOPBACK, options.host, *options.allow_host]
+    config = uvicorn.Config(
+        Guard(app, key, hosts), log_level="warning", lifespan="on", timeout_graceful_shutdown=3, timeout_keep_alive=75, access_log=False
+    )
+    server = uvicorn.Server(config)
+    ready = {"url": url, "pid": os.getpid(), "base_model": name, "device": base.device, "dtype": str(base.dtype).removeprefix("torch.")}
+    _announce_when_started(server, ready, options.ready_file)
+    server.run(sockets=[listener])
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises EndpointError for a port in use or a bad address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    reuse_address(listener)
+    try:
+        listener.bind((host.strip("[]"), port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise EndpointError(
+            f"can't listen on {host} port {port}: {error.strerror or error}", "Take another --port, or 0 for any free one.", where="--port"
+        ) from error
+    return listener
+
+
+def _announce_when_started(server, ready: dict, file: Path | None) -> None:
+    """The ready line comes once requests are answered, not before."""
+    inner = server.startup
+
+    async def startup(sockets=None) -> None:
+        await inner(sockets=sockets)
+        if file:
+            draft = file.with_name(file.name + ".tmp")
+            draft.write_text(json.dumps(ready), encoding="utf-8")
+            os.replace(draft, file)
+        print(json.dumps(ready), flush=True)
+
+    server.startup = startup
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="thinker serve", description="A Tinker-compatible server for one base model.")
+    parser.add_argument("--base-model", type=Path, required=True, help="a local folder with config.json and *.safetensors")
+    parser.add_argument("--name", default="", help="the name by which clients ask for the base model")
+    parser.add_argument("--checkpoints", type=Path, required=True, help="where checkpoints are kept")
+    parser.add_argument("--key-file", type=Path, default=None, help="the file with the key; made if absent")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
+    parser.add_argument("--port", type=int, default=8765, help="0 takes a free one")
+    parser.add_argument("--allow-host", action="append", default=[], help="a further name that clients may call this machine by")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to PyTorch")
+    parser.add_argument("--idle-exit", type=float, default=0, help="end after so many seconds without a session; 0 never")
+    parser.add_argument("--compress", action="store_true", help="ask clients to compress training requests (zstd)")
+    parser.add_argument("--ready-file", type=Path, default=None, help="written when the server answers")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

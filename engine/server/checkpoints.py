@@ -1,0 +1,219 @@
+"""Checkpoints on disk: safetensors and JSON only, each whole or not there at all.
+
+    ROOT/RUN/weights/NAME/            to go on training: adapter, optimizer, checkpoint.json
+    ROOT/RUN/sampler_weights/NAME/    to sample and export: adapter, checkpoint.json
+
+`adapter_model.safetensors` and `adapter_config.json` are PEFT's, so a checkpoint folder is a PEFT adapter as it
+stands. A checkpoint is written into a folder of its own beside its place, synced, then renamed. Colons in run ids are
+written as dots. Knows files; nothing of models in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import time
+import uuid
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from engine.errors import NotFound, StateError, StorageError
+from engine.platforms import sync_path
+from engine.server.model import LORA_ALPHA, LoraSpec
+
+KINDS = ("weights", "sampler_weights")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]{0,199}")
+MIN_TTL, MAX_TTL = 3600, 10 * 365 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class CheckpointPath:
+    """`tinker://RUN/KIND/NAME`, exactly three parts."""
+
+    run: str
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"tinker://{self.run}/{self.kind}/{self.name}"
+
+    @staticmethod
+    def parse(text: str) -> CheckpointPath:
+        """Raises NotFound for anything that can't be a path of ours."""
+        parts = text.removeprefix("tinker://").split("/")
+        sound = text.startswith("tinker://") and len(parts) == 3 and parts[1] in KINDS
+        if not sound or not _RUN.fullmatch(parts[0]) or not _NAME.fullmatch(parts[2]):
+            raise NotFound(f"{text[:200]!r} is no checkpoint path", "It has the form tinker://RUN/weights/NAME or .../sampler_weights/NAME.")
+        return CheckpointPath(*parts)
+
+
+@dataclass
+class CheckpointInfo:
+    """checkpoint.json: what is needed to load the checkpoint and to say what it is."""
+
+    path: str
+    base_model: str
+    rank: int
+    train_mlp: bool
+    train_attn: bool
+    train_unembed: bool
+    steps: int
+    created_at: float
+    expires_at: float | None = None
+    has_optimizer: bool = False
+    user_metadata: dict[str, str] = field(default_factory=dict)
+    format: int = 1
+
+    @property
+    def spec(self) -> LoraSpec:
+        """The adapter's shape."""
+        return LoraSpec(self.rank, self.train_mlp, self.train_attn, self.train_unembed)
+
+
+def check_name(name: str) -> None:
+    """Raises StateError for a name that can't be a folder everywhere."""
+    if not _NAME.fullmatch(name):
+        raise StateError(f"{name[:200]!r} can't be a checkpoint's name", "Use up to 128 letters, digits, dots, dashes and underscores.", where="path")
+
+
+def check_ttl(seconds: int | None) -> None:
+    """Raises StateError outside one hour to ten years."""
+    if seconds is not None and not MIN_TTL <= seconds <= MAX_TTL:
+        raise StateError("ttl_seconds has to be one hour (3600) to ten years", "Leave it out to keep the checkpoint.", where="ttl_seconds")
+
+
+class CheckpointStore:
+    """All checkpoints below one folder."""
+
+    def __init__(self, root: Path):
+        self.root = Path(root)
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+
+    def exists(self, path: CheckpointPath) -> bool:
+        """Whether it is there, whole, and not expired."""
+        try:
+            self.info(path)
+        except NotFound:
+            return False
+        return True
+
+    def info(self, path: CheckpointPath) -> CheckpointInfo:
+        """What checkpoint.json says. Raises NotFound."""
+        missing = NotFound(f"there is no checkpoint {path}", "Look at the list of checkpoints for the paths there are.")
+        try:
+            values = json.loads((self._folder(path) / "checkpoint.json").read_text(encoding="utf-8"))
+            info = CheckpointInfo(**values)
+        except (OSError, ValueError, TypeError) as error:
+            raise missing from error
+        if info.expires_at is not None and info.expires_at < time.time():
+            raise missing
+        return info
+
+    def save(
+        self,
+        path: CheckpointPath,
+        info: CheckpointInfo,
+        adapter: dict[str, torch.Tensor],
+        layers: list[str],
+        optimizer: dict[str, torch.Tensor] | None,
+    ) -> None:
+        """Writes all of it or nothing; replaces a checkpoint of that path. Raises StorageError (a full disk, say)."""
+        place = self._folder(path)
+        draft = place.parent / f".{place.name}.{uuid.uuid4().hex}.tmp"
+        try:
+            draft.mkdir(parents=True)
+            save_file(adapter, draft / "adapter_model.safetensors", metadata={"format": "pt"})
+            if optimizer is not None:
+                save_file(optimizer, draft / "optimizer.safetensors")
+            _write_json(draft / "adapter_config.json", _peft_config(info, layers))
+            _write_json(draft / "checkpoint.json", asdict(info))
+            for file in draft.iterdir():
+                sync_path(file)
+            sync_path(draft)
+            self._put(draft, place)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise StorageError(
+                f"the checkpoint couldn't be saved: {error}",
+                "Make room on the disk; earlier checkpoints are still there.",
+                where=str(place.parent),
+            ) from error
+
+    def load_adapter(self, path: CheckpointPath) -> tuple[CheckpointInfo, dict[str, torch.Tensor]]:
+        """Raises NotFound, or StorageError for a file that can't be read."""
+        info = self.info(path)
+        return info, self._tensors(path, "adapter_model.safetensors")
+
+    def load_optimizer(self, path: CheckpointPath) -> dict[str, torch.Tensor]:
+        """Raises NotFound where the checkpoint was saved without it."""
+        if not self.info(path).has_optimizer:
+            raise NotFound(f"{path} has no optimizer state", "Load the weights alone.")
+        return self._tensors(path, "optimizer.safetensors")
+
+    def delete(self, path: CheckpointPath) -> None:
+        """Raises NotFound."""
+        self.info(path)
+        shutil.rmtree(self._folder(path), ignore_errors=True)
+
+    def _tensors(self, path: CheckpointPath, name: str) -> dict[str, torch.Tensor]:
+        file = self._folder(path) / name
+        try:
+            return load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise StorageError(f"the checkpoint's file can't be read: {error}", "Use another checkpoint.", where=str(file)) from error
+
+    def _folder(self, path: CheckpointPath) -> Path:
+        return self.root / path.run.replace(":", ".") / path.kind / path.name
+
+    def _put(self, draft: Path, place: Path) -> None:
+        old = None
+        if place.exists():
+            old = place.parent / f".{place.name}.{uuid.uuid4().hex}.old"
+            os.rename(place, old)
+        os.rename(draft, place)
+        sync_path(place.parent)
+        if old:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """After a crash: drafts go, a replaced checkpoint whose successor never arrived comes back, expired ones go."""
+        for leftover in [*self.root.glob("*/*/.*.tmp"), *self.root.glob("*/*/.*.old")]:
+            place = leftover.parent / leftover.name[1:].rsplit(".", 2)[0]
+            if leftover.suffix == ".old" and not place.exists():
+                os.rename(leftover, place)
+            else:
+                shutil.rmtree(leftover, ignore_errors=True)
+        for file in self.root.glob("*/*/*/checkpoint.json"):
+            try:
+                expires = json.loads(file.read_text(encoding="utf-8")).get("expires_at")
+            except (OSError, ValueError):
+                continue
+            if expires is not None and expires < time.time():
+                shutil.rmtree(file.parent, ignore_errors=True)
+
+
+def _peft_config(info: CheckpointInfo, layers: list[str]) -> dict[str, Any]:
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": info.base_model,
+        "r": info.rank,
+        "lora_alpha": LORA_ALPHA,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": layers,
+        "inference_mode": True,
+    }
+
+
+def _write_json(file: Path, values: dict[str, Any]) -> None:
+    file.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")

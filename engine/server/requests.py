@@ -1,0 +1,146 @@
+"""The JSON bodies that clients send, as the official SDK writes them. Unknown fields are ignored."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from engine.errors import DataError
+from engine.server.trainer import AdamParams
+
+
+class CreateSession(BaseModel):
+    tags: list[str] = []
+    user_metadata: dict[str, Any] | None = None
+    sdk_version: str = ""
+    project_id: str | None = None
+    display_name: str | None = None
+
+
+class Heartbeat(BaseModel):
+    session_id: str
+
+
+class LoraConfig(BaseModel):
+    rank: int
+    seed: int | None = None
+    train_unembed: bool = True
+    train_mlp: bool = True
+    train_attn: bool = True
+
+
+class OptimizerConfig(BaseModel):
+    type: str = "adamw"
+
+
+class CreateModel(BaseModel):
+    session_id: str
+    model_seq_id: int
+    base_model: str
+    lora_config: LoraConfig | None = None
+    optimizer_config: OptimizerConfig = OptimizerConfig()
+    user_metadata: dict[str, Any] | None = None
+
+
+class GetInfo(BaseModel):
+    model_id: str
+
+
+class AdamFields(BaseModel):
+    learning_rate: float = 1e-4
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-12
+    weight_decay: float = 0.0
+    grad_clip_norm: float = 0.0
+
+
+class OptimStep(BaseModel):
+    model_id: str
+    seq_id: int | None = None
+    adam_params: AdamFields | None = None
+    optimizer_params: dict[str, Any] | None = None
+
+    def adam(self) -> AdamParams:
+        """Raises DataError for another optimizer's parameters."""
+        if self.optimizer_params is not None:
+            raise DataError("this server's optimizer is AdamW", "Send AdamParams.", where="optimizer_params")
+        return AdamParams(**(self.adam_params or AdamFields()).model_dump()).checked()
+
+
+class SaveWeights(BaseModel):
+    model_id: str
+    path: str | None = None
+    seq_id: int | None = None
+    ttl_seconds: int | None = None
+    overwrite: bool = False
+    user_metadata: dict[str, str] | None = None
+
+
+class SaveForSampler(SaveWeights):
+    sampling_session_seq_id: int | None = None
+    kind: Literal["snapshot", "inflight"] = "snapshot"
+
+
+class LoadWeights(BaseModel):
+    path: str
+    optimizer: bool
+    model_id: str | None = None
+    seq_id: int | None = None
+    session_id: str | None = None
+    model_seq_id: int | None = None
+    base_model: str | None = None
+    user_metadata: dict[str, Any] | None = None
+
+
+class CreateSamplingSession(BaseModel):
+    session_id: str
+    sampling_session_seq_id: int
+    base_model: str | None = None
+    model_path: str | None = None
+
+
+class PromptChunk(BaseModel):
+    type: str = "encoded_text"
+    tokens: list[int] = []
+
+
+class Prompt(BaseModel):
+    chunks: list[PromptChunk] = []
+
+
+class SamplingParams(BaseModel):
+    max_tokens: int | None = None
+    seed: int | None = None
+    stop: str | list[int] | list[str] | None = None
+    temperature: float = 1.0
+    top_k: int = -1
+    top_p: float = 1.0
+
+
+class Sample(BaseModel):
+    prompt: Prompt
+    sampling_params: SamplingParams = SamplingParams()
+    num_samples: int = 1
+    sampling_session_id: str | None = None
+    seq_id: int | None = None
+    base_model: str | None = None
+    model_path: str | None = None
+    prompt_logprobs: bool | None = None
+    prompt_logprobs_last_n: int | None = Field(default=None, ge=1)
+    topk_prompt_logprobs: int = 0
+    topk_sample_logprobs: int = 0
+    prompt_alt_tokens_k: int = 0
+    target_prompt_logprobs: Any = None
+
+    def tokens(self) -> list[int]:
+        """Raises DataError for chunks that aren't text."""
+        if any(chunk.type != "encoded_text" for chunk in self.prompt.chunks):
+            raise DataError("only text prompts are supported here", "Send tokens.", where="prompt")
+        return [token for chunk in self.prompt.chunks for token in chunk.tokens]
+
+
+class RetrieveFuture(BaseModel):
+    request_id: str
+    allow_metadata_only: bool = False

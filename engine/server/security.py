@@ -1,0 +1,117 @@
+"""Who may talk to the server, and how much at once: the key, the Host header, the size of a body. Knows no routes' meaning.
+
+The key is read from a file that only its owner can read, or from THINKER_SERVER_KEY; never from the command line,
+where every user of the machine could see it. The Host header is checked because a web page may point a name of its
+own at 127.0.0.1 (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from engine.errors import EndpointError
+from engine.platforms import lock_file, private_file
+
+KEY_VARIABLE = "THINKER_SERVER_KEY"
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
+MAX_BODY = 256 * 2**20
+OPEN_PATHS = ("/api/v1/healthz",)
+
+
+def new_key() -> str:
+    """A key of the form that the official SDK accepts."""
+    return f"tml-{secrets.token_urlsafe(32)}"
+
+
+def read_or_make_key(file: Path | None) -> str:
+    """The key: the environment's, else the file's, which is made (mode 0600) if absent. Raises EndpointError."""
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not key and file is None:
+        raise EndpointError("the server has no key", f"Name a key file, or set {KEY_VARIABLE}.")
+    if not key:
+        key = _from_file(file)
+    if not key.startswith("tml-") or len(key) < 20:
+        raise EndpointError("the server's key isn't a key", "It begins with tml- and has at least 20 characters; delete the file to get a new one.")
+    return key
+
+
+def _from_file(file: Path) -> str:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    key = private_file(file).read_text(encoding="utf-8").strip()
+    if key:
+        return key
+    # Two servers that start at once on one new file have to agree on one key.
+    with file.open("r+", encoding="utf-8") as stream:
+        while not lock_file(stream):
+            time.sleep(0.01)
+        key = stream.read().strip()
+        if not key:
+            key = new_key()
+            stream.write(key)
+    return key
+
+
+class Guard:
+    """ASGI middleware: refuses what isn't allowed before any route sees it."""
+
+    def __init__(self, app: Any, key: str, hosts: Iterable[str] = LOOPBACK, max_body: int = MAX_BODY):
+        self.app = app
+        self.max_body = max_body
+        self._key = key.encode()
+        self._hosts = {host.lower() for host in hosts}
+
+    async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        if _host_name(headers.get(b"host", b"").decode("latin-1")) not in self._hosts:
+            return await _refuse(send, 403, "the Host header names another machine")
+        if scope["path"] not in OPEN_PATHS and not self._knows(headers):
+            return await _refuse(send, 401, "the key is missing or wrong")
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > self.max_body:
+            return await _refuse(send, 413, f"the body is larger than {self.max_body:,} bytes: send smaller batches")
+        return await self.app(scope, self._bounded(receive), send)
+
+    def _knows(self, headers: dict[bytes, bytes]) -> bool:
+        given = headers.get(b"x-api-key") or headers.get(b"authorization", b"").removeprefix(b"Bearer ")
+        return hmac.compare_digest(given, self._key)
+
+    def _bounded(self, receive: Any) -> Any:
+        """A body sent without its length (chunked) is cut off where the limit is."""
+        seen = 0
+
+        async def bounded() -> dict:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self.max_body:
+                raise BodyTooLarge
+            return message
+
+        return bounded
+
+
+class BodyTooLarge(Exception):
+    """A streamed body passed the limit."""
+
+
+def _host_name(host: str) -> str:
+    """The name without the port: `127.0.0.1:80` and `[::1]:80` alike."""
+    host = host.strip().lower()
+    if host.startswith("["):
+        return host.partition("]")[0] + "]"
+    return host.partition(":")[0]
+
+
+async def _refuse(send: Any, status: int, reason: str) -> None:
+    body = json.dumps({"detail": reason}).encode()
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"application/json")]})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,181 @@
+"""Gradients and updates for one adapter: padded batches, one optimizer. Knows nothing of requests or order.
+
+Losses are sums over tokens, so a batch may be cut into micro-batches, and several calls may add to the gradient
+before an update, without any change of meaning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from engine.errors import DataError, EngineError, ModelError
+from engine.server.losses import get_loss
+from engine.server.model import Adapter, BaseModel
+from engine.server.wire import Datum
+
+LOGIT_BUDGET = 256 * 2**20  # logits (padded tokens x vocabulary) held at once; 1 GiB in float32
+TOKEN_BUDGET = 16_384  # padded tokens at once
+
+
+@dataclass(frozen=True)
+class AdamParams:
+    """One update's hyperparameters, named as in the Tinker API; AdamW as in torch.optim.AdamW."""
+
+    learning_rate: float = 1e-4
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-12
+    weight_decay: float = 0.0
+    grad_clip_norm: float = 0.0
+
+    def checked(self) -> AdamParams:
+        """Itself. Raises DataError for values that AdamW can't take."""
+        numbers = vars(self).values()
+        if not all(np.isfinite(value) for value in numbers):
+            raise DataError("the optimizer's parameters have to be finite", "Correct adam_params.", where="adam_params")
+        sound = self.learning_rate >= 0 and 0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.eps >= 0 and self.weight_decay >= 0
+        if not sound or self.grad_clip_norm < 0:
+            raise DataError("the optimizer's parameters are out of range", "Betas in [0, 1), the rest not negative.", where="adam_params")
+        return self
+
+
+def check_data(data: list[Datum], loss_fn: str, loss_config: dict, base: BaseModel) -> None:
+    """Everything that can be known to be wrong before the model is asked. Raises DataError or ModelError."""
+    _, names = get_loss(loss_fn, loss_config)
+    if not data:
+        raise DataError("the batch is empty", "Send at least one datum.")
+    for index, datum in enumerate(data):
+        where = f"datum {index}"
+        length = len(datum.tokens)
+        if length == 0:
+            raise DataError("the datum has no tokens", "Leave it out.", where=where)
+        if length > base.context:
+            raise DataError(f"{length:,} tokens are more than the model's context of {base.context:,}", "Cut it shorter.", where=where)
+        _check_ids(datum.tokens, base.vocab_size, f"{where}, tokens")
+        for name in names:
+            if name not in datum.inputs:
+                raise DataError(f"{loss_fn} needs the input {name!r}", f"It takes {', '.join(names)}.", where=where)
+        for name, array in datum.inputs.items():
+            if name not in names:
+                raise DataError(f"{loss_fn} knows no input {name!r}", f"It takes {', '.join(names)}.", where=where)
+            if array.shape != datum.inputs["target_tokens"].shape or array.shape[:1] != (length,) or array.ndim > 2:
+                raise DataError(f"{name} has the shape {list(array.shape)} for {length} tokens", "One value a token.", where=where)
+            if array.ndim == 2 and loss_fn != "cross_entropy":
+                raise DataError(f"{loss_fn} takes one target a token", "Send 1-D inputs.", where=where)
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise DataError(f"{name} holds NaN or infinity", "Correct the values.", where=where)
+        _check_ids(datum.inputs["target_tokens"], base.vocab_size, f"{where}, target_tokens")
+
+
+class Trainer:
+    """Trains one adapter. Gradients add up from call to call until `optim_step`."""
+
+    def __init__(self, base: BaseModel, adapter: Adapter):
+        self.base = base
+        self.adapter = adapter
+        self.optimizer = torch.optim.AdamW(adapter.parameters(), lr=0.0, betas=(0.9, 0.95), eps=1e-12, weight_decay=0.0)
+        self.steps = 0
+
+    def forward_backward(
+        self, data: list[Datum], loss_fn: str, loss_config: dict, *, forward_only: bool
+    ) -> tuple[list[dict[str, np.ndarray]], dict[str, float]]:
+        """-> per datum {"logprobs": float32, shaped as target_tokens}, and {"loss:sum": ...}. Adds to the gradients."""
+        loss, _ = get_loss(loss_fn, loss_config)
+        outputs: list[dict[str, np.ndarray]] = [{} for _ in data]
+        total = 0.0
+        with self.base.using(self.adapter), torch.set_grad_enabled(not forward_only):
+            for rows in _micro_batches(data, self.base.vocab_size):
+                logprobs = self._logprobs([data[i] for i in rows])
+                losses = []
+                for i, row in zip(rows, logprobs, strict=True):
+                    inputs = {name: torch.as_tensor(np.array(array), device=row.device) for name, array in data[i].inputs.items()}
+                    losses.append(loss(row, inputs, loss_config))
+                    outputs[i] = {"logprobs": row.detach().cpu().numpy()}
+                batch_loss = torch.stack(losses).sum()
+                if not torch.isfinite(batch_loss):
+                    raise ModelError("the loss isn't finite", "The weights have diverged: go back to a checkpoint and lower the learning rate.")
+                if not forward_only:
+                    batch_loss.backward()
+                total += float(batch_loss.detach())
+        return outputs, {"loss:sum": total}
+
+    def optim_step(self, params: AdamParams) -> dict[str, float]:
+        """One AdamW update from the gathered gradients, which are cleared. -> {"grad_norm:mean": before clipping}."""
+        trained = [p for p in self.adapter.parameters() if p.grad is not None]
+        if not trained:
+            raise EngineError("there are no gradients to step on", "Call forward_backward before optim_step.")
+        limit = params.grad_clip_norm or float("inf")
+        norm = float(torch.nn.utils.clip_grad_norm_(trained, limit))
+        if not np.isfinite(norm):
+            self.drop_gradients()
+            raise ModelError("the gradient isn't finite; the weights were left as they were", "Lower the learning rate or clip the gradient.")
+        for group in self.optimizer.param_groups:
+            group.update(lr=params.learning_rate, betas=(params.beta1, params.beta2), eps=params.eps, weight_decay=params.weight_decay)
+        self.optimizer.step()
+        self.drop_gradients()
+        self.steps += 1
+        return {"grad_norm:mean": norm}
+
+    def drop_gradients(self) -> None:
+        """Forget what was gathered."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def optimizer_tensors(self) -> dict[str, torch.Tensor]:
+        """AdamW's state by position, on the CPU: `N.exp_avg`, `N.exp_avg_sq`, `N.step`."""
+        state = self.optimizer.state_dict()["state"]
+        return {f"{i}.{name}": value.detach().cpu().clone() for i, slots in state.items() for name, value in slots.items()}
+
+    def load_optimizer_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        """The state that `optimizer_tensors` gave. Raises ModelError where it doesn't fit."""
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in tensors.items():
+            position, _, name = key.partition(".")
+            state.setdefault(int(position), {})[name] = value
+        own = self.adapter.parameters()
+        if state and (max(state) >= len(own) or any(own[i].shape != slots["exp_avg"].shape for i, slots in state.items())):
+            raise ModelError("the optimizer's state doesn't fit the adapter", "Load the weights without the optimizer.")
+        current = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({"state": state, "param_groups": current["param_groups"]})
+
+    def _logprobs(self, rows: list[Datum]) -> list[torch.Tensor]:
+        """Log-probabilities of each row's targets, [T] or [T, K], float32."""
+        width = max(len(row.tokens) for row in rows)
+        tokens = torch.zeros(len(rows), width, dtype=torch.long)
+        mask = torch.zeros(len(rows), width, dtype=torch.long)
+        for i, row in enumerate(rows):
+            tokens[i, : len(row.tokens)] = torch.from_numpy(row.tokens)
+            mask[i, : len(row.tokens)] = 1
+        device = self.base.device
+        logits = self.base.model(input_ids=tokens.to(device), attention_mask=mask.to(device), use_cache=False).logits
+        found = []
+        for i, row in enumerate(rows):
+            targets = torch.as_tensor(np.array(row.inputs["target_tokens"]), dtype=torch.long, device=device)
+            logs = torch.log_softmax(logits[i, : len(row.tokens)].float(), dim=-1)
+            picked = logs.gather(-1, targets if targets.ndim == 2 else targets[:, None])
+            found.append(picked if targets.ndim == 2 else picked[:, 0])
+        return found
+
+
+def _check_ids(ids: np.ndarray, vocab_size: int, where: str) -> None:
+    if ids.dtype.kind != "i":
+        raise DataError("token ids have to be integers", "Send int64.", where=where)
+    if ids.size and (ids.min() < 0 or ids.max() >= vocab_size):
+        raise DataError(f"a token id lies outside the vocabulary of {vocab_size:,}", "Tokenize with the base model's own tokenizer.", where=where)
+
+
+def _micro_batches(data: list[Datum], vocab_size: int) -> list[list[int]]:
+    """Positions in order, cut where padded tokens or logits would pass the budget; a single row always fits."""
+    limit = min(TOKEN_BUDGET, max(1, LOGIT_BUDGET // vocab_size))
+    batches: list[list[int]] = []
+    widest = 0
+    for i, datum in enumerate(data):
+        widest = max(widest, len(datum.tokens))
+        if batches and (len(batches[-1]) + 1) * widest <= limit:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+            widest = len(datum.tokens)
+    return batches

@@ -1,0 +1,172 @@
+"""Bytes of the Tinker wire to arrays and back. Knows nothing of models.
+
+`forward_backward` requests and replies, and replies of `asample`, are protobuf (the classes ship in the official
+SDK); everything else is JSON. Tensors travel as raw little-endian bytes; a reply packs one array per datum back to
+back, with byte offsets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import zstandard
+from google.protobuf.message import DecodeError
+from tinker.proto import tinker_public_pb2 as pb
+
+from engine.errors import DataError
+
+_DTYPES = {pb.DTYPE_FLOAT32: np.dtype("<f4"), pb.DTYPE_INT64: np.dtype("<i8"), pb.DTYPE_INT32: np.dtype("<i4")}
+MAX_TENSOR_ELEMENTS = 64_000_000
+
+
+@dataclass
+class Datum:
+    """One training example: `tokens` int64 [T], and named inputs, each [T] or [T, K]."""
+
+    tokens: np.ndarray
+    inputs: dict[str, np.ndarray]
+
+
+@dataclass
+class TrainRequest:
+    """A decoded forward_backward (or forward) request."""
+
+    model_id: str
+    seq_id: int
+    data: list[Datum]
+    loss_fn: str
+    loss_config: dict[str, float | str]
+    forward_only: bool
+
+
+def decompress(body: bytes, encoding: str | None, limit: int) -> bytes:
+    """The body without its content encoding, at most `limit` bytes. Raises DataError."""
+    if encoding in (None, "", "identity"):
+        return body
+    if encoding != "zstd":
+        raise DataError(f"content encoding {encoding!r} isn't understood", "Send zstd or no encoding.")
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(body) as reader:
+            plain = reader.read(limit + 1)
+    except zstandard.ZstdError as error:
+        raise DataError(f"the body isn't valid zstd: {error}", "Send the request again.") from error
+    if len(plain) > limit:
+        raise DataError(f"the body unpacks to more than {limit:,} bytes", "Send smaller batches.")
+    return plain
+
+
+def read_train_header(body: bytes) -> pb.ForwardBackwardRequest:
+    """The parsed message, its tensors still bytes. Raises DataError."""
+    message = pb.ForwardBackwardRequest()
+    try:
+        message.ParseFromString(body)
+    except DecodeError as error:
+        raise DataError("the body isn't a ForwardBackwardRequest", "Use the official SDK, or its protobuf classes.") from error
+    return message
+
+
+def read_train_request(message: pb.ForwardBackwardRequest) -> TrainRequest:
+    """Arrays from a parsed message. Raises DataError that names the datum and the field."""
+    data = []
+    for index, datum in enumerate(message.data):
+        where = f"datum {index}"
+        chunks = []
+        for chunk in datum.model_input:
+            if not chunk.HasField("encoded_text"):
+                raise DataError("only text chunks are supported here", "Send tokens, without images or audio.", where=where)
+            chunks.append(_from_bytes(chunk.encoded_text.tokens, np.dtype("<i4"), f"{where}, tokens"))
+        tokens = np.concatenate(chunks).astype(np.int64) if chunks else np.zeros(0, np.int64)
+        inputs = {name: _tensor(tensor, f"{where}, {name}") for name, tensor in datum.loss_fn_inputs.items()}
+        data.append(Datum(tokens, inputs))
+    config: dict[str, float | str] = dict(message.loss_fn_config)
+    for name, value in message.loss_fn_config_v2.items():
+        config[name] = value.text if value.HasField("text") else value.number
+    return TrainRequest(message.model_id, message.seq_id, data, message.loss_fn, config, message.forward_only)
+
+
+def write_train_output(outputs: list[dict[str, np.ndarray]], metrics: dict[str, float]) -> bytes:
+    """`outputs`: one dict a datum, e.g. {"logprobs": float32 [T] or [T, K]}; metric keys are `name:reduction`."""
+    reply = pb.ForwardBackwardOutput(loss_fn_output_type="ArrayRecord")
+    for start, stop in _runs_of_equal_width(outputs):
+        record = reply.loss_fn_outputs.add()
+        record.num_datums, record.type_tag = stop - start, "ArrayRecord"
+        for name in outputs[start]:
+            arrays = [np.ascontiguousarray(row[name], np.float32) for row in outputs[start:stop]]
+            field = record.fields[name]
+            field.dtype = pb.DTYPE_FLOAT32
+            field.data = b"".join(array.tobytes() for array in arrays)
+            field.offsets = np.concatenate([[0], np.cumsum([array.nbytes for array in arrays])]).astype("<i8").tobytes()
+            field.trailing_shape.extend(arrays[0].shape[1:])
+    for name, value in metrics.items():
+        reply.metrics[name] = value
+    return reply.SerializeToString()
+
+
+def write_sample_response(sequences: list[tuple[list[int], list[float], bool]], prompt_logprobs: list[float] | None) -> bytes:
+    """`sequences`: (token ids, their logprobs, stopped by itself); `prompt_logprobs`: one a prompt token, the first NaN."""
+    reply = pb.SampleResponse()
+    for tokens, logprobs, stopped in sequences:
+        sequence = reply.sequences.add()
+        sequence.stop_reason = pb.STOP_REASON_STOP if stopped else pb.STOP_REASON_LENGTH
+        sequence.tokens = np.asarray(tokens, "<i4").tobytes()
+        sequence.logprobs = np.asarray(logprobs, "<f4").tobytes()
+    if prompt_logprobs is not None:
+        reply.prompt_logprobs = np.asarray(prompt_logprobs, "<f4").tobytes()
+    return reply.SerializeToString()
+
+
+def _runs_of_equal_width(outputs: list[dict[str, np.ndarray]]) -> list[tuple[int, int]]:
+    """A record is rectangular past its first axis, so datums are grouped while their trailing shapes agree."""
+    shapes = [{name: np.shape(array)[1:] for name, array in row.items()} for row in outputs]
+    edges = [i for i in range(1, len(shapes)) if shapes[i] != shapes[i - 1]]
+    bounds = [0, *edges, len(shapes)] if shapes else []
+    return list(zip(bounds, bounds[1:], strict=False))
+
+
+def _from_bytes(raw: bytes, dtype: np.dtype, where: str) -> np.ndarray:
+    if len(raw) % dtype.itemsize:
+        raise DataError(f"{len(raw)} bytes are no whole number of {dtype.name} values", "Send the request again.", where=where)
+    return np.frombuffer(raw, dtype)
+
+
+def _tensor(tensor: pb.Tensor, where: str) -> np.ndarray:
+    dtype = _DTYPES.get(tensor.dtype)
+    if dtype is None:
+        raise DataError(f"tensor type {tensor.dtype} isn't supported", "Send float32 or int64.", where=where)
+    shape = tuple(int(n) for n in tensor.shape)
+    size = 1
+    for n in shape:
+        size *= n
+        if n < 0 or size > MAX_TENSOR_ELEMENTS:
+            raise DataError(f"the shape {list(shape)} is out of bounds", "Send smaller batches.", where=where)
+    if tensor.HasField("sparse_csr"):
+        return _from_csr(tensor.sparse_csr, dtype, shape, where)
+    values = _from_bytes(tensor.dense, dtype, where)
+    if not shape:
+        return values
+    if values.size != size:
+        raise DataError(f"the shape {list(shape)} doesn't fit {values.size} values", "Make shape and data agree.", where=where)
+    return values.reshape(shape)
+
+
+def _from_csr(csr: pb.SparseCsr, dtype: np.dtype, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """Compressed sparse rows, expanded: row r holds values[crow[r]:crow[r+1]] at columns col[...]."""
+    values = _from_bytes(csr.values, dtype, where)
+    crow = _from_bytes(csr.crow_indices, np.dtype("<i8"), where)
+    col = _from_bytes(csr.col_indices, np.dtype("<i8"), where)
+    sound = (
+        len(shape) == 2
+        and crow.size == shape[0] + 1
+        and values.size == col.size
+        and crow.size > 0
+        and crow[0] == 0
+        and crow[-1] == values.size
+        and (np.diff(crow) >= 0).all()
+        and (col.size == 0 or (col.min() >= 0 and col.max() < shape[1]))
+    )
+    if not sound:
+        raise DataError("the sparse rows (CSR) contradict their shape", "Make indices, values and shape agree.", where=where)
+    dense = np.zeros(shape, dtype)
+    dense[np.repeat(np.arange(shape[0]), np.diff(crow)), col] = values
+    return dense

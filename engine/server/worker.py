@@ -1,0 +1,154 @@
+"""The one thread that touches the model, and the futures its results arrive in. Knows no HTTP and no sessions.
+
+Tasks run one after the other in the order they were put. Sampling tasks for the same weights that wait together are
+answered as one batch: the only liberty this plain worker takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.errors import EngineError
+
+log = logging.getLogger("thinker.server")
+
+
+class Future:
+    """A result that isn't there yet. Finished once, from any thread; awaited on the event loop."""
+
+    def __init__(self, request_id: str, loop: asyncio.AbstractEventLoop):
+        self.request_id = request_id
+        self.result: dict[str, Any] | bytes | None = None
+        self.finished_at: float | None = None
+        self.retrieved_at: float | None = None
+        self._loop = loop
+        self._event = asyncio.Event()
+
+    def finish(self, result: dict[str, Any] | bytes) -> None:
+        """JSON as a dict, protobuf as bytes. A second call changes nothing."""
+        if self.finished_at is not None:
+            return
+        self.result = result
+        self.finished_at = time.monotonic()
+        try:
+            self._loop.call_soon_threadsafe(self._event.set)
+        except RuntimeError:
+            log.debug("the event loop is closed; nobody waits for %s any more", self.request_id)
+
+    def fail(self, error: BaseException) -> None:
+        """An error as the wire has it: the sender's own mistakes are category user, the rest server."""
+        known = isinstance(error, EngineError)
+        theirs = known and not isinstance(error, OSError)
+        text = str(error) if known else f"{type(error).__name__}: {error}"
+        self.finish({"error": text, "category": "user" if theirs else "server", "kind": type(error).__name__})
+
+    async def wait(self, seconds: float) -> bool:
+        """Whether the result is there, after at most that long."""
+        try:
+            await asyncio.wait_for(self._event.wait(), seconds)
+        except asyncio.TimeoutError:
+            return False
+        return True
+
+
+@dataclass
+class Task:
+    """`work()` gives the result. Tasks with an equal `batch_key` may be run together by `work_together`."""
+
+    future: Future
+    work: Callable[[], dict[str, Any] | bytes]
+    batch_key: object = None
+    payload: Any = None
+    work_together: Callable[[Sequence[Any]], list[bytes]] | None = None
+    rows: int = 1
+    cancelled: Callable[[], bool] = field(default=lambda: False)
+
+
+class Worker:
+    """Runs tasks on its own thread until `stop`."""
+
+    def __init__(self, max_batch_rows: int = 128):
+        self._tasks: deque[Task] = deque()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._max_batch_rows = max_batch_rows
+        self.busy = False
+        self._thread = threading.Thread(target=self._run, name="model-worker", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """After the task at hand."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join(timeout=30)
+
+    def put(self, task: Task) -> None:
+        with self._changed:
+            self._tasks.append(task)
+            self._changed.notify()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._tasks)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self.busy = False
+                while not self._tasks and not self._stopping:
+                    self._changed.wait()
+                if self._stopping:
+                    return
+                self.busy = True
+                tasks = self._take()
+            tasks = [task for task in tasks if not self._dropped(task)]
+            if tasks:
+                self._work(tasks)
+
+    def _take(self) -> list[Task]:
+        first = self._tasks.popleft()
+        if first.batch_key is None:
+            return [first]
+        together, rows = [first], first.rows
+        for task in list(self._tasks):
+            if task.batch_key == first.batch_key and rows + task.rows <= self._max_batch_rows:
+                together.append(task)
+                rows += task.rows
+                self._tasks.remove(task)
+        return together
+
+    def _dropped(self, task: Task) -> bool:
+        if not task.cancelled():
+            return False
+        task.future.fail(EngineError("the session ended before this request ran", "Start a new session."))
+        return True
+
+    def _work(self, tasks: list[Task]) -> None:
+        try:
+            if tasks[0].work_together:
+                for task, result in zip(tasks, tasks[0].work_together([task.payload for task in tasks]), strict=True):
+                    task.future.finish(result)
+            else:
+                tasks[0].future.finish(tasks[0].work())
+        except Exception as error:
+            if not isinstance(error, EngineError):
+                log.exception("a request failed")
+            for task in tasks:
+                task.future.fail(_explained(error))
+
+
+def _explained(error: Exception) -> Exception:
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+        return EngineError("the memory of this machine didn't suffice for the request", "Use smaller batches or shorter examples.")
+    return error

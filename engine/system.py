@@ -1,0 +1,61 @@
+"""What this machine can do: devices, memory, threads. Asks only; changes nothing. Imports torch only where a caller needs it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine in figures; memory and disk in bytes."""
+
+    system: str
+    python: str
+    cpus: int
+    memory_total: int
+    memory_free: int
+    disk_free: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def usable_cpus() -> int:
+    """Cores that this process may use, containers' limits counted."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+def probe(folder: Path) -> Machine:
+    """The machine now; `folder` is where the disk is measured."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    return Machine(
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        cpus=usable_cpus(),
+        memory_total=memory.total,
+        memory_free=memory.available,
+        disk_free=shutil.disk_usage(folder).free,
+    )
+
+
+def pick_device(wanted: str = "auto") -> str:
+    """cuda, mps or cpu: the wanted one, or the best that torch finds. Imports torch."""
+    import torch
+
+    if wanted != "auto":
+        return wanted
+    if torch.cuda.is_available():
+        return "cuda"
+    if torch.backends.mps.is_available():
+        return "mps"
+    return "cpu"
