@@ -28,8 +28,10 @@ class EngineError(Exception):
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
-        advice = f" {self.next_step}" if self.next_step else ""
-        return f"{place}{self.message}{advice}"
+        if not self.next_step:
+            return f"{place}{self.message}"
+        stop = "" if self.message.endswith((".", "!", "?", ":")) else "."
+        return f"{place}{self.message}{stop} {self.next_step}"
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form, for the store and `--json`."""

@@ -1,0 +1,110 @@
+"""The official SDK, made to fail fast: every wait notices when the endpoint died, every error says what to do.
+
+The SDK retries a lost connection for ever, so a wait here is cut into slices, and between them the endpoint is asked
+whether it still lives. Knows the SDK and endpoints; nothing of methods or data.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from engine.endpoints import Endpoint
+from engine.errors import EndpointError, EndpointLost, EngineError
+
+SLICE_SECONDS = 0.25
+
+
+class Client:
+    """One session with an endpoint."""
+
+    def __init__(self, endpoint: Endpoint, metadata: dict[str, str], poll: Callable[[], None] | None = None):
+        """`poll` is called between slices of a wait: it may raise to abandon it."""
+        prepare_environment()
+        import tinker
+
+        self.endpoint = endpoint
+        self._poll = poll
+        try:
+            self._service = tinker.ServiceClient(base_url=endpoint.url, api_key=endpoint.key(), user_metadata=metadata)
+            self._service.holder  # noqa: B018  the session is created on first use, and its failure belongs here
+        except Exception as error:
+            raise self._explained(error, "connecting") from error
+
+    def create(self, base_model: str, rank: int, seed: int, train_mlp: bool, train_attn: bool, train_unembed: bool) -> Any:
+        """A training client for a new adapter."""
+        layers = {"train_mlp": train_mlp, "train_attn": train_attn, "train_unembed": train_unembed}
+        return self.wait(self._service.create_lora_training_client(base_model, rank=rank, seed=seed, **layers), "creating the adapter")
+
+    def resume(self, path: str) -> Any:
+        """A training client that goes on from a `weights` checkpoint, optimizer and all."""
+        return self.wait(self._service.create_training_client_from_state_with_optimizer(path), "loading the checkpoint")
+
+    def sampler(self, *, path: str | None = None, base_model: str | None = None) -> Any:
+        """A sampling client for a `sampler_weights` checkpoint or the base model."""
+        return self.wait(self._service.create_sampling_client(model_path=path, base_model=base_model), "opening a sampler")
+
+    def wait(self, future: Any, doing: str) -> Any:
+        """The future's result. Raises EndpointLost when the endpoint died meanwhile, else EngineError."""
+        while True:
+            try:
+                return future.result(timeout=SLICE_SECONDS)
+            except TimeoutError:
+                if future.future().done():
+                    raise EndpointError(f"{doing} timed out", "Try again.") from None
+            except Exception as error:
+                raise self._explained(error, doing) from error
+            if self._poll:
+                self._poll()
+            if not self.endpoint.alive():
+                raise EndpointLost(f"the server ended while {doing}", "The job goes on from its last checkpoint.")
+
+    def wait_all(self, futures: Sequence[Any], doing: str) -> list[Any]:
+        """Results in order."""
+        return [self.wait(future, doing) for future in futures]
+
+    def close(self, *, lost: bool = False) -> None:
+        """Ends the session; `lost` skips the goodbye that nobody would hear."""
+        try:
+            if lost or not self.endpoint.alive():
+                self._service.holder.close()
+            else:
+                self._service.close("success").result(timeout=5)
+        except Exception:
+            self._service.holder.close()
+
+    def _explained(self, error: Exception, doing: str) -> EngineError:
+        """The SDK's errors in our tree, with the server's own words where it has some."""
+        if isinstance(error, EngineError):
+            return error
+        if not self.endpoint.alive() or not _settles(self.endpoint):
+            return EndpointLost(f"the server ended while {doing}", "The job goes on from its last checkpoint.")
+        body = getattr(error, "body", None)
+        if isinstance(body, dict) and body.get("message"):
+            return EndpointError(f"{doing}: {body['message']}", body.get("next_step", ""), where=body.get("where", ""))
+        text = str(error).partition(" for self.request_id=")[0].removeprefix("Request failed: ")
+        return EndpointError(f"{doing} failed: {text or type(error).__name__}", "Look at the job's log for more.")
+
+
+def prepare_environment() -> None:
+    """Before the SDK is imported: no telemetry, and no proxy between us and this machine."""
+    os.environ.setdefault("TINKER_TELEMETRY", "0")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    for name in ("NO_PROXY", "no_proxy"):
+        hosts = [host for host in os.environ.get(name, "").split(",") if host]
+        os.environ[name] = ",".join([*hosts, *(host for host in ("127.0.0.1", "localhost", "::1") if host not in hosts)])
+
+
+def error_details(error: Exception) -> str:
+    """Everything that an SDK error carries, for a log."""
+    body = getattr(error, "body", None)
+    return f"{type(error).__name__}: {error}" + (f" {json.dumps(body)}" if isinstance(body, dict) else "")
+
+
+def _settles(endpoint: Endpoint) -> bool:
+    """A connection that broke just now may be the first sign of a death: look again a moment later."""
+    time.sleep(0.2)
+    return endpoint.alive()

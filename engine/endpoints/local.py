@@ -1,0 +1,153 @@
+"""This machine: starts our own server when none runs for the model, shares it between jobs and chats, notices its death.
+
+One server process per base model and data directory. Its record (`servers/ID/server.json`) says where it answers; a
+file lock keeps two starters from starting two. It ends by itself when nobody has used it for a while. Knows processes
+and files; nothing of training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+import engine
+from engine import paths, platforms
+from engine.errors import EndpointError
+
+IDLE_EXIT_SECONDS = 600
+START_SECONDS = 600.0  # a large model may take minutes to load
+STATUS_EVERY = 5.0  # seconds between asking the server itself; its process is looked at every time
+KEY_FILE = "key"
+
+
+class LocalServer:
+    """The server for one base model: running already, or being started."""
+
+    def __init__(self, base_model: str, model_folder: Path):
+        self.base_model = base_model
+        self.url = ""
+        self._model_folder = model_folder
+        self._folder = paths.folder("servers", _server_id(model_folder))
+        self._process: subprocess.Popen | None = None
+        self._record: dict[str, Any] = {}
+        self._asked_at = 0.0
+        self._begin()
+
+    def ready(self, say: Callable[[str], None]) -> None:
+        """Waits until it answers. Raises EndpointError with the end of the server's log."""
+        if self.url:
+            return
+        say("loading model weights")
+        deadline = time.monotonic() + START_SECONDS
+        while not self._adopt():
+            if self._process is not None and self._process.poll() is not None:
+                self._release_lock()
+                raise EndpointError(
+                    f"the server for {self.base_model} could not start: {self._last_words()}",
+                    "Look at the server's log for more.",
+                    where=str(self.log_file),
+                )
+            if self._process is None:
+                self._begin()
+            if time.monotonic() > deadline:
+                raise EndpointError("the server didn't answer in ten minutes", "Look at its log.", where=str(self.log_file))
+            time.sleep(0.05)
+        self._release_lock()
+
+    def alive(self) -> bool:
+        """Its process is there and, asked now and then, it is the same life of the same server."""
+        if not platforms.same_process(self._record["pid"], self._record["process_started_at"]):
+            return False
+        if time.monotonic() - self._asked_at < STATUS_EVERY:
+            return True
+        self._asked_at = time.monotonic()
+        return _status(self.url, self.key()) is not None
+
+    def key(self) -> str:
+        """From the key file that the server made; empty before it did."""
+        file = paths.folder("servers") / KEY_FILE
+        return os.environ.get("THINKER_SERVER_KEY") or (file.read_text(encoding="utf-8").strip() if file.exists() else "")
+
+    @property
+    def log_file(self) -> Path:
+        return self._folder / "server.log"
+
+    @property
+    def pid(self) -> int:
+        return int(self._record["pid"])
+
+    def _begin(self) -> None:
+        """Adopts a running server, or starts one unless somebody else is just doing so."""
+        if self._adopt():
+            return
+        self._lock = (self._folder / "lock").open("a+")
+        if not platforms.lock_file(self._lock):
+            self._lock.close()
+            return
+        if self._adopt():
+            self._release_lock()
+            return
+        (self._folder / "server.json").unlink(missing_ok=True)
+        command = [sys.executable, "-m", "engine.server", "--base-model", str(self._model_folder), "--name", self.base_model]
+        command += ["--port", "0", "--checkpoints", str(paths.folder("checkpoints")), "--key-file", str(paths.folder("servers") / KEY_FILE)]
+        command += ["--ready-file", str(self._folder / "server.json"), "--idle-exit", str(IDLE_EXIT_SECONDS)]
+        root = str(Path(engine.__file__).resolve().parents[1])
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))}
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, env=environment, cwd=root, **platforms.detached_process_options()
+            )
+
+    def _adopt(self) -> bool:
+        """Takes over the server that the record names, if it lives and answers."""
+        try:
+            record = json.loads((self._folder / "server.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        started = platforms.process_started_at(record["pid"])
+        if started is None or _status(record["url"], self.key()) is None:
+            return False
+        self._record = {**record, "process_started_at": started}
+        self.url = record["url"]
+        self._asked_at = time.monotonic()
+        return True
+
+    def _release_lock(self) -> None:
+        lock = getattr(self, "_lock", None)
+        if lock is not None and not lock.closed:
+            platforms.unlock_file(lock)
+            lock.close()
+
+    def _last_words(self) -> str:
+        try:
+            lines = self.log_file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        except OSError:
+            return "it left no log"
+        return (lines[-1] if lines else "it left no log").removeprefix("thinker serve: ")
+
+
+def start(base_model: str, model_folder: Path) -> LocalServer:
+    """The endpoint registry's entry."""
+    return LocalServer(base_model, model_folder)
+
+
+def _server_id(model_folder: Path) -> str:
+    return hashlib.sha256(str(model_folder.resolve()).encode()).hexdigest()[:16]
+
+
+def _status(url: str, key: str) -> dict[str, Any] | None:
+    """What the server says of itself; None when it doesn't answer, or isn't ours."""
+    try:
+        reply = httpx.get(f"{url}/api/v1/thinker/status", headers={"X-API-Key": key}, timeout=10, trust_env=False)
+        return reply.json() if reply.status_code == 200 else None
+    except (httpx.HTTPError, ValueError):
+        return None

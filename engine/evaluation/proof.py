@@ -1,0 +1,58 @@
+"""Did it get better? The same questions before and after, on examples the model has never seen. Knows no endpoints.
+
+Held-out: exact match and token F1 of greedy answers, perplexity of the right ones. General skills: exact match on
+what the base model could do before, to see what was forgotten. `ask` answers prompts; it is given from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from engine.data.examples import Example
+from engine.evaluation.metrics import exact_match, perplexity, score
+
+Ask = Callable[[Sequence[Example], str], list[str]]
+EXAMPLES_KEPT = 40
+
+
+def measure(ask: Ask, held_out: Sequence[Example], skills: Sequence[Example], loss: float | None, loss_tokens: int) -> dict[str, Any]:
+    """One side of the proof, JSON-ready: {held_out: {...} | None, skills: {...} | None, answers: {...}}.
+
+    `loss` is the mean held-out loss per answer token (nats), `loss_tokens` over how many.
+    """
+    answers = ask(held_out, "held-out examples") if held_out else []
+    skill_answers = ask(skills, "general skills") if skills else []
+    found = score(answers, [example.answer for example in held_out]).to_dict() if held_out else None
+    if found is not None and loss is not None:
+        found |= {"loss": loss, "perplexity": perplexity(loss * loss_tokens, loss_tokens)}
+    return {
+        "held_out": found,
+        "skills": score(skill_answers, [example.answer for example in skills]).to_dict() if skills else None,
+        "answers": {"held_out": answers, "skills": skill_answers},
+    }
+
+
+def compare(before: dict[str, Any], after: dict[str, Any], held_out: Sequence[Example]) -> dict[str, Any]:
+    """The proof as it is stored: both sides, how many examples got better and worse, and some to look at."""
+    rows = []
+    for example, old, new in zip(held_out, before["answers"]["held_out"], after["answers"]["held_out"], strict=True):
+        was, now = exact_match(old, example.answer), exact_match(new, example.answer)
+        rows.append(
+            {"prompt": example.prompt[-1]["content"], "expected": example.answer, "before": old, "after": new, "was_right": was, "is_right": now}
+        )
+    interesting = sorted(rows, key=lambda row: (row["is_right"], row["was_right"]))
+    wrong = [row for row in interesting if not row["is_right"]][: EXAMPLES_KEPT // 2]
+    right = [row for row in interesting if row["is_right"]][: EXAMPLES_KEPT - len(wrong)]
+    return {
+        "held_out": {"before": before["held_out"], "after": after["held_out"]},
+        "skills": {"before": _rate(before), "after": _rate(after)},
+        "skills_detail": {"before": before["skills"], "after": after["skills"]},
+        "better": sum(row["is_right"] and not row["was_right"] for row in rows),
+        "worse": sum(row["was_right"] and not row["is_right"] for row in rows),
+        "examples": wrong + right,
+    }
+
+
+def _rate(side: dict[str, Any]) -> float | None:
+    return side["skills"]["exact_match"] if side["skills"] else None
