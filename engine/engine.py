@@ -79,15 +79,18 @@ class Engine:
         return job
 
     def run(self, recipe: Recipe, on_start: Callable[[Job], None] | None = None) -> Result:
-        """Trains in the foreground, with the same code. Raises the error that ended it; Ctrl-C pauses the job."""
+        """Trains in the foreground, with the same code, to the end. Raises the error that ended it, or StateError if it was paused."""
+        return self.result(self.run_job(recipe, on_start).id)
+
+    def run_job(self, recipe: Recipe, on_start: Callable[[Job], None] | None = None) -> Job:
+        """As `run`, but a job that was paused or stopped meanwhile is given back as it stands."""
         from engine.jobs.runner import Runner
 
         self._check(recipe)
-        runner = Runner(self.store, host.resolve())
-        job = runner.run_new(recipe, self.owner, on_start)
+        job = Runner(self.store, host.resolve()).run_new(recipe, self.owner, on_start)
         if job.error:
             raise EngineError.from_dict(job.error)
-        return self.result(job.id)
+        return job
 
     def jobs(self, **filters: Any) -> list[Job]:
         """Newest first; filters: states, search, limit, offset."""

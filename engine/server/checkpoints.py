@@ -51,7 +51,9 @@ class CheckpointPath:
         parts = text.removeprefix("tinker://").split("/")
         sound = text.startswith("tinker://") and len(parts) == 3 and parts[1] in KINDS
         if not sound or not _RUN.fullmatch(parts[0]) or not _NAME.fullmatch(parts[2]):
-            raise NotFound(f"{text[:200]!r} is no checkpoint path", "It has the form tinker://RUN/weights/NAME or .../sampler_weights/NAME.")
+            raise NotFound(
+                f"{text[:200]!r} is no checkpoint path", "It has the form tinker://RUN/weights/NAME or .../sampler_weights/NAME."
+            )
         return CheckpointPath(*parts)
 
 
@@ -81,7 +83,9 @@ class CheckpointInfo:
 def check_name(name: str) -> None:
     """Raises StateError for a name that can't be a folder everywhere."""
     if not _NAME.fullmatch(name):
-        raise StateError(f"{name[:200]!r} can't be a checkpoint's name", "Use up to 128 letters, digits, dots, dashes and underscores.", where="path")
+        raise StateError(
+            f"{name[:200]!r} can't be a checkpoint's name", "Use up to 128 letters, digits, dots, dashes and underscores.", where="path"
+        )
 
 
 def check_ttl(seconds: int | None) -> None:

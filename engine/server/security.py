@@ -38,7 +38,9 @@ def read_or_make_key(file: Path | None) -> str:
     if not key:
         key = _from_file(file)
     if not key.startswith("tml-") or len(key) < 20:
-        raise EndpointError("the server's key isn't a key", "It begins with tml- and has at least 20 characters; delete the file to get a new one.")
+        raise EndpointError(
+            "the server's key isn't a key", "It begins with tml- and has at least 20 characters; delete the file to get a new one."
+        )
     return key
 
 

@@ -1,0 +1,257 @@
+"""Commands about runs: train, jobs, show, watch, pause, stop, resume, delete."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.table import Table
+
+from engine import knowledge
+from engine.cli.screen import Watch, console, duration, percent, print_json, result_table
+from engine.engine import Engine
+from engine.errors import DataError, RecipeError
+from engine.jobs import states
+from engine.recipe import Recipe
+from engine.store import Job
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Last line on stdout: one JSON object.")]
+JobId = Annotated[str, typer.Argument(help="The job's id, or the beginning of it.")]
+
+
+def train(
+    data: Annotated[Path | None, typer.Argument(help="Your data (JSONL, JSON, CSV), or a recipe (.yaml).")] = None,
+    demo: Annotated[str, typer.Option(help="Train a demo that ships with Thinker, by name: piglatin.")] = "",
+    recipe_file: Annotated[Path | None, typer.Option("--recipe", help="A recipe file (YAML or JSON).")] = None,
+    model: Annotated[str, typer.Option(help="The model to start from: nano, a local folder, or a hub id.")] = "",
+    name: Annotated[str, typer.Option(help="What to call the result.")] = "",
+    steps: Annotated[int | None, typer.Option(help="Exactly this many updates.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="How many times to go through the data.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="How many examples at once.")] = None,
+    lr: Annotated[float | None, typer.Option(help="How big each update is (learning rate).")] = None,
+    rank: Annotated[int | None, typer.Option(help="How much the adapter can hold (LoRA rank).")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Cut longer examples to this many tokens.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same run.")] = None,
+    held_out: Annotated[Path | None, typer.Option(help="Examples for the proof, never trained on.")] = None,
+    format: Annotated[str, typer.Option(help="How rows are laid out: auto, messages, prompt_completion, alpaca.")] = "",
+    renderer: Annotated[str, typer.Option(help="How a chat becomes tokens: auto, chat_template, llama3, qwen3, chatml, role_colon.")] = "",
+    system: Annotated[str, typer.Option(help="A system prompt for every conversation without one.")] = "",
+    stop: Annotated[list[str] | None, typer.Option(help="A string at which answers end. May be given more than once.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Any recipe field: training.weight_decay=0.01. May be given more than once.")] = None,
+    background: Annotated[bool, typer.Option("--background", help="Return at once; follow it with `thinker watch`.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the recipe and do nothing.")] = False,
+    as_json: JsonFlag = False,
+) -> int:
+    """Fine-tune a model, see it learn, and get proof that it did."""
+    changes = _changes(
+        {
+            "name": name,
+            "base_model": model,
+            "training.steps": steps,
+            "training.epochs": epochs,
+            "training.batch_size": batch_size,
+            "training.learning_rate": lr,
+            "training.max_length": max_length,
+            "lora.rank": rank,
+            "seed": seed,
+            "data.held_out_path": str(held_out.expanduser().resolve()) if held_out else "",
+            "data.format": format,
+            "renderer": renderer,
+            "system_prompt": system,
+            "stop": stop or None,
+        },
+        set_ or [],
+    )
+    out = console(as_json)
+    with Engine() as engine:
+        recipe = _recipe(engine, data, demo, recipe_file, changes)
+        if dry_run:
+            out.print(recipe.to_yaml(), markup=False)
+            if as_json:
+                print_json({"recipe": recipe.model_dump(mode="json")})
+            return 0
+        if background:
+            job = engine.launch(recipe)
+            out.print(f"queued as {job.id}; follow it with: python thinker.py watch {job.id}")
+            if as_json:
+                print_json({"job_id": job.id, "state": job.state})
+            return 0
+        return _train_here(engine, recipe, as_json)
+
+
+def _train_here(engine: Engine, recipe: Recipe, as_json: bool) -> int:
+    out = console(as_json)
+    over, started = threading.Event(), threading.Event()
+    watching: list[threading.Thread] = []
+    job_ids: list[str] = []
+
+    def on_start(job: Job) -> None:
+        job_ids.append(job.id)
+        out.print(f"[bold]{job.name}[/bold] ({job.id})", highlight=False)
+        watcher = threading.Thread(target=Watch(engine, job.id, out).follow, args=(over,), daemon=True)
+        watching.append(watcher)
+        watcher.start()
+        started.set()
+
+    def on_interrupt(number: int, frame: Any) -> None:
+        if not started.is_set() or engine.job(job_ids[0]).state not in states.WORKING:
+            raise KeyboardInterrupt
+        out.print("pausing after this step (Ctrl-C again to give up what isn't saved)")
+        engine.pause(job_ids[0])
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        job = engine.run_job(recipe, on_start)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        over.set()
+        for watcher in watching:
+            watcher.join(timeout=2)
+    if job.state != states.DONE:
+        out.print(f"{states.LIGHTS[job.state].label} at step {job.step}; go on with: python thinker.py resume {job.id}")
+        if as_json:
+            print_json({"job_id": job.id, "state": job.state, "step": job.step})
+        return 0
+    result = engine.result(job.id)
+    out.print(f"{result.steps} steps, {result.tokens:,} tokens in {duration(result.seconds)}")
+    out.print(result_table(result))
+    if result.held_out.get("after"):
+        out.print(f"{result.better} prompts got better, {result.worse} worse.")
+    for note in result.notes:
+        out.print(f"[yellow]{note}[/yellow]")
+    out.print("talk to it: python thinker.py chat")
+    if as_json:
+        print_json(result.to_dict())
+    return 0
+
+
+def list_jobs(
+    search: Annotated[str, typer.Option(help="Only names and models with this text.")] = "",
+    limit: Annotated[int, typer.Option(help="At most so many.")] = 30,
+    as_json: JsonFlag = False,
+) -> None:
+    """All runs, newest first."""
+    out = console(as_json)
+    with Engine() as engine:
+        jobs = engine.jobs(search=search or None, limit=limit)
+        table = Table(box=None, pad_edge=False)
+        for title in ("job", "name", "state", "step", "model", "held-out"):
+            table.add_column(title)
+        for job in jobs:
+            after = ((job.result or {}).get("held_out") or {}).get("after") or {}
+            steps = f"{job.step}/{job.total_steps}" if job.total_steps else "-"
+            table.add_row(job.id, job.name, states.LIGHTS[job.state].label, steps, job.base_model, percent(after.get("exact_match")))
+        out.print(table if jobs else "no runs yet: python thinker.py train --demo piglatin")
+        if as_json:
+            print_json({"jobs": [job.to_dict() for job in jobs]})
+
+
+def show(job_id: JobId, as_json: JsonFlag = False) -> None:
+    """One run: its state, proof, checkpoints and last log lines."""
+    out = console(as_json)
+    with Engine() as engine:
+        job = engine.job(job_id)
+        out.print(f"[bold]{job.name}[/bold] ({job.id})  {states.LIGHTS[job.state].label}  {job.stage}")
+        out.print(f"{job.base_model}, {job.method}, step {job.step} of {job.total_steps}, {job.tokens:,} tokens, {duration(job.training_seconds)}")
+        if job.error:
+            out.print(f"[red]{job.error['message']}[/red] {job.error['next_step']}")
+        if job.result:
+            out.print(result_table(engine.result(job.id)))
+        checkpoints = engine.checkpoints(job.id)
+        for checkpoint in checkpoints:
+            use = "to go on from" if checkpoint.kind == "weights" else "to use"
+            out.print(f"step {checkpoint.step} {use}: {checkpoint.path}", markup=False)
+        for line in engine.log(job.id, 8):
+            out.print(f"{line['level']}: {line['text']}", markup=False, style="dim")
+        if as_json:
+            print_json({**job.to_dict(), "metrics": engine.latest(job.id), "checkpoints": [c.to_dict() for c in checkpoints]})
+
+
+def watch(job_id: JobId, as_json: JsonFlag = False) -> int:
+    """Follow a run until it comes to rest."""
+    out = console(as_json)
+    with Engine() as engine:
+        job = Watch(engine, engine.job(job_id).id, out).follow()
+        out.print(f"{states.LIGHTS[job.state].label} at step {job.step}")
+        if job.result:
+            out.print(result_table(engine.result(job.id)))
+        if job.error:
+            out.print(f"[red]{job.error['message']}[/red] {job.error['next_step']}")
+        if as_json:
+            print_json(job.to_dict())
+        return 1 if job.state == states.FAILED else 0
+
+
+def pause(job_id: JobId, as_json: JsonFlag = False) -> None:
+    """Pause a run; what it learned is saved."""
+    _control("pause", job_id, as_json)
+
+
+def stop(job_id: JobId, as_json: JsonFlag = False) -> None:
+    """Stop a run and keep what it learned."""
+    _control("stop", job_id, as_json)
+
+
+def resume(job_id: JobId, as_json: JsonFlag = False) -> None:
+    """Go on from the last checkpoint, in the background."""
+    _control("resume", job_id, as_json)
+
+
+def delete(job_id: JobId, as_json: JsonFlag = False) -> None:
+    """Delete a run with its curves and log."""
+    with Engine() as engine:
+        job = engine.job(job_id)
+        engine.delete(job.id)
+        console(as_json).print(f"{job.name} ({job.id}) is deleted")
+        if as_json:
+            print_json({"deleted": job.id})
+
+
+def _control(action: str, job_id: str, as_json: bool) -> None:
+    with Engine() as engine:
+        job = getattr(engine, action)(job_id)
+        console(as_json).print(f"{job.name} ({job.id}): {states.LIGHTS[job.state].label}")
+        if as_json:
+            print_json(job.to_dict())
+
+
+def _recipe(engine: Engine, data: Path | None, demo: str, recipe_file: Path | None, changes: dict[str, Any]) -> Recipe:
+    if recipe_file is None and data is not None and data.suffix in (".yaml", ".yml"):
+        recipe_file, data = data, None
+    given = [source for source in (demo, recipe_file, data) if source]
+    if len(given) != 1:
+        demos = ", ".join(knowledge.demos())
+        raise RecipeError(
+            "give one of: a data file, --demo NAME, or --recipe FILE" if not given else "give a data file, a demo or a recipe, not several",
+            f"For example: thinker train my_data.jsonl, or thinker train --demo NAME (there are: {demos}).",
+        )
+    if recipe_file:
+        return Recipe.load(recipe_file).merged(changes)
+    if demo:
+        return engine.demo_recipe(demo, changes)
+    assert data is not None
+    if not data.exists():
+        raise DataError("there is no such file", "Check the path.", where=str(data))
+    return engine.file_recipe(data, changes)
+
+
+def _changes(flags: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
+    """Flags that were given, and `--set a.b=value`, as one nested change. Raises RecipeError."""
+    flat = {field: value for field, value in flags.items() if value not in (None, "")}
+    for assignment in assignments:
+        field, equals, text = assignment.partition("=")
+        if not equals or not field.strip():
+            raise RecipeError(f"--set {assignment!r} assigns nothing", "Write --set field=value, such as training.warmup=0.1.")
+        flat[field.strip()] = yaml.safe_load(text)
+    nested: dict[str, Any] = {}
+    for field, value in flat.items():
+        *parts, leaf = field.split(".")
+        place = nested
+        for part in parts:
+            place = place.setdefault(part, {})
+        place[leaf] = value
+    return nested

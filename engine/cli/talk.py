@@ -1,0 +1,108 @@
+"""Commands that use models: models, chat, generate."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from engine.cli.jobs import JsonFlag
+from engine.cli.screen import console, percent, print_json
+from engine.engine import Engine
+from engine.errors import EngineError, StateError
+
+Name = Annotated[str, typer.Option("--model", help="A tuned model or job, by name or id; the newest without it.")]
+Base = Annotated[str, typer.Option("--base", help="Talk to a bare base model instead: nano, a folder or a hub id.")]
+Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token; 1 is as varied as the model itself.")]
+MaxTokens = Annotated[int, typer.Option(help="The longest answer, in tokens.")]
+
+
+def list_models(as_json: JsonFlag = False) -> None:
+    """Tuned models, newest first."""
+    out = console(as_json)
+    with Engine() as engine:
+        models = engine.models()
+        table = Table(box=None, pad_edge=False)
+        for title in ("model", "name", "base", "held-out", "skills", "job"):
+            table.add_column(title)
+        for model in models:
+            proof = model.proof or {}
+            after = (proof.get("held_out") or {}).get("after") or {}
+            skills = (proof.get("skills") or {}).get("after")
+            table.add_row(model.id, model.name, model.base_model, percent(after.get("exact_match")), percent(skills), model.job_id or "-")
+        out.print(table if models else "no tuned models yet: python thinker.py train --demo piglatin")
+        if as_json:
+            print_json({"models": [{**model.to_dict(), "proof": None} for model in models]})
+
+
+def chat(
+    message: Annotated[str, typer.Argument(help="One message; without it, a conversation.")] = "",
+    model: Name = "",
+    base: Base = "",
+    temperature: Temperature = 0.0,
+    max_tokens: MaxTokens = 256,
+    as_json: JsonFlag = False,
+) -> None:
+    """Talk to a model. In a conversation: /new begins afresh, /quit ends."""
+    out = console(as_json)
+    with Engine() as engine, engine.chat(model, base_model=base, say=lambda text: out.print(f"[dim]{text}[/dim]")) as talk:
+        if message:
+            answer = talk.reply([{"role": "user", "content": message}], temperature=temperature, max_tokens=max_tokens)
+            out.print(answer, markup=False)
+            if as_json:
+                print_json({"model": talk.name, "prompt": message, "answer": answer})
+            return
+        out.print(f"[bold]{talk.name}[/bold]  (/new begins afresh, /quit ends)")
+        messages: list[dict[str, str]] = []
+        while (line := _next_line(out.is_terminal)) is not None:
+            if line in ("/quit", "/exit"):
+                break
+            if line == "/new":
+                messages = []
+                continue
+            if not line.strip():
+                continue
+            messages.append({"role": "user", "content": line})
+            try:
+                answer = talk.reply(messages, temperature=temperature, max_tokens=max_tokens)
+            except EngineError as error:
+                messages.pop()
+                out.print(f"[red]{error}[/red]")
+                continue
+            messages.append({"role": "assistant", "content": answer})
+            out.print(answer, markup=False)
+        if as_json:
+            print_json({"model": talk.name, "messages": messages})
+
+
+def generate(
+    prompts: Annotated[list[str] | None, typer.Argument(help="One or more prompts; without any, one a line from stdin.")] = None,
+    model: Name = "",
+    base: Base = "",
+    temperature: Temperature = 0.0,
+    max_tokens: MaxTokens = 256,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same answers.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Answer prompts, all at once."""
+    asked = prompts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    if not asked:
+        raise StateError("there is nothing to answer", "Give prompts as arguments, or one a line on stdin.")
+    out = console(as_json)
+    with Engine() as engine, engine.chat(model, base_model=base) as talk:
+        conversations = [[{"role": "user", "content": prompt}] for prompt in asked]
+        answers = talk.replies(conversations, temperature=temperature, max_tokens=max_tokens, seed=seed)
+        for answer in answers:
+            out.print(answer, markup=False)
+        if as_json:
+            pairs = [{"prompt": prompt, "answer": answer} for prompt, answer in zip(asked, answers, strict=True)]
+            print_json({"model": talk.name, "answers": pairs})
+
+
+def _next_line(on_terminal: bool) -> str | None:
+    try:
+        return input("> " if on_terminal else "")
+    except EOFError:
+        return None

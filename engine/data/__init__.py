@@ -1,0 +1,12 @@
+"""Data sets: from a file or a demo to examples to train on and to prove with.
+
+`read_examples` reads one file, `load_data` makes what a recipe asks for, `check` tells people what is in a file. Knows nothing
+of models but, for counting tokens, a tokenizer that it is given.
+"""
+
+from engine.data.check import check
+from engine.data.dataset import load_data
+from engine.data.examples import DataSet, Example, Problem, Report, with_system
+from engine.data.formats import FORMATS, read_examples
+
+__all__ = ["FORMATS", "DataSet", "Example", "Problem", "Report", "check", "load_data", "read_examples", "with_system"]

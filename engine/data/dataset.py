@@ -1,0 +1,114 @@
+"""What a recipe learns from and is proven on: demo or file, split the same way every time.
+
+A held-out example's prompt is never in the training part. Knows nothing of tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.data import demos
+from engine.data.examples import DataSet, Example, Problem, with_system
+from engine.data.formats import read_examples
+from engine.errors import DataError
+
+if TYPE_CHECKING:
+    from engine.recipe import Recipe
+
+_SPLIT_FROM = 10
+
+
+def load_data(recipe: Recipe, skills: bool | None = None) -> DataSet:
+    """The data set of a recipe, its system prompt put before each conversation that has none of its own.
+
+    `skills` says whether to bring the general-skills prompts; by default they come where they mean something, with nano.
+    Raises DataError.
+    """
+    spec = recipe.data
+    if spec.demo:
+        demo = demos.find(spec.demo)
+        name, train_path, held_out_path, format, mapping = demo.name, demo.train, str(demo.held_out), "messages", {}
+    elif spec.path:
+        train_path = Path(spec.path).expanduser()
+        name, held_out_path, format, mapping = train_path.stem, spec.held_out_path, spec.format, spec.mapping
+    else:
+        raise DataError("the recipe names no data", "Give a demo or a file.", where="data")
+    report = read_examples(train_path, format, mapping)
+    examples, problems = report.examples, list(report.problems)
+    if held_out_path:
+        held_out_report = read_examples(held_out_path, format, mapping)
+        problems += held_out_report.problems
+        held_out, repeated = _apart(held_out_report.examples, examples)
+        if not held_out:
+            raise DataError(
+                "every held-out prompt is in the training data too, so nothing could be proven",
+                "Give other held-out examples, or none and let some be split off.",
+                where=held_out_path,
+            )
+        problems += [_repeated(example) for example in repeated]
+        held_out = _some(held_out, spec.held_out_max, recipe.seed)
+        train = examples
+    else:
+        train, held_out = _split(examples, spec.held_out_fraction, spec.held_out_max, recipe.seed)
+    if skills is None:
+        skills = recipe.base_model == "nano"
+    # The file goes through the skills in turn, so that its first so many rows hold each about equally often.
+    skill_examples = read_examples(demos.SKILLS_FILE, "messages").examples[: recipe.evaluation.skills_max] if skills else []
+    for example in [*train, *held_out, *skill_examples]:
+        example.messages = with_system(example.messages, recipe.system_prompt)
+    return DataSet(name, train, held_out, problems, sum(example.kind == "replay" for example in train), skill_examples)
+
+
+def _split(examples: list[Example], fraction: float, most: int, seed: int) -> tuple[list[Example], list[Example]]:
+    """(train, held out): the same prompts go to the same side, replay rows are never held out."""
+    tasks = [example for example in examples if example.kind == "task"]
+    wanted = min(round(len(tasks) * fraction), most)
+    if fraction and len(tasks) >= _SPLIT_FROM:
+        wanted = max(wanted, 1)
+    groups: dict[tuple, list[Example]] = {}
+    for example in tasks:
+        groups.setdefault(_key(example), []).append(example)
+    chosen: set[tuple] = set()
+    count = 0
+    for key in sorted(groups, key=lambda key: _lot(key, seed)):
+        # Taking the last group would leave nothing to learn from.
+        if count + len(groups[key]) <= wanted and len(chosen) < len(groups) - 1:
+            chosen.add(key)
+            count += len(groups[key])
+    train = [example for example in examples if example.kind == "replay" or _key(example) not in chosen]
+    held_out = [example for example in tasks if _key(example) in chosen]
+    # A prompt can also stand in the middle of a longer conversation; such rows go back, which may pull others along.
+    while True:
+        held_out, repeated = _apart(held_out, train)
+        if not repeated:
+            return train, held_out
+        train += repeated
+
+
+def _apart(held_out: list[Example], train: list[Example]) -> tuple[list[Example], list[Example]]:
+    """(held-out examples whose prompt isn't trained on, the others)."""
+    trained = {prompt for example in train for prompt in example.prompts()}
+    return [e for e in held_out if _key(e) not in trained], [e for e in held_out if _key(e) in trained]
+
+
+def _repeated(example: Example) -> Problem:
+    message = "the held-out prompt is in the training data too and was left out of the proof"
+    return Problem(example.row, "", message, "Take it out of either.")
+
+
+def _some(examples: list[Example], most: int, seed: int) -> list[Example]:
+    if len(examples) <= most:
+        return examples
+    chosen = sorted(examples, key=lambda example: _lot((example.row, _key(example)), seed))[:most]
+    return sorted(chosen, key=lambda example: example.row)
+
+
+def _key(example: Example) -> tuple:
+    return tuple((message["role"], message["content"]) for message in example.prompt)
+
+
+def _lot(key: tuple, seed: int) -> bytes:
+    """A draw that depends on the content and the seed alone, not on order or on the Python version."""
+    return hashlib.sha256(f"{seed}:{key!r}".encode()).digest()

@@ -1,0 +1,33 @@
+"""Data sets that ship with Thinker, by name. The rows are files, so that people can look at them; the generators beside
+them write exactly these files. Knows nothing of how they are trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import DataError
+
+_HERE = Path(__file__).parent
+SKILLS_FILE = _HERE / "skills.jsonl"
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Where a demo's rows are."""
+
+    name: str
+    train: Path
+    held_out: Path
+
+
+def names() -> list[str]:
+    """The demos that there are."""
+    return sorted(path.name.removesuffix(".train.jsonl") for path in _HERE.glob("*.train.jsonl"))
+
+
+def find(name: str) -> Demo:
+    """The demo of that name. Raises DataError."""
+    if name not in names():
+        raise DataError(f"there is no demo called {name!r}", f"The demos are: {', '.join(names())}.", where="data.demo")
+    return Demo(name, _HERE / f"{name}.train.jsonl", _HERE / f"{name}.held_out.jsonl")

@@ -1,0 +1,191 @@
+"""The runner's own process: one per data directory, started when there is work, gone when there is none.
+
+`python -m engine.jobs.host` is that process; `ensure_runner()` starts it, or with `THINKER_RUNNER=inline` puts the
+runner into this process. Knows training only as the name of a function, looked up when a job runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Any
+
+from engine import paths, platforms
+from engine.errors import EngineError, StorageError
+from engine.jobs import logs
+from engine.jobs.run import JobRun
+from engine.jobs.runner import Execute, Runner
+from engine.store import Store
+from engine.store.artefacts import write_json_atomic
+
+EXECUTE = "engine.training.loop:execute"
+IDLE_S = 60.0
+_STARTUP_S = 5.0
+
+_lock = threading.Lock()
+_inline: dict[Path, tuple[Runner, IO[Any]]] = {}
+_started: dict[Path, subprocess.Popen] = {}
+_started_at: dict[Path, float] = {}
+
+
+def resolve(name: str | None = None) -> Execute:
+    """The function that `module:function` names, imported when it's first called; by default `THINKER_EXECUTE`, else the training loop."""
+    target = name or os.environ.get("THINKER_EXECUTE") or EXECUTE
+
+    def execute(run: JobRun) -> str:
+        module, _, function = target.partition(":")
+        return getattr(import_module(module), function)(run)
+
+    return execute
+
+
+def ensure_runner(execute: str | None = None) -> None:
+    """Sees to it that a runner serves this data directory. Returns at once; call it after a job was queued."""
+    home = paths.home()
+    with _lock:
+        inline = os.environ.get("THINKER_RUNNER") == "inline"
+        child = _started.get(home)
+        # One that began a moment ago may not have taken the lock yet; an older one that doesn't hold it is on its way out.
+        starting = child is not None and child.poll() is None and time.monotonic() - _started_at.get(home, 0.0) < _STARTUP_S
+        if home in _inline or starting:
+            return
+        handle = _take_lock()
+        if handle is None:
+            return
+        if inline:
+            runner = Runner(Store(), resolve(execute))
+            runner.start()
+            _inline[home] = runner, handle
+            _announce()
+            return
+        handle.close()
+        _started[home], _started_at[home] = _spawn(execute), time.monotonic()
+
+
+def stop_inline(wait: float = 10.0) -> None:
+    """Ends the runners that live in this process; their jobs go on elsewhere or later."""
+    with _lock:
+        for runner, handle in _inline.values():
+            runner.stop(wait)
+            handle.close()
+        _inline.clear()
+
+
+def runner_info() -> dict[str, Any] | None:
+    """{pid, started_at} of the process whose runner serves this data directory; None when there is none."""
+    with suppress(OSError, ValueError):
+        info = json.loads((paths.home() / "runner.json").read_text(encoding="utf-8"))
+        if platforms.same_process(info["pid"], info["started_at"]):
+            return info
+    return None
+
+
+def serve(
+    execute: str | None = None,
+    *,
+    idle_s: float = IDLE_S,
+    max_jobs: int = 1,
+    lease_s: float = 15.0,
+    stopping: threading.Event | None = None,
+) -> bool:
+    """Runs jobs until there were none for `idle_s` seconds, or `stopping` is set. False if another process does it already."""
+    stopping = stopping or threading.Event()
+    handle = _take_lock()
+    if handle is None:
+        return False
+    store = Store()
+    try:
+        while handle is not None:
+            _announce()
+            _serve(store, resolve(execute), idle_s, max_jobs, lease_s, stopping)
+            (paths.home() / "runner.json").unlink(missing_ok=True)
+            handle.close()
+            # Whoever queued a job just now saw the lock taken and started nothing.
+            handle = None if stopping.is_set() or not store.has_work() else _take_lock()
+    finally:
+        if handle is not None:
+            handle.close()
+        store.close()
+    return True
+
+
+def _serve(store: Store, execute: Execute, idle_s: float, max_jobs: int, lease_s: float, stopping: threading.Event) -> None:
+    runner = Runner(store, execute, max_jobs=max_jobs, lease_s=lease_s, renew_s=lease_s / 5)
+    runner.start()
+    logs.log("info", "the runner is ready", pid=os.getpid(), runner=runner.runner_id)
+    try:
+        while not stopping.wait(min(0.5, idle_s / 4)):
+            if runner.idle_seconds() >= idle_s and not _has_work(store):
+                break
+    finally:
+        runner.stop()
+        logs.log("info", "the runner ends", pid=os.getpid(), runner=runner.runner_id)
+
+
+def _has_work(store: Store) -> bool:
+    try:
+        return store.has_work()
+    except StorageError:
+        return True
+
+
+def _take_lock() -> IO[Any] | None:
+    handle = (paths.home() / "runner.lock").open("ab")
+    if platforms.lock_file(handle):
+        return handle
+    handle.close()
+    return None
+
+
+def _announce() -> None:
+    pid = os.getpid()
+    write_json_atomic(paths.home() / "runner.json", {"pid": pid, "started_at": platforms.process_started_at(pid) or time.time()})
+
+
+def _spawn(execute: str | None) -> subprocess.Popen:
+    command = [sys.executable, "-m", "engine.jobs.host", *(["--execute", execute] if execute else [])]
+    root = Path(__file__).resolve().parents[2]
+    # The working directory may be another when the person's script starts it, and THINKER_HOME may be relative to that.
+    python_path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = {**os.environ, "THINKER_HOME": str(paths.home().resolve()), "PYTHONPATH": python_path}
+    with (paths.folder("logs") / "runner.out").open("ab") as output:
+        try:
+            return subprocess.Popen(
+                command, cwd=root, env=env, stdout=output, stderr=subprocess.STDOUT, **platforms.detached_process_options()
+            )
+        except OSError as error:
+            raise StorageError(f"The runner can't be started: {error}.", "Close other programs and try again.") from error
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line of the runner's process."""
+    parser = argparse.ArgumentParser(prog="python -m engine.jobs.host", description="Runs Thinker's queued jobs.")
+    parser.add_argument("--execute", help="module:function that carries out a job")
+    idle_s = float(os.environ.get("THINKER_RUNNER_IDLE", IDLE_S))
+    parser.add_argument("--idle", type=float, default=idle_s, help="end after so many idle seconds")
+    parser.add_argument("--max-jobs", type=int, default=1, help="jobs at a time")
+    parser.add_argument("--lease", type=float, default=15.0, help="seconds after which a silent runner counts as dead")
+    options = parser.parse_args(arguments)
+    stopping = threading.Event()
+    for name in ("SIGTERM", "SIGINT"):
+        signal.signal(getattr(signal, name), lambda *_: stopping.set())
+    try:
+        serve(options.execute, idle_s=options.idle, max_jobs=options.max_jobs, lease_s=options.lease, stopping=stopping)
+    except EngineError as error:
+        logs.log("error", str(error))
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

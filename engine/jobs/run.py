@@ -1,0 +1,147 @@
+"""JobRun: the handle through which training code tells of a run and hears what people ask of it.
+
+A step is a count of updates done: the first update reports step 1, a checkpoint of step s holds updates 1 to s, and a
+run that resumes from it reports s + 1 next. Knows nothing of how the training is done.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+from engine import paths
+from engine.errors import StorageError
+from engine.jobs import logs
+from engine.jobs.buffer import MetricsBuffer
+from engine.store import Checkpoint, Job, LeaseLost, Store
+
+_POLL_S = 0.2
+
+
+class Interrupted(Exception):
+    """The runner is closing down: end now. The job goes on from its last checkpoint in another runner."""
+
+
+class JobRun:
+    """One attempt of a job, in the hands of the code that trains.
+
+    Every method that writes raises LeaseLost when the job is somebody else's by now: let it pass through.
+    """
+
+    def __init__(self, store: Store, job: Job):
+        self._store = store
+        self._buffer = MetricsBuffer(store, job.id, job.attempt)
+        self._asked: str | None = None
+        self._asked_at = 0.0
+        self._lost = threading.Event()
+        self._closing = threading.Event()
+        self.job_id = job.id
+        self.owner = job.owner
+        self.attempt = job.attempt
+        self.name = job.name
+        self.recipe = job.recipe
+        self.folder = paths.job_folder(job.id)
+        self.resume: Checkpoint | None = store.last_checkpoint(job.id, owner=None)
+
+    def stage(self, text: str) -> None:
+        """What the run is busy with, in plain words ("loading model weights")."""
+        self._store.set_fields(self.job_id, self.attempt, stage=text)
+        self.log("info", text)
+
+    def state(self, to: str) -> None:
+        """Moves on to `training` or `evaluating`; passed over when the job was asked to pause or stop."""
+        self._store.transition(self.job_id, to, attempt=self.attempt)
+
+    def control(self) -> str | None:
+        """'pause' or 'stop' once somebody asks for it. Cheap: call it every step.
+
+        Raises LeaseLost, and Interrupted when the runner closes down.
+        """
+        if self._closing.is_set():
+            raise Interrupted("the runner is closing down")
+        if self._lost.is_set():
+            raise LeaseLost("The job is in other hands.", where=f"job {self.job_id}")
+        if time.monotonic() - self._asked_at >= _POLL_S:
+            # The lease decides how long a run may go on without its database.
+            with suppress(StorageError):
+                self._asked = self._store.poll_control(self.job_id, self.attempt)
+            self._asked_at = time.monotonic()
+        return self._asked
+
+    def resume_from(self, checkpoint: Checkpoint | None) -> None:
+        """Goes on from another checkpoint than the last (None: from the start), which can't be used. Call it before the first step."""
+        self._store.start_from(self.job_id, self.attempt, checkpoint.step if checkpoint else 0)
+        self.resume = checkpoint
+
+    def progress(self, step: int, total_steps: int, tokens: int, training_seconds: float) -> None:
+        """How far the run is: updates done and to do, tokens trained on and seconds trained, of all attempts together."""
+        values = {"step": step, "total_steps": total_steps, "tokens": tokens, "training_seconds": training_seconds}
+        self._buffer.set_progress(values)
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        """Numbers of a step. Within an attempt the first value of a name and step counts."""
+        self._buffer.add_metrics(step, values)
+
+    def sample(self, step: int, position: int, prompt: str, expected: str | None, answer: str, correct: bool | None = None) -> None:
+        """What the model answers at this step to the fixed prompt of this position."""
+        row = {"step": step, "position": position, "prompt": prompt, "expected": expected, "answer": answer, "correct": correct}
+        self._buffer.add_sample(row)
+
+    def checkpoint(
+        self,
+        step: int,
+        *,
+        weights_path: str | None = None,
+        sampler_path: str | None = None,
+        reason: str,
+        loop_state: dict[str, Any],
+        renderer: str,
+    ) -> None:
+        """Notes that the state after update `step` is safe. Everything reported so far is written with it, so that none goes missing."""
+        where = {"weights": weights_path, "sampler_weights": sampler_path}
+        found = {kind: path for kind, path in where.items() if path}
+        common = {"step": step, "reason": reason, "loop_state": loop_state, "renderer": renderer}
+        self._buffer.flush(checkpoints=[{**common, "kind": kind, "path": path} for kind, path in found.items()])
+        self.log("info", f"checkpoint at step {step}", reason=reason, **found)
+
+    def result(self, values: dict[str, Any]) -> None:
+        """What came of the run; keys are added to those that are there."""
+        self._store.set_fields(self.job_id, self.attempt, result=logs.masked(values, names=False))
+
+    def model(self, *, sampler_path: str, weights_path: str, renderer: str, proof: dict[str, Any] | None) -> str:
+        """Registers what was trained, for chats and exports. -> its name."""
+        recipe = self.recipe
+        known = {"base_model": recipe.base_model, "endpoint": recipe.endpoint, "system_prompt": recipe.system_prompt, "stop": recipe.stop}
+        model = self._store.add_model(
+            self.name,
+            job_id=self.job_id,
+            sampler_path=sampler_path,
+            weights_path=weights_path,
+            renderer=renderer,
+            proof=proof,
+            owner=self.owner,
+            **known,
+        )
+        return model.name
+
+    def log(self, level: str, text: str, **fields: Any) -> None:
+        """One line in the job's log and the common one."""
+        logs.log(level, text, job_id=self.job_id, attempt=self.attempt, **fields)
+
+    def flush(self) -> None:
+        """Writes what was reported and isn't in the store yet."""
+        self._buffer.flush()
+
+    def tick(self) -> None:
+        """Called by the runner a few times a second, so that numbers don't wait for the next step to be seen."""
+        self._buffer.flush_if_due()
+
+    def lose(self) -> None:
+        """Called by the runner when the job is no longer its own."""
+        self._lost.set()
+
+    def interrupt(self) -> None:
+        """Called by the runner when it closes down."""
+        self._closing.set()

@@ -1,0 +1,71 @@
+"""The states a job can be in, which may follow which, and how each is called and coloured.
+
+Pure tables and functions: knows of no database, no thread and no screen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+QUEUED, PREPARING, TRAINING, EVALUATING, DONE = "queued", "preparing", "training", "evaluating", "done"
+PAUSING, PAUSED, STOPPING, STOPPED = "pausing", "paused", "stopping", "stopped"
+FAILED, INTERRUPTED = "failed", "interrupted"
+
+_LEAVING = (PAUSING, STOPPING, FAILED, INTERRUPTED)
+
+TRANSITIONS: dict[str, frozenset[str]] = {
+    QUEUED: frozenset({PREPARING, PAUSED, STOPPED}),
+    # A run that was cut off while evaluating has nothing left to train when it comes back.
+    PREPARING: frozenset({TRAINING, EVALUATING, *_LEAVING}),
+    TRAINING: frozenset({EVALUATING, DONE, *_LEAVING}),
+    EVALUATING: frozenset({DONE, *_LEAVING}),
+    # A run may reach its end before it notices that it was asked to pause or stop.
+    PAUSING: frozenset({PAUSED, STOPPING, DONE, FAILED, INTERRUPTED}),
+    STOPPING: frozenset({STOPPED, DONE, FAILED, INTERRUPTED}),
+    PAUSED: frozenset({QUEUED, STOPPED}),
+    STOPPED: frozenset({QUEUED}),
+    FAILED: frozenset({QUEUED}),
+    INTERRUPTED: frozenset({QUEUED, PREPARING, PAUSED, STOPPED, FAILED}),
+    DONE: frozenset(),
+}
+
+STATES = tuple(TRANSITIONS)
+WORKING = frozenset({PREPARING, TRAINING, EVALUATING})
+ACTIVE = WORKING | {PAUSING, STOPPING}
+FINAL = frozenset({DONE, STOPPED, FAILED})
+RESUMABLE = frozenset({PAUSED, STOPPED, FAILED, INTERRUPTED})
+
+CONTROLS: dict[str, dict[str, str]] = {
+    "pause": {QUEUED: PAUSED, INTERRUPTED: PAUSED, PAUSING: PAUSING} | dict.fromkeys(WORKING, PAUSING),
+    "stop": {QUEUED: STOPPED, PAUSED: STOPPED, INTERRUPTED: STOPPED, PAUSING: STOPPING, STOPPING: STOPPING}
+    | dict.fromkeys(WORKING, STOPPING),
+}
+"""What each request turns each state into; a state that is absent refuses the request."""
+
+
+@dataclass(frozen=True)
+class Light:
+    """How a state is shown: a plain word or two, and gray, blue, green, orange or red."""
+
+    label: str
+    color: str
+
+
+LIGHTS: dict[str, Light] = {
+    QUEUED: Light("waiting its turn", "gray"),
+    PREPARING: Light("getting ready", "blue"),
+    TRAINING: Light("learning", "blue"),
+    EVALUATING: Light("being tested", "blue"),
+    DONE: Light("finished", "green"),
+    PAUSING: Light("pausing", "orange"),
+    PAUSED: Light("paused", "orange"),
+    STOPPING: Light("stopping", "orange"),
+    STOPPED: Light("stopped early", "gray"),
+    FAILED: Light("failed", "red"),
+    INTERRUPTED: Light("cut off, will go on", "orange"),
+}
+
+
+def allowed(state: str, to: str) -> bool:
+    """Whether a job in `state` may become `to`."""
+    return to in TRANSITIONS.get(state, frozenset())

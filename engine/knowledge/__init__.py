@@ -1,0 +1,90 @@
+"""What Thinker knows of methods, metrics, demos and good settings: YAML files beside this one, and small pure functions.
+
+Tooltips, warnings, the guide and the CLI all read it here, so they can't disagree. Knows nothing of any particular run.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from engine.errors import NotFound
+
+
+def methods() -> dict[str, dict[str, Any]]:
+    """Every method by name: title, term, meaning, use_when, not_when, needs, flow, watch, source."""
+    return copy.deepcopy(_load("methods"))
+
+
+def method(name: str) -> dict[str, Any]:
+    """One method. Raises NotFound."""
+    return _one("methods", "method", name)
+
+
+def metrics() -> dict[str, dict[str, Any]]:
+    """Every metric by name: title, meaning, unit, better (up, down, neither), healthy, red_flags [{sign, action}]."""
+    return copy.deepcopy(_load("metrics"))
+
+
+def metric(name: str) -> dict[str, Any]:
+    """One metric. Raises NotFound."""
+    return _one("metrics", "metric", name)
+
+
+def demos() -> dict[str, dict[str, Any]]:
+    """Every demo by name: title, task, learns, expect, try (prompts), examples (counts), recipe (what to change in the defaults)."""
+    return copy.deepcopy(_load("demos"))
+
+
+def demo(name: str) -> dict[str, Any]:
+    """One demo. Raises NotFound."""
+    return _one("demos", "demo", name)
+
+
+def recommend(config: dict[str, Any], base_model: str = "", lora: bool = True) -> dict[str, dict[str, Any]]:
+    """Settings to start from, by recipe field: {"training.learning_rate": {value, reason, source}, ...}.
+
+    `config` is the model's config.json. The learning rate is the tinker-cookbook's formula; for a family that it wasn't fitted
+    to, the more careful of its two curves.
+    """
+    known = _load("hyperparameters")
+    rates = known["learning_rate"]
+    others = copy.deepcopy(known["others"])
+    if base_model in rates["measured"] and lora:
+        return {"training.learning_rate": {**rates["measured"][base_model], "source": "Thinker's own demos"}, **others}
+    return {"training.learning_rate": _learning_rate(config, rates, lora), **others}
+
+
+def _learning_rate(config: dict[str, Any], rates: dict[str, Any], lora: bool) -> dict[str, Any]:
+    # Models that also see or hear keep the language model's sizes one level down.
+    inner = config.get("text_config") or {}
+    hidden = config.get("hidden_size") or config.get("n_embd") or inner.get("hidden_size")
+    start = rates["base"] * (rates["lora_factor"] if lora else 1)
+    if not hidden:
+        reason = "The model's size isn't known, so this is the rate for one with a hidden size of 2,000."
+        return {"value": start, "reason": reason, "source": rates["source"]}
+    kind = str(config.get("model_type") or inner.get("model_type") or "").lower()
+    scaled = {name: start * (rates["reference_hidden"] / hidden) ** exponent for name, exponent in rates["exponents"].items()}
+    family = next((name for name in scaled if name in kind), None)
+    if family:
+        reason = f"The formula for {family.capitalize()} models, at a hidden size of {hidden:,}."
+        return {"value": scaled[family], "reason": reason, "source": rates["source"]}
+    family = kind or "this family"
+    reason = f"No formula was fitted to {family}; this is the more careful of Qwen's and Llama's at a hidden size of {hidden:,}."
+    return {"value": min(scaled.values()), "reason": reason, "source": rates["source"]}
+
+
+@cache
+def _load(name: str) -> dict[str, Any]:
+    return yaml.safe_load(Path(__file__).with_name(f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def _one(file: str, kind: str, name: str) -> dict[str, Any]:
+    entries = _load(file)
+    if name not in entries:
+        raise NotFound(f"there is no {kind} called {name!r}", f"There are: {', '.join(entries)}.")
+    return copy.deepcopy(entries[name])

@@ -1,0 +1,26 @@
+"""The database and the artefact files: what is true about jobs and models.
+
+`Store` is the way in. `schema` names the tables, `migrations` makes them, `records` are what comes out;
+`artefacts` writes files that are either whole or absent. Knows nothing of training, servers or screens.
+"""
+
+from __future__ import annotations
+
+from engine.store.jobs import JobQueries
+from engine.store.lifecycle import LeaseLost
+from engine.store.models import ModelQueries
+from engine.store.records import Attempt, Checkpoint, Event, Job, Metric, Model, Sample
+from engine.store.series import Series
+
+
+class Store(JobQueries, Series, ModelQueries):
+    """Everything that is remembered: SQLite at `paths.home()/thinker.db`, or PostgreSQL by `THINKER_DATABASE_URL`.
+
+    Threads write, pages read; one Store may be shared by all threads of a process. Methods that a person's request
+    reaches take `owner` and raise NotFound for what belongs to somebody else; `owner=None` means whoever's.
+    Methods that a run calls take `attempt`, which changes with every claim: a run whose job was given to another gets
+    LeaseLost and can't write any more. Every database failure is a StorageError.
+    """
+
+
+__all__ = ["Attempt", "Checkpoint", "Event", "Job", "LeaseLost", "Metric", "Model", "Sample", "Store"]

@@ -1,0 +1,94 @@
+"""How the database came to its present shape: named functions, run once each, in order, and recorded.
+
+A migration that has been released is never changed; a new one is added below it. Knows only DDL and the two dialects.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from sqlalchemy import Connection, inspect, select
+
+from engine.errors import StorageError
+from engine.store import schema
+
+# Any number does, as long as every process that migrates the same PostgreSQL database uses the same.
+_ADVISORY_LOCK = 7_465_616_368
+
+
+def m001_first_tables(connection: Connection) -> None:
+    """Jobs with their attempts, metrics, samples, checkpoints and events; models."""
+    row_id = "BIGSERIAL PRIMARY KEY" if connection.dialect.name == "postgresql" else "INTEGER PRIMARY KEY"
+    of_a_job = f"id {row_id}, job_id TEXT NOT NULL REFERENCES jobs(id) ON DELETE CASCADE, attempt INTEGER NOT NULL"
+    number = "DOUBLE PRECISION"
+    _run(
+        connection,
+        f"""CREATE TABLE jobs (
+            id TEXT PRIMARY KEY, owner TEXT NOT NULL, name TEXT NOT NULL, method TEXT NOT NULL, base_model TEXT NOT NULL,
+            endpoint TEXT NOT NULL, recipe TEXT NOT NULL, state TEXT NOT NULL, stage TEXT NOT NULL DEFAULT '',
+            step INTEGER NOT NULL DEFAULT 0, total_steps INTEGER NOT NULL DEFAULT 0, attempt INTEGER NOT NULL DEFAULT 1,
+            tokens BIGINT NOT NULL DEFAULT 0, training_seconds {number} NOT NULL DEFAULT 0, created_at {number} NOT NULL,
+            started_at {number}, finished_at {number}, heartbeat_at {number}, lease_owner TEXT, lease_until {number},
+            control TEXT, error TEXT, result TEXT)""",
+        "CREATE INDEX jobs_newest ON jobs (owner, created_at)",
+        "CREATE INDEX jobs_state ON jobs (state, created_at)",
+        f"""CREATE TABLE attempts (
+            job_id TEXT NOT NULL REFERENCES jobs(id) ON DELETE CASCADE, attempt INTEGER NOT NULL, start_step INTEGER NOT NULL,
+            end_step INTEGER, started_at {number} NOT NULL, ended_at {number}, why TEXT NOT NULL, ended TEXT,
+            PRIMARY KEY (job_id, attempt))""",
+        f"CREATE TABLE metrics ({of_a_job}, step INTEGER NOT NULL, name TEXT NOT NULL, value {number}, at {number} NOT NULL)",
+        "CREATE UNIQUE INDEX metrics_once ON metrics (job_id, name, step, attempt)",
+        "CREATE INDEX metrics_newest ON metrics (job_id, id)",
+        f"""CREATE TABLE samples ({of_a_job}, step INTEGER NOT NULL, position INTEGER NOT NULL, prompt TEXT NOT NULL,
+            expected TEXT, answer TEXT NOT NULL, correct BOOLEAN)""",
+        "CREATE UNIQUE INDEX samples_once ON samples (job_id, step, position, attempt)",
+        f"""CREATE TABLE checkpoints ({of_a_job}, step INTEGER NOT NULL, kind TEXT NOT NULL, path TEXT NOT NULL,
+            reason TEXT NOT NULL, loop_state TEXT NOT NULL, renderer TEXT NOT NULL, at {number} NOT NULL)""",
+        "CREATE INDEX checkpoints_newest ON checkpoints (job_id, kind, id)",
+        f"CREATE TABLE events ({of_a_job}, at {number} NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL)",
+        "CREATE INDEX events_newest ON events (job_id, id)",
+        f"""CREATE TABLE models (
+            id TEXT PRIMARY KEY, owner TEXT NOT NULL, name TEXT NOT NULL, job_id TEXT REFERENCES jobs(id) ON DELETE SET NULL,
+            base_model TEXT NOT NULL, endpoint TEXT NOT NULL, sampler_path TEXT NOT NULL, weights_path TEXT NOT NULL,
+            renderer TEXT NOT NULL, system_prompt TEXT NOT NULL, stop TEXT NOT NULL, proof TEXT, created_at {number} NOT NULL)""",
+        "CREATE UNIQUE INDEX models_name ON models (owner, name)",
+        "CREATE INDEX models_job ON models (job_id)",
+    )
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (m001_first_tables,)
+
+
+def pending(connection: Connection) -> list[Callable[[Connection], None]]:
+    """The migrations still to run. Raises StorageError for a database that a newer version has written."""
+    if not inspect(connection).has_table("migrations"):
+        return list(MIGRATIONS)
+    done = set(connection.scalars(select(schema.migrations.c.name)))
+    unknown = sorted(done - {migration.__name__ for migration in MIGRATIONS})
+    if unknown:
+        raise StorageError(
+            f"The database was written by a newer version of Thinker (it has {', '.join(unknown)}).",
+            "Update Thinker, or set THINKER_HOME or THINKER_DATABASE_URL to another place.",
+        )
+    return [migration for migration in MIGRATIONS if migration.__name__ not in done]
+
+
+def migrate(connection: Connection) -> None:
+    """Runs what is pending inside the caller's write transaction: all of it or nothing, and only one process at a time."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
+    waiting = pending(connection)
+    schema.migrations.create(connection, checkfirst=True)
+    for migration in waiting:
+        migration(connection)
+        connection.execute(schema.migrations.insert().values(name=migration.__name__, at=time.time()))
+
+
+def _run(connection: Connection, *statements: str) -> None:
+    for statement in _stripped(statements):
+        connection.exec_driver_sql(statement)
+
+
+def _stripped(statements: Iterable[str]) -> Iterable[str]:
+    return (" ".join(statement.split()) for statement in statements)

@@ -1,0 +1,165 @@
+"""What the store gives back: plain frozen records, detached from the database.
+
+Times are unix seconds, UTC. Knows nothing of SQL.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from engine import paths
+from engine.recipe import Recipe
+
+
+class _Record:
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class Job(_Record):
+    """One run of a recipe, and where it has got to."""
+
+    id: str
+    owner: str
+    name: str
+    method: str
+    base_model: str
+    endpoint: str
+    recipe_json: str
+    state: str
+    stage: str
+    step: int
+    total_steps: int
+    attempt: int
+    tokens: int
+    training_seconds: float
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    heartbeat_at: float | None
+    lease_owner: str | None
+    lease_until: float | None
+    control: str | None
+    error: dict[str, Any] | None
+    result: dict[str, Any] | None
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe it was launched with. Raises RecipeError if this version can't read it."""
+        return Recipe.make(json.loads(self.recipe_json))
+
+    @property
+    def folder(self) -> Path:
+        """The job's own folder."""
+        return paths.job_folder(self.id)
+
+    @property
+    def fraction(self) -> float:
+        """The share of its steps that is done, 0 to 1."""
+        return min(1.0, self.step / self.total_steps) if self.total_steps else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form, the recipe as an object."""
+        values = dataclasses.asdict(self)
+        values["recipe"] = json.loads(values.pop("recipe_json"))
+        return values
+
+
+@dataclass(frozen=True)
+class Attempt(_Record):
+    """One stretch of a job in one runner's hands.
+
+    `why` it began: start, resume (a person asked), recovery (its runner was gone), restart (its endpoint was gone).
+    `ended`: the state it ended in, or lost when nobody was left to say so; None while it lasts.
+    """
+
+    job_id: str
+    attempt: int
+    start_step: int
+    end_step: int | None
+    started_at: float
+    ended_at: float | None
+    why: str
+    ended: str | None
+
+
+@dataclass(frozen=True)
+class Metric(_Record):
+    """One number of one step. `value` is nan where the run reported nan."""
+
+    id: int
+    job_id: str
+    attempt: int
+    step: int
+    name: str
+    value: float
+    at: float
+
+
+@dataclass(frozen=True)
+class Sample(_Record):
+    """What the model answered to a fixed prompt at some step."""
+
+    id: int
+    job_id: str
+    attempt: int
+    step: int
+    position: int
+    prompt: str
+    expected: str | None
+    answer: str
+    correct: bool | None
+
+
+@dataclass(frozen=True)
+class Checkpoint(_Record):
+    """A saved state: kind `weights` is for going on, `sampler_weights` for use. `loop_state` is the training loop's own."""
+
+    id: int
+    job_id: str
+    attempt: int
+    step: int
+    kind: str
+    path: str
+    reason: str
+    loop_state: dict[str, Any]
+    renderer: str
+    at: float
+
+
+@dataclass(frozen=True)
+class Event(_Record):
+    """A change of state or stage, in words."""
+
+    id: int
+    job_id: str
+    attempt: int
+    at: float
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Model(_Record):
+    """A tuned model: where its weights are and how it wants to be spoken to."""
+
+    id: str
+    owner: str
+    name: str
+    job_id: str | None
+    base_model: str
+    endpoint: str
+    sampler_path: str
+    weights_path: str
+    renderer: str
+    system_prompt: str
+    stop: list[str] = field(default_factory=list)
+    proof: dict[str, Any] | None = None
+    created_at: float = 0.0

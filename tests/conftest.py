@@ -1,0 +1,51 @@
+"""What holds for every test: the user's own data, keys, caches and network are out of reach."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from engine import platforms
+
+FOREIGN = ("TINKER_", "THINKER_", "HF_", "HUGGING_FACE_", "TRANSFORMERS_", "OPENAI_", "RUNPOD_", "STREAMLIT_")
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "FTP_PROXY", "NO_PROXY")
+
+_fallback_home = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Before any test module is imported: the hub's library reads its settings once, at import.
+    for name in list(os.environ):
+        if name.upper().startswith(FOREIGN) or name.upper() in PROXIES:
+            del os.environ[name]
+    # For what is read or written by fixtures that live longer than one test.
+    config.stash[_fallback_home] = home = tempfile.mkdtemp(prefix="thinker-tests-")
+    os.environ.update(THINKER_HOME=home, HF_HOME=os.path.join(home, "hub"), HF_HUB_OFFLINE="1", TINKER_TELEMETRY="0")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _fallback_home in config.stash:
+        shutil.rmtree(config.stash[_fallback_home], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def thinker_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The data directory of this one test."""
+    home = tmp_path / "thinker_home"
+    monkeypatch.setenv("THINKER_HOME", str(home))
+    return home
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser to drive. Without one the test is skipped, except in CI, where it fails."""
+    found = platforms.find_chromium()
+    if found is None and os.environ.get("CI") == "true":
+        pytest.fail("there is no Chromium, and in CI the browser tests have to run")
+    if found is None:
+        pytest.skip("no Chromium, Chrome or Edge on this machine")
+    return found
