@@ -215,7 +215,9 @@ class Engine:
         from engine import endpoints
 
         if recipe.endpoint not in endpoints.names():
-            raise RecipeError(f"there is no endpoint {recipe.endpoint!r}", f"Use one of: {', '.join(endpoints.names())}.", where="recipe endpoint")
+            raise RecipeError(
+                f"there is no endpoint {recipe.endpoint!r}", f"Use one of: {', '.join(endpoints.names())}.", where="recipe endpoint"
+            )
         if not recipe.data.demo and not recipe.data.path:
             raise RecipeError("the recipe names no data", "Give a demo or a file.", where="recipe data")
         if recipe.data.demo:

@@ -67,19 +67,25 @@ class Lora(_Part):
 class Training(_Part):
     """How the model learns."""
 
-    epochs: float = _field(1.0, "How many times the data is gone through (epochs); not used when steps is set.", gt=0, le=1000, healthy=(1, 5))
+    epochs: float = _field(
+        1.0, "How many times the data is gone through (epochs); not used when steps is set.", gt=0, le=1000, healthy=(1, 5)
+    )
     steps: int | None = _field(None, "Exactly this many updates, whatever the data's size.", unit="steps", ge=1)
     batch_size: int = _field(32, "How many examples at once (batch size).", unit="examples", ge=1, le=4096, healthy=(8, 128))
     learning_rate: float = _field(5e-4, "How big each update is (learning rate).", gt=0, le=1, healthy=(1e-5, 5e-3))
     schedule: Literal["linear", "cosine", "constant"] = _field("linear", "How the learning rate falls over the run (schedule).")
-    warmup: float = _field(0.05, "The share of the run over which the learning rate rises from 0 (warm-up).", ge=0, le=0.5, healthy=(0, 0.1))
+    warmup: float = _field(
+        0.05, "The share of the run over which the learning rate rises from 0 (warm-up).", ge=0, le=0.5, healthy=(0, 0.1)
+    )
     final_lr_fraction: float = _field(0.0, "The share of the learning rate that is left at the end.", ge=0, le=1)
     weight_decay: float = _field(0.0, "Pull of the weights towards zero (AdamW's weight decay).", ge=0, le=1, healthy=(0, 0.1))
     beta1: float = _field(0.9, "Adam's memory of past gradients (beta1).", ge=0, lt=1)
     beta2: float = _field(0.95, "Adam's memory of past squared gradients (beta2).", ge=0, lt=1)
     eps: float = _field(1e-8, "Adam's guard against dividing by zero (epsilon).", gt=0)
     grad_clip_norm: float = _field(1.0, "Longer gradients are cut to this length (gradient clipping); 0 cuts none.", ge=0, healthy=(0.3, 5))
-    max_length: int | None = _field(None, "Longer examples are cut to this many tokens; empty means the model's own limit.", unit="tokens", ge=8)
+    max_length: int | None = _field(
+        None, "Longer examples are cut to this many tokens; empty means the model's own limit.", unit="tokens", ge=8
+    )
 
 
 class Evaluation(_Part):
@@ -133,7 +139,9 @@ class Recipe(_Part):
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
             raise RecipeError(
-                first["msg"].removeprefix("Value error, "), f"Correct {place or 'the recipe'} and try again.", where=f"recipe {place}".strip()
+                first["msg"].removeprefix("Value error, "),
+                f"Correct {place or 'the recipe'} and try again.",
+                where=f"recipe {place}".strip(),
             ) from error
 
     @classmethod

@@ -40,13 +40,21 @@ def _packages() -> tuple[str, bool | None, str, str]:
         except metadata.PackageNotFoundError:
             missing.append(name)
     if missing:
-        return "packages", False, f"missing: {', '.join(missing)}", "Run: python thinker.py doctor (it installs what requirements.txt names)."
+        return (
+            "packages",
+            False,
+            f"missing: {', '.join(missing)}",
+            "Run: python thinker.py doctor (it installs what requirements.txt names).",
+        )
     return "packages", True, ", ".join(versions), ""
 
 
 def _gpu() -> tuple[str, bool | None, str, str]:
     # Asked in a process of its own: torch would stay in this one's memory.
-    script = "import torch; print(torch.cuda.get_device_name(0) if torch.cuda.is_available() else ('Apple GPU' if torch.backends.mps.is_available() else ''))"
+    script = (
+        "import torch; cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available();"
+        "print(torch.cuda.get_device_name(0) if cuda else 'Apple GPU' if mps else '')"
+    )
     try:
         name = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True).stdout.strip()
     except (subprocess.SubprocessError, OSError):

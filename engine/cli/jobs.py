@@ -41,7 +41,9 @@ def train(
     renderer: Annotated[str, typer.Option(help="How a chat becomes tokens: auto, chat_template, llama3, qwen3, chatml, role_colon.")] = "",
     system: Annotated[str, typer.Option(help="A system prompt for every conversation without one.")] = "",
     stop: Annotated[list[str] | None, typer.Option(help="A string at which answers end. May be given more than once.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Any recipe field: training.weight_decay=0.01. May be given more than once.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Any recipe field: training.weight_decay=0.01. May be given more than once.")
+    ] = None,
     background: Annotated[bool, typer.Option("--background", help="Return at once; follow it with `thinker watch`.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the recipe and do nothing.")] = False,
     as_json: JsonFlag = False,
@@ -156,7 +158,9 @@ def show(job_id: JobId, as_json: JsonFlag = False) -> None:
     with Engine() as engine:
         job = engine.job(job_id)
         out.print(f"[bold]{job.name}[/bold] ({job.id})  {states.LIGHTS[job.state].label}  {job.stage}")
-        out.print(f"{job.base_model}, {job.method}, step {job.step} of {job.total_steps}, {job.tokens:,} tokens, {duration(job.training_seconds)}")
+        out.print(
+            f"{job.base_model}, {job.method}, step {job.step} of {job.total_steps}, {job.tokens:,} tokens, {duration(job.training_seconds)}"
+        )
         if job.error:
             out.print(f"[red]{job.error['message']}[/red] {job.error['next_step']}")
         if job.result:

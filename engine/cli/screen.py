@@ -132,7 +132,9 @@ def result_table(result: Result) -> Table:
     held_out, skills = result.held_out, result.skills
     if held_out.get("after"):
         before, after = held_out["before"], held_out["after"]
-        table.add_row(f"right answers on {after['count']} new prompts (exact match)", percent(before["exact_match"]), percent(after["exact_match"]))
+        table.add_row(
+            f"right answers on {after['count']} new prompts (exact match)", percent(before["exact_match"]), percent(after["exact_match"])
+        )
         table.add_row("words in common (token F1)", f"{before['token_f1']:.3f}", f"{after['token_f1']:.3f}")
         if "perplexity" in after and "perplexity" in before:
             table.add_row("surprise at the right answers (perplexity)", f"{before['perplexity']:.2f}", f"{after['perplexity']:.3f}")

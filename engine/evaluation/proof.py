@@ -39,7 +39,14 @@ def compare(before: dict[str, Any], after: dict[str, Any], held_out: Sequence[Ex
     for example, old, new in zip(held_out, before["answers"]["held_out"], after["answers"]["held_out"], strict=True):
         was, now = exact_match(old, example.answer), exact_match(new, example.answer)
         rows.append(
-            {"prompt": example.prompt[-1]["content"], "expected": example.answer, "before": old, "after": new, "was_right": was, "is_right": now}
+            {
+                "prompt": example.prompt[-1]["content"],
+                "expected": example.answer,
+                "before": old,
+                "after": new,
+                "was_right": was,
+                "is_right": now,
+            }
         )
     interesting = sorted(rows, key=lambda row: (row["is_right"], row["was_right"]))
     wrong = [row for row in interesting if not row["is_right"]][: EXAMPLES_KEPT // 2]

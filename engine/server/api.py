@@ -187,7 +187,14 @@ async def get_info(request: Request) -> JSONResponse:
     run = service.run(body.model_id)
     data = {"arch": service.base.architecture, "model_name": service.name, "tokenizer_id": service.tokenizer_id}
     return JSONResponse(
-        {"type": "get_info", "model_id": run.id, "model_name": service.name, "model_data": data, "is_lora": True, "lora_rank": run.spec.rank}
+        {
+            "type": "get_info",
+            "model_id": run.id,
+            "model_name": service.name,
+            "model_data": data,
+            "is_lora": True,
+            "lora_rank": run.spec.rank,
+        }
     )
 
 
@@ -197,7 +204,7 @@ async def forward_backward(request: Request) -> JSONResponse:
     if request.headers.get("content-encoding"):
         body = await asyncio.to_thread(wire.decompress, body, request.headers["content-encoding"], MAX_BODY)
     message = wire.read_train_header(body)
-    return _promise(service.train(service.run(message.model_id), message))
+    return _promise(service.train(message))
 
 
 async def optim_step(request: Request) -> JSONResponse:
@@ -226,7 +233,7 @@ async def create_sampling_session(request: Request) -> JSONResponse:
 
 async def get_sampler(request: Request) -> JSONResponse:
     service = _service(request)
-    state = service.sampler_state(request.path_params["sampler_id"])
+    state = service.sampler(request.path_params["sampler_id"])
     path = str(state.path) if state.path else None
     # The SDK loads the tokenizer by this name, so it has to be one that resolves where the client runs.
     return JSONResponse({"sampler_id": state.id, "base_model": service.tokenizer_id, "model_path": path})

@@ -109,7 +109,12 @@ class BaseModel:
         self.dtype = _dtype(dtype, self.device)
         try:
             model = AutoModelForCausalLM.from_pretrained(
-                self.folder, dtype=self.dtype, attn_implementation="sdpa", use_safetensors=True, trust_remote_code=False, local_files_only=True
+                self.folder,
+                dtype=self.dtype,
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelError(
@@ -155,7 +160,9 @@ class BaseModel:
             a = tensors.get(f"base_model.model.{name}.lora_A.weight")
             b = tensors.get(f"base_model.model.{name}.lora_B.weight")
             if a is None or b is None or a.shape != (spec.rank, layer.in_features) or b.shape != (layer.out_features, spec.rank):
-                raise ModelError(f"the checkpoint doesn't fit the layer {name} of this base model", "Load it on the model it was trained on.")
+                raise ModelError(
+                    f"the checkpoint doesn't fit the layer {name} of this base model", "Load it on the model it was trained on."
+                )
             pairs[name] = tuple(nn.Parameter(t.to(self.device, torch.float32), requires_grad=trainable) for t in (a, b))
         return Adapter(spec, pairs)
 

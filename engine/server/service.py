@@ -1,8 +1,7 @@
-"""Sessions, training runs, samplers and futures: who is there, and in which order things happen.
+"""Sessions, training runs and futures: who is there, what they own, and what becomes of it when they're gone.
 
-Clients send a run's requests in any order and more than once; each carries a sequence number. A run's requests are
-given to the worker strictly by that number, and a number acts once: posting it again gives the same future. What was
-refused still uses its number up, for the client has moved on. All methods run on the event loop's thread.
+Checks each request as it arrives, so that a mistake is answered at once, and gives the worker what is to be done. All
+methods run on the event loop's thread.
 """
 
 from __future__ import annotations
@@ -10,65 +9,51 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from engine.errors import DataError, EngineError, NotFound, StateError
 from engine.server import wire
 from engine.server.checkpoints import CheckpointInfo, CheckpointPath, CheckpointStore, check_name, check_ttl
-from engine.server.model import Adapter, BaseModel, LoraSpec
+from engine.server.model import MAX_RANK, BaseModel, LoraSpec
+from engine.server.order import InOrder, Work
 from engine.server.requests import CreateModel, CreateSamplingSession, LoadWeights, OptimStep, Sample, SaveForSampler, SaveWeights
-from engine.server.sampler import MAX_ROWS, SampleJob, Sampler, check_job
+from engine.server.sampler import MAX_ROWS, Sampler
+from engine.server.sampling import SamplerState, Sampling
 from engine.server.trainer import Trainer, check_data
 from engine.server.worker import Future, Task, Worker
 
-SESSION_LIFE = 600.0  # seconds without a sign of life
-KEEP_RETRIEVED = 120.0  # seconds for which a retrieved result can be fetched again
-GAP_LIFE = 330.0  # a client gives up posting a request after 300 s; what waits behind it then fails
-REMEMBERED = 4096  # sequence numbers per run whose futures are known
-MAX_EPHEMERAL = 16  # unnamed sampler snapshots a run keeps in memory
-MAX_LOADED = 32  # named sampler checkpoints kept in memory
+SESSION_SECONDS = 600.0  # without a sign of life
+KEEP_SECONDS = 120.0  # for which a retrieved result can be fetched again
 
 
 @dataclass
 class Session:
+    """One client: the runs and samplers it made end with it."""
+
     id: str
     seen: float
     metadata: dict[str, Any] = field(default_factory=dict)
     finished: bool = False
-    runs: set[str] = field(default_factory=set)
-    samplers: set[str] = field(default_factory=set)
 
 
 @dataclass
 class Run:
-    """One training run; `trainer` is made by the worker when the creating request runs."""
+    """One training run; the worker makes `trainer` when the request that creates the run has its turn."""
 
     id: str
     session: Session
     spec: LoraSpec
     created: Future
+    requests: InOrder
     trainer: Trainer | None = None
-    next_seq: int = 1
-    waiting: dict[int, Task] = field(default_factory=dict)
-    waiting_since: float = 0.0
-    answers: OrderedDict[int, Future | EngineError] = field(default_factory=OrderedDict)
-    names: dict[tuple[str, str], int] = field(default_factory=dict)
-    ephemeral: list[str] = field(default_factory=list)
+    names: set[tuple[str, str]] = field(default_factory=set)
 
-
-@dataclass
-class SamplerState:
-    """A sampling session: the base, a checkpoint, or a snapshot in memory."""
-
-    id: str
-    session: Session
-    path: CheckpointPath | None = None
-    snapshot: Adapter | None = None
-    ephemeral: bool = False
-    answers: OrderedDict[int, Future] = field(default_factory=OrderedDict)
+    def ready(self) -> Trainer:
+        """Raises StateError when its creation failed."""
+        if self.trainer is None:
+            raise StateError("the run could not be created", "Look at the error of the request that created it.")
+        return self.trainer
 
 
 class Service:
@@ -80,18 +65,17 @@ class Service:
         self.tokenizer_id = tokenizer_id
         self.store = store
         self.worker = Worker(MAX_ROWS)
-        self.sampler = Sampler(base, tokenizer)
+        self.sampling = Sampling(base, Sampler(base, tokenizer), store, self.worker, self._new_future)
         self.sessions: dict[str, Session] = {}
         self.runs: dict[str, Run] = {}
-        self.samplers: dict[str, SamplerState] = {}
         self.futures: dict[str, Future] = {}
         self.last_request = time.monotonic()
         self._loop = loop
-        self._loaded: OrderedDict[str, Adapter] = OrderedDict()
 
     # -- sessions
 
     def create_session(self, metadata: dict[str, Any] | None) -> Session:
+        """A new one, with an id that no other life of the server has given."""
         session = Session(str(uuid.uuid4()), time.monotonic(), metadata or {})
         self.sessions[session.id] = session
         return session
@@ -112,26 +96,35 @@ class Service:
         if session is None:
             raise NotFound(f"there is no session {session_id[:80]!r}", "Nothing is left to finish.")
         session.finished = True
-        for run_id in session.runs:
-            self.runs.pop(run_id, None)
-        for sampler_id in session.samplers:
-            self.samplers.pop(sampler_id, None)
+        self.runs = {key: run for key, run in self.runs.items() if run.session is not session}
+        self.sampling.close_session(session_id)
 
     # -- training runs
 
+    def run(self, model_id: str) -> Run:
+        """Raises NotFound."""
+        run = self.runs.get(model_id)
+        if run is None:
+            raise NotFound(f"there is no training run {model_id[:120]!r}", "The server may have been restarted: create a new client.")
+        self.session(run.session.id)
+        return run
+
     def create_model(self, request: CreateModel) -> tuple[Future, str]:
+        """-> the future of its creation, and the run's id."""
         session = self.session(request.session_id)
         run_id = f"{session.id}:train:{request.model_seq_id}"
         if run_id in self.runs:
             return self.runs[run_id].created, run_id
         self._check_base(request.base_model)
-        if request.lora_config is None:
+        lora = request.lora_config
+        if lora is None:
             raise DataError("this server trains LoRA adapters", "Send a lora_config.", where="lora_config")
         if request.optimizer_config.type != "adamw":
             raise DataError("this server's optimizer is AdamW", "Leave optimizer_config out.", where="optimizer_config")
-        lora = request.lora_config
         spec = LoraSpec(lora.rank, lora.train_mlp, lora.train_attn, lora.train_unembed)
-        self._check_spec(spec)
+        if not 1 <= spec.rank <= MAX_RANK or not self.base.target_modules(spec):
+            advice = f"Ranks go from 1 to {MAX_RANK}; train_mlp, train_attn or train_unembed has to be on."
+            raise DataError("the adapter would have no layers, or its rank is out of range", advice, where="lora_config")
         run = self._new_run(run_id, session, spec)
 
         def work() -> dict[str, Any]:
@@ -147,146 +140,87 @@ class Service:
             return self._create_by_loading(request)
         run = self.run(request.model_id or "")
 
-        def make() -> Callable[[], dict[str, Any]]:
+        def make() -> Work:
             path, info = self._loadable(request)
             if info.spec != run.spec:
                 raise DataError("the checkpoint's adapter has another shape", "Create the client from the checkpoint.", where="path")
             return lambda: self._load_into(run, path, request.optimizer)
 
-        return self.submit(run, request.seq_id, make)
+        return run.requests.submit(request.seq_id, make)
 
-    def run(self, model_id: str) -> Run:
-        """Raises NotFound."""
-        run = self.runs.get(model_id)
-        if run is None:
-            raise NotFound(f"there is no training run {model_id[:120]!r}", "The server may have been restarted: create a new client.")
-        self.session(run.session.id)
-        return run
+    def train(self, message: wire.pb.ForwardBackwardRequest) -> Future:
+        """forward_backward, or forward alone."""
+        run = self.run(message.model_id)
 
-    def train(self, run: Run, message: wire.pb.ForwardBackwardRequest) -> Future:
-        def make() -> Callable[[], bytes]:
+        def make() -> Work:
             request = wire.read_train_request(message)
             check_data(request.data, request.loss_fn, request.loss_config, self.base)
-            return lambda: wire.write_train_output(
-                *self._trainer(run).forward_backward(request.data, request.loss_fn, request.loss_config, forward_only=request.forward_only)
-            )
 
-        return self.submit(run, message.seq_id, make)
-
-    def optim_step(self, request: OptimStep) -> Future:
-        run = self.run(request.model_id)
-
-        def make() -> Callable[[], dict[str, Any]]:
-            params = request.adam()
-            return lambda: {"metrics": self._trainer(run).optim_step(params), "type": "optim_step"}
-
-        return self.submit(run, request.seq_id, make)
-
-    def save_weights(self, request: SaveWeights) -> Future:
-        run = self.run(request.model_id)
-
-        def make() -> Callable[[], dict[str, Any]]:
-            path = self._new_path(run, "weights", request, request.overwrite)
-
-            def work() -> dict[str, Any]:
-                self._save(run, path, request, with_optimizer=True)
-                return {"path": str(path), "type": "save_weights"}
+            def work() -> bytes:
+                outputs, metrics = run.ready().forward_backward(
+                    request.data, request.loss_fn, request.loss_config, forward_only=request.forward_only
+                )
+                return wire.write_train_output(outputs, metrics)
 
             return work
 
-        return self.submit(run, request.seq_id, make)
+        return run.requests.submit(message.seq_id, make)
+
+    def optim_step(self, request: OptimStep) -> Future:
+        """One update."""
+        run = self.run(request.model_id)
+
+        def make() -> Work:
+            params = request.adam()
+            return lambda: {"metrics": run.ready().optim_step(params), "type": "optim_step"}
+
+        return run.requests.submit(request.seq_id, make)
+
+    def save_weights(self, request: SaveWeights) -> Future:
+        """A checkpoint to go on from."""
+        return self._save_as("weights", request, overwrite=request.overwrite)
 
     def save_for_sampler(self, request: SaveForSampler) -> Future:
         """Named: a checkpoint on disk. Unnamed: a snapshot in memory, for the sampling session of that number."""
+        if request.path is not None:
+            return self._save_as("sampler_weights", request, overwrite=False)
         run = self.run(request.model_id)
-        if request.path is None:
-            return self.submit(run, request.seq_id, lambda: self._snapshot_work(run, request))
 
-        def make() -> Callable[[], dict[str, Any]]:
-            path = self._new_path(run, "sampler_weights", request, overwrite=False)
+        def make() -> Work:
+            if request.sampling_session_seq_id is None:
+                raise DataError("neither a name nor a sampling session's number was given", "Send one of them.", where="path")
+            state = self.sampling.open_snapshot(f"{run.session.id}:sample:{request.sampling_session_seq_id}", run.session.id)
 
             def work() -> dict[str, Any]:
-                self._save(run, path, request, with_optimizer=False)
-                return {"path": str(path), "type": "save_weights_for_sampler"}
+                state.snapshot = run.ready().adapter.frozen_copy()
+                return {"sampling_session_id": state.id, "type": "save_weights_for_sampler"}
 
             return work
 
-        return self.submit(run, request.seq_id, make)
-
-    def submit(self, run: Run, seq: int | None, make: Callable[[], Callable[[], dict[str, Any] | bytes]]) -> Future:
-        """The future of request `seq`: the one known, or a new one queued in its turn. `make` checks, then gives the work."""
-        seq = run.next_seq + len(run.waiting) if seq is None else seq
-        known = run.answers.get(seq)
-        if isinstance(known, EngineError):
-            raise known
-        if known is not None:
-            return known
-        if seq < run.next_seq:
-            raise StateError(f"request {seq} of this run is long past", "Go on with later numbers.", where="seq_id")
-        future = self._new_future(f"{run.id}:{seq}")
-        try:
-            work = make()
-        except EngineError as error:
-            run.answers[seq] = error
-            self.futures.pop(future.request_id)
-            self._enqueue(run, seq, Task(future, dict))
-            raise
-        run.answers[seq] = future
-        self._enqueue(run, seq, Task(future, work, cancelled=lambda: run.session.finished))
-        return future
+        return run.requests.submit(request.seq_id, make)
 
     # -- sampling
 
     def create_sampling_session(self, request: CreateSamplingSession) -> SamplerState:
+        """For a checkpoint, or for the base."""
         session = self.session(request.session_id)
-        sampler_id = f"{session.id}:sample:{request.sampling_session_seq_id}"
-        if sampler_id in self.samplers:
-            return self.samplers[sampler_id]
         path = self._sampler_path(request.model_path, request.base_model)
-        state = SamplerState(sampler_id, session, path)
-        self.samplers[sampler_id] = state
-        session.samplers.add(sampler_id)
-        return state
+        return self.sampling.open(f"{session.id}:sample:{request.sampling_session_seq_id}", session.id, path)
 
-    def sampler_state(self, sampler_id: str) -> SamplerState:
+    def sampler(self, sampler_id: str) -> SamplerState:
         """Raises NotFound."""
-        state = self.samplers.get(sampler_id)
-        if state is None:
-            raise NotFound(f"there is no sampling session {sampler_id[:120]!r}", "It ended, or the server was restarted: create a new sampler.")
-        self.session(state.session.id)
+        state = self.sampling.state(sampler_id)
+        self.session(state.session_id)
         return state
 
     def sample(self, request: Sample) -> Future:
+        """From a sampling session, or for once from a path or the base."""
         if request.sampling_session_id is None:
-            path = self._sampler_path(request.model_path, request.base_model)
-            state = SamplerState("", Session("", time.monotonic()), path)
-        else:
-            state = self.sampler_state(request.sampling_session_id)
-            if request.seq_id is not None and request.seq_id in state.answers:
-                return state.answers[request.seq_id]
-        for name in ("topk_prompt_logprobs", "topk_sample_logprobs", "prompt_alt_tokens_k", "target_prompt_logprobs"):
-            if getattr(request, name):
-                raise DataError(f"{name} isn't offered by this server", "Leave it out.", where=name)
-        job = self._sample_job(request)
-        check_job(job, self.base)
-        number = request.seq_id if state.id and request.seq_id is not None else uuid.uuid4().hex
-        future = self._new_future(f"{state.id}:{number}")
-        if state.id and request.seq_id is not None:
-            state.answers[request.seq_id] = future
-            _trim(state.answers)
-        last_n = request.prompt_logprobs_last_n
-
-        def together(payloads: list[tuple[SampleJob, int | None]]) -> list[bytes]:
-            results = self.sampler.sample(self._sampler_adapter(state), [job for job, _ in payloads])
-            return [
-                wire.write_sample_response(sequences, _only_last(logprobs, n))
-                for (sequences, logprobs), (_, n) in zip(results, payloads, strict=True)
-            ]
-
-        key = state.id or str(state.path)
-        task = Task(future, dict, ("sample", key), (job, last_n), together, job.n, lambda: state.session.finished)
-        self.worker.put(task)
-        return future
+            state = SamplerState("", "", self._sampler_path(request.model_path, request.base_model))
+            return self.sampling.sample(state, request, lambda: False)
+        state = self.sampler(request.sampling_session_id)
+        session = self.sessions[state.session_id]
+        return self.sampling.sample(state, request, lambda: session.finished)
 
     # -- futures and upkeep
 
@@ -301,17 +235,15 @@ class Service:
         """Called every few seconds: lets go of what nobody will ask for again."""
         now = time.monotonic()
         for request_id, future in list(self.futures.items()):
-            if future.retrieved_at is not None and now - future.retrieved_at > KEEP_RETRIEVED:
+            if future.retrieved_at is not None and now - future.retrieved_at > KEEP_SECONDS:
                 del self.futures[request_id]
-        for run in list(self.runs.values()):
-            if run.waiting and now - run.waiting_since > GAP_LIFE:
-                self._skip_gap(run)
+        for run in self.runs.values():
+            run.requests.skip_gap(now)
         for session in list(self.sessions.values()):
-            if now - session.seen > SESSION_LIFE:
+            if now - session.seen > SESSION_SECONDS:
                 self.finish_session(session.id)
                 del self.sessions[session.id]
-                for request_id in [key for key in self.futures if key.startswith(session.id)]:
-                    del self.futures[request_id]
+                self.futures = {key: future for key, future in self.futures.items() if not key.startswith(session.id)}
 
     def idle_seconds(self) -> float:
         """How long nobody has had a session and nothing has run."""
@@ -321,31 +253,14 @@ class Service:
 
     # -- inside
 
-    def _new_run(self, run_id: str, session: Session, spec: LoraSpec) -> Run:
-        run = Run(run_id, session, spec, self._new_future(f"{run_id}:create"))
-        self.runs[run_id] = run
-        session.runs.add(run_id)
-        return run
-
     def _new_future(self, request_id: str) -> Future:
-        future = Future(request_id, self._loop)
-        self.futures[request_id] = future
+        future = self.futures[request_id] = Future(request_id, self._loop)
         return future
 
-    def _enqueue(self, run: Run, seq: int, task: Task) -> None:
-        run.waiting[seq] = task
-        run.waiting_since = time.monotonic()
-        while run.next_seq in run.waiting:
-            self.worker.put(run.waiting.pop(run.next_seq))
-            run.next_seq += 1
-        _trim(run.answers)
-
-    def _skip_gap(self, run: Run) -> None:
-        missing = run.next_seq
-        for task in run.waiting.values():
-            task.future.fail(EngineError(f"request {missing} of this run never arrived", "Resume from the last checkpoint."))
-        run.next_seq = max(run.waiting) + 1
-        run.waiting.clear()
+    def _new_run(self, run_id: str, session: Session, spec: LoraSpec) -> Run:
+        requests = InOrder(self.worker, lambda number: self._new_future(f"{run_id}:{number}"), lambda: session.finished)
+        run = self.runs[run_id] = Run(run_id, session, spec, self._new_future(f"{run_id}:create"), requests)
+        return run
 
     def _create_by_loading(self, request: LoadWeights) -> Future:
         session = self.session(request.session_id or "")
@@ -356,8 +271,7 @@ class Service:
             self._check_base(request.base_model)
         path, info = self._loadable(request)
         run = self._new_run(run_id, session, info.spec)
-        task = Task(run.created, lambda: self._load_into(run, path, request.optimizer), cancelled=lambda: session.finished)
-        self.worker.put(task)
+        self.worker.put(Task(run.created, lambda: self._load_into(run, path, request.optimizer), cancelled=lambda: session.finished))
         return run.created
 
     def _loadable(self, request: LoadWeights) -> tuple[CheckpointPath, CheckpointInfo]:
@@ -365,7 +279,9 @@ class Service:
         info = self.store.info(path)
         self._check_base(info.base_model)
         if request.optimizer and not info.has_optimizer:
-            raise DataError(f"{path} has no optimizer state", "Load it without the optimizer, or a checkpoint of kind weights.", where="path")
+            raise DataError(
+                f"{path} has no optimizer state", "Load it without the optimizer, or a checkpoint of kind weights.", where="path"
+            )
         return path, info
 
     def _load_into(self, run: Run, path: CheckpointPath, optimizer: bool) -> dict[str, Any]:
@@ -377,76 +293,52 @@ class Service:
         run.trainer = trainer
         return {"path": str(path), "model_id": run.id, "type": "load_weights"}
 
-    def _trainer(self, run: Run) -> Trainer:
-        if run.trainer is None:
-            raise StateError("the run could not be created", "Look at the error of the request that created it.")
-        return run.trainer
+    def _save_as(self, kind: str, request: SaveWeights, *, overwrite: bool) -> Future:
+        run = self.run(request.model_id)
 
-    def _save(self, run: Run, path: CheckpointPath, request: SaveWeights, *, with_optimizer: bool) -> None:
-        trainer, now = self._trainer(run), time.time()
+        def make() -> Work:
+            path = self._new_path(run, kind, request, overwrite)
+
+            def work() -> dict[str, Any]:
+                try:
+                    self._save(run, path, request)
+                except EngineError:
+                    run.names.discard((kind, path.name))
+                    raise
+                return {"path": str(path), "type": "save_weights" if kind == "weights" else "save_weights_for_sampler"}
+
+            return work
+
+        return run.requests.submit(request.seq_id, make)
+
+    def _new_path(self, run: Run, kind: str, request: SaveWeights, overwrite: bool) -> CheckpointPath:
+        name = request.path or f"unnamed-{uuid.uuid4().hex[:12]}"
+        check_name(name)
+        check_ttl(request.ttl_seconds)
+        path = CheckpointPath(run.id, kind, name)
+        if not overwrite and ((kind, name) in run.names or self.store.exists(path)):
+            raise StateError(f"there is a checkpoint {path} already", "Use another name, or overwrite=True.", where="path")
+        run.names.add((kind, name))
+        return path
+
+    def _save(self, run: Run, path: CheckpointPath, request: SaveWeights) -> None:
+        trainer, now = run.ready(), time.time()
+        spec, with_optimizer = run.spec, path.kind == "weights"
         info = CheckpointInfo(
             path=str(path),
             base_model=self.name,
-            rank=run.spec.rank,
-            train_mlp=run.spec.train_mlp,
-            train_attn=run.spec.train_attn,
-            train_unembed=run.spec.train_unembed,
+            rank=spec.rank,
+            train_mlp=spec.train_mlp,
+            train_attn=spec.train_attn,
+            train_unembed=spec.train_unembed,
             steps=trainer.steps,
             created_at=now,
             expires_at=now + request.ttl_seconds if request.ttl_seconds else None,
             has_optimizer=with_optimizer,
             user_metadata=request.user_metadata or {},
         )
-        try:
-            optimizer = trainer.optimizer_tensors() if with_optimizer else None
-            self.store.save(path, info, trainer.adapter.named_tensors(), self.base.target_modules(run.spec), optimizer)
-        except EngineError:
-            run.names.pop((path.kind, path.name), None)
-            raise
-
-    def _new_path(self, run: Run, kind: str, request: SaveWeights, overwrite: bool) -> CheckpointPath:
-        name = request.path or f"step-{run.next_seq:06d}"
-        check_name(name)
-        check_ttl(request.ttl_seconds)
-        path = CheckpointPath(run.id, kind, name)
-        taken = (kind, name) in run.names or self.store.exists(path)
-        if taken and not overwrite:
-            raise StateError(f"there is a checkpoint {path} already", "Use another name, or overwrite=True.", where="path")
-        run.names[kind, name] = 1
-        return path
-
-    def _snapshot_work(self, run: Run, request: SaveForSampler) -> Callable[[], dict[str, Any]]:
-        if request.sampling_session_seq_id is None:
-            raise DataError("neither a name nor a sampling session's number was given", "Send path or sampling_session_seq_id.", where="path")
-        state = SamplerState(f"{run.session.id}:sample:{request.sampling_session_seq_id}", run.session, ephemeral=True)
-        self.samplers[state.id] = state
-        run.session.samplers.add(state.id)
-        run.ephemeral.append(state.id)
-        for old in run.ephemeral[:-MAX_EPHEMERAL]:
-            self.samplers.pop(old, None)
-        run.ephemeral = run.ephemeral[-MAX_EPHEMERAL:]
-
-        def work() -> dict[str, Any]:
-            state.snapshot = self._trainer(run).adapter.frozen_copy()
-            return {"sampling_session_id": state.id, "type": "save_weights_for_sampler"}
-
-        return work
-
-    def _sampler_adapter(self, state: SamplerState) -> Adapter | None:
-        if state.ephemeral:
-            if state.snapshot is None:
-                raise StateError("the snapshot could not be made", "Save the weights again.")
-            return state.snapshot
-        if state.path is None:
-            return None
-        key = str(state.path)
-        if key not in self._loaded:
-            info, tensors = self.store.load_adapter(state.path)
-            self._loaded[key] = self.base.adapter_from_tensors(info.spec, tensors, trainable=False)
-        self._loaded.move_to_end(key)
-        while len(self._loaded) > MAX_LOADED:
-            self._loaded.popitem(last=False)
-        return self._loaded[key]
+        optimizer = trainer.optimizer_tensors() if with_optimizer else None
+        self.store.save(path, info, trainer.adapter.named_tensors(), self.base.target_modules(spec), optimizer)
 
     def _sampler_path(self, model_path: str | None, base_model: str | None) -> CheckpointPath | None:
         if model_path is None:
@@ -454,45 +346,14 @@ class Service:
             return None
         path = CheckpointPath.parse(model_path)
         if path.kind != "sampler_weights":
-            raise DataError(f"{path} is for training on, not for sampling", "Use the path that save_weights_for_sampler gave.", where="model_path")
+            raise DataError(
+                f"{path} is for training on, not for sampling", "Use the path that save_weights_for_sampler gave.", where="model_path"
+            )
         self._check_base(self.store.info(path).base_model)
         return path
 
-    def _sample_job(self, request: Sample) -> SampleJob:
-        params = request.sampling_params
-        stop = [params.stop] if isinstance(params.stop, str) else params.stop
-        stop_tokens = () if stop == [] else self.base.eos_tokens
-        strings = tuple(entry for entry in stop or () if isinstance(entry, str))
-        if any(not entry for entry in strings):
-            raise DataError("a stop string is empty", "Leave it out.", where="stop")
-        return SampleJob(
-            prompt=request.tokens(),
-            n=request.num_samples,
-            max_tokens=params.max_tokens,
-            temperature=params.temperature,
-            top_p=params.top_p,
-            top_k=params.top_k,
-            seed=params.seed,
-            stop_tokens=stop_tokens + tuple(entry for entry in stop or () if isinstance(entry, int)),
-            stop_strings=strings,
-            prompt_logprobs=bool(request.prompt_logprobs),
-        )
-
     def _check_base(self, name: str) -> None:
         if name not in (self.name, str(self.base.folder), self.tokenizer_id):
-            raise NotFound(f"this server has the base model {self.name!r}, not {name[:200]!r}", f"Ask for {self.name!r}.", where="base_model")
-
-    def _check_spec(self, spec: LoraSpec) -> None:
-        if not self.base.target_modules(spec) or not 1 <= spec.rank <= 512:
-            raise DataError("the adapter would have no layers, or its rank is not 1 to 512", "Correct lora_config.", where="lora_config")
-
-
-def _trim(answers: OrderedDict[int, Any]) -> None:
-    while len(answers) > REMEMBERED:
-        answers.popitem(last=False)
-
-
-def _only_last(logprobs: list[float] | None, n: int | None) -> list[float] | None:
-    if logprobs is None or n is None:
-        return logprobs
-    return [float("nan")] * (len(logprobs) - n) + logprobs[-n:]
+            raise NotFound(
+                f"this server has the base model {self.name!r}, not {name[:200]!r}", f"Ask for {self.name!r}.", where="base_model"
+            )

@@ -96,7 +96,9 @@ class Trainer:
                     outputs[i] = {"logprobs": row.detach().cpu().numpy()}
                 batch_loss = torch.stack(losses).sum()
                 if not torch.isfinite(batch_loss):
-                    raise ModelError("the loss isn't finite", "The weights have diverged: go back to a checkpoint and lower the learning rate.")
+                    raise ModelError(
+                        "the loss isn't finite", "The weights have diverged: go back to a checkpoint and lower the learning rate."
+                    )
                 if not forward_only:
                     batch_loss.backward()
                 total += float(batch_loss.detach())
@@ -111,7 +113,9 @@ class Trainer:
         norm = float(torch.nn.utils.clip_grad_norm_(trained, limit))
         if not np.isfinite(norm):
             self.drop_gradients()
-            raise ModelError("the gradient isn't finite; the weights were left as they were", "Lower the learning rate or clip the gradient.")
+            raise ModelError(
+                "the gradient isn't finite; the weights were left as they were", "Lower the learning rate or clip the gradient."
+            )
         for group in self.optimizer.param_groups:
             group.update(lr=params.learning_rate, betas=(params.beta1, params.beta2), eps=params.eps, weight_decay=params.weight_decay)
         self.optimizer.step()
@@ -163,7 +167,9 @@ def _check_ids(ids: np.ndarray, vocab_size: int, where: str) -> None:
     if ids.dtype.kind != "i":
         raise DataError("token ids have to be integers", "Send int64.", where=where)
     if ids.size and (ids.min() < 0 or ids.max() >= vocab_size):
-        raise DataError(f"a token id lies outside the vocabulary of {vocab_size:,}", "Tokenize with the base model's own tokenizer.", where=where)
+        raise DataError(
+            f"a token id lies outside the vocabulary of {vocab_size:,}", "Tokenize with the base model's own tokenizer.", where=where
+        )
 
 
 def _micro_batches(data: list[Datum], vocab_size: int) -> list[list[int]]:

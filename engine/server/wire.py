@@ -8,6 +8,7 @@ back, with byte offsets.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import zstandard
@@ -121,7 +122,7 @@ def _runs_of_equal_width(outputs: list[dict[str, np.ndarray]]) -> list[tuple[int
     shapes = [{name: np.shape(array)[1:] for name, array in row.items()} for row in outputs]
     edges = [i for i in range(1, len(shapes)) if shapes[i] != shapes[i - 1]]
     bounds = [0, *edges, len(shapes)] if shapes else []
-    return list(zip(bounds, bounds[1:], strict=False))
+    return list(pairwise(bounds))
 
 
 def _from_bytes(raw: bytes, dtype: np.dtype, where: str) -> np.ndarray:

@@ -53,7 +53,7 @@ class Future:
         """Whether the result is there, after at most that long."""
         try:
             await asyncio.wait_for(self._event.wait(), seconds)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             return False
         return True
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine import models
 from engine.data import load_data
@@ -20,12 +20,14 @@ from engine.endpoints.client import Client
 from engine.errors import EndpointLost
 from engine.evaluation import proof
 from engine.evaluation.metrics import exact_match
-from engine.jobs.run import JobRun
 from engine.rendering import Renderer, get_renderer, load_tokenizer
 from engine.store.artefacts import read_json, write_json_atomic
 from engine.training.answers import answer
 from engine.training.methods import Method, make_method
 from engine.training.schedule import learning_rate, total_steps
+
+if TYPE_CHECKING:
+    from engine.jobs.run import JobRun
 
 IN_FLIGHT = 2  # updates submitted ahead of the one awaited
 
@@ -150,7 +152,10 @@ def _train(loop: _Loop) -> str | None:
         loop.seconds += now - settled_at
         loop.tokens += int(counts["tokens"])
         loop.step = step + 1
-        values = loop.method.metrics(reply, counts) | {"learning_rate": rate, "tokens_per_second": counts["tokens"] / max(1e-9, now - settled_at)}
+        values = loop.method.metrics(reply, counts) | {
+            "learning_rate": rate,
+            "tokens_per_second": counts["tokens"] / max(1e-9, now - settled_at),
+        }
         if "grad_norm:mean" in norm:
             values["grad_norm"] = norm["grad_norm:mean"]
         run.metrics(loop.step, values)

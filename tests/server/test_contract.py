@@ -186,7 +186,9 @@ def test_gradients_add_up_over_calls(server: RunningServer, service: tinker.Serv
         ({"train_attn": False, "train_mlp": False}, ("lm_head",)),
     ],
 )
-def test_only_the_chosen_layers_are_trained(server: RunningServer, service: tinker.ServiceClient, layers: dict[str, bool], words: tuple) -> None:
+def test_only_the_chosen_layers_are_trained(
+    server: RunningServer, service: tinker.ServiceClient, layers: dict[str, bool], words: tuple
+) -> None:
     client = new_run(service, **layers)
     names = {name.split(".lora_")[0].rpartition(".")[2] for name in weights_of(server, client, "w")}
     assert names == set(words)
@@ -352,7 +354,10 @@ class TestSampling:
 
     def test_many_at_once_equal_one_by_one(self, service: tinker.ServiceClient) -> None:
         sampler = service.create_sampling_client(base_model="nano").result(timeout=60)
-        prompts = [types.ModelInput.from_ints(text_tokens(f"<|user|>{text}<|end|><|assistant|>")) for text in ("Hi", "Reverse stone", "Spell thread")]
+        prompts = [
+            types.ModelInput.from_ints(text_tokens(f"<|user|>{text}<|end|><|assistant|>"))
+            for text in ("Hi", "Reverse stone", "Spell thread")
+        ]
         params = types.SamplingParams(max_tokens=20, temperature=0.0)
         alone = [list(sampler.sample(p, 1, params).result(timeout=60).sequences[0].tokens) for p in prompts]
         futures = [sampler.sample(p, 1, params) for p in prompts * 5]

@@ -1,0 +1,75 @@
+"""A run's requests in their turn: strictly by number, each number once. Knows nothing of what the requests do.
+
+Clients send requests in any order and more than once. Posting a number again gives what it gave before. A request that
+was refused still uses its number up, for the client has moved on; one that never arrives holds up those behind it
+until `skip_gap`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from engine.errors import EngineError, StateError
+from engine.server.worker import Future, Task, Worker
+
+GAP_SECONDS = 330.0  # a client gives up posting a request after 300 s
+REMEMBERED = 4096  # numbers whose answers are known
+
+Work = Callable[[], dict[str, Any] | bytes]
+
+
+class InOrder:
+    """The queue of one run, from number 1."""
+
+    def __init__(self, worker: Worker, new_future: Callable[[int], Future], abandoned: Callable[[], bool]):
+        """`new_future` makes the future of a number; work is dropped once `abandoned()`."""
+        self.next = 1
+        self._worker, self._new_future, self._abandoned = worker, new_future, abandoned
+        self._waiting: dict[int, Task] = {}
+        self._waiting_since = 0.0
+        self._answers: OrderedDict[int, Future | EngineError] = OrderedDict()
+
+    def submit(self, number: int | None, make: Callable[[], Work]) -> Future:
+        """The future of request `number`: the one known, or a new one queued in its turn.
+
+        `make` checks the request and gives its work; what it raises is this number's answer from then on.
+        """
+        number = self.next + len(self._waiting) if number is None else number
+        known = self._answers.get(number)
+        if isinstance(known, EngineError):
+            raise known
+        if known is not None:
+            return known
+        if number < self.next:
+            raise StateError(f"request {number} of this run is long past", "Go on with later numbers.", where="seq_id")
+        future = self._new_future(number)
+        try:
+            task = Task(future, make(), cancelled=self._abandoned)
+        except EngineError as error:
+            self._answers[number] = error
+            self._enqueue(number, Task(future, dict))
+            raise
+        self._answers[number] = future
+        self._enqueue(number, task)
+        return future
+
+    def skip_gap(self, now: float) -> None:
+        """Fails what waits behind a request that hasn't come for longer than any client tries."""
+        if not self._waiting or now - self._waiting_since < GAP_SECONDS:
+            return
+        for task in self._waiting.values():
+            task.future.fail(EngineError(f"request {self.next} of this run never arrived", "Resume from the last checkpoint."))
+        self.next = max(self._waiting) + 1
+        self._waiting.clear()
+
+    def _enqueue(self, number: int, task: Task) -> None:
+        self._waiting[number] = task
+        self._waiting_since = time.monotonic()
+        while self.next in self._waiting:
+            self._worker.put(self._waiting.pop(self.next))
+            self.next += 1
+        while len(self._answers) > REMEMBERED:
+            self._answers.popitem(last=False)

@@ -1,0 +1,144 @@
+"""Samplers: the base model, checkpoints on disk and snapshots in memory, and the requests to sample from them.
+
+Methods run on the event loop's thread, but for the adapters' look-up, which only the worker does.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from engine.errors import DataError, NotFound, StateError
+from engine.server import wire
+from engine.server.checkpoints import CheckpointPath, CheckpointStore
+from engine.server.model import Adapter, BaseModel
+from engine.server.order import REMEMBERED
+from engine.server.requests import Sample
+from engine.server.sampler import SampleJob, Sampler, check_job
+from engine.server.worker import Future, Task, Worker
+
+MAX_EPHEMERAL = 16  # unnamed snapshots that a session keeps in memory
+MAX_LOADED = 32  # named checkpoints kept in memory
+_NOT_OFFERED = ("topk_prompt_logprobs", "topk_sample_logprobs", "prompt_alt_tokens_k", "target_prompt_logprobs")
+
+
+@dataclass
+class SamplerState:
+    """One sampling session. `path` None and not ephemeral is the bare base."""
+
+    id: str
+    session_id: str
+    path: CheckpointPath | None = None
+    snapshot: Adapter | None = None
+    ephemeral: bool = False
+    answers: OrderedDict[int, Future] = field(default_factory=OrderedDict)
+
+
+class Sampling:
+    """All samplers of one server."""
+
+    def __init__(self, base: BaseModel, sampler: Sampler, store: CheckpointStore, worker: Worker, new_future: Callable[[str], Future]):
+        self._base, self._sampler, self._store, self._worker = base, sampler, store, worker
+        self._new_future = new_future
+        self._states: dict[str, SamplerState] = {}
+        self._loaded: OrderedDict[str, Adapter] = OrderedDict()
+
+    def open(self, sampler_id: str, session_id: str, path: CheckpointPath | None) -> SamplerState:
+        """The state of that id, made if it's new."""
+        return self._states.setdefault(sampler_id, SamplerState(sampler_id, session_id, path))
+
+    def open_snapshot(self, sampler_id: str, session_id: str) -> SamplerState:
+        """A state whose snapshot the worker is going to take. A session's oldest ones are let go."""
+        state = self._states[sampler_id] = SamplerState(sampler_id, session_id, ephemeral=True)
+        own = [known.id for known in self._states.values() if known.ephemeral and known.session_id == session_id]
+        for old in own[:-MAX_EPHEMERAL]:
+            del self._states[old]
+        return state
+
+    def state(self, sampler_id: str) -> SamplerState:
+        """Raises NotFound."""
+        found = self._states.get(sampler_id)
+        if found is None:
+            raise NotFound(
+                f"there is no sampling session {sampler_id[:120]!r}", "It ended, or the server was restarted: create a new sampler."
+            )
+        return found
+
+    def close_session(self, session_id: str) -> None:
+        """Lets go of all its samplers."""
+        self._states = {key: state for key, state in self._states.items() if state.session_id != session_id}
+
+    def sample(self, state: SamplerState, request: Sample, abandoned: Callable[[], bool]) -> Future:
+        """The future of the request: the one known by its number, or a new one. Raises DataError."""
+        numbered = state.id and request.seq_id is not None
+        if numbered and request.seq_id in state.answers:
+            return state.answers[request.seq_id]
+        for name in _NOT_OFFERED:
+            if getattr(request, name):
+                raise DataError(f"{name} isn't offered by this server", "Leave it out.", where=name)
+        job = self._job(request)
+        check_job(job, self._base)
+        last_n = request.prompt_logprobs_last_n
+        if last_n is not None and not (job.prompt_logprobs and last_n < len(job.prompt)):
+            raise DataError("prompt_logprobs_last_n needs prompt_logprobs, and fewer tokens than the prompt", "Correct it.", where="prompt")
+        future = self._new_future(f"{state.id}:{request.seq_id if numbered else uuid.uuid4().hex}")
+        if numbered:
+            state.answers[request.seq_id] = future
+            while len(state.answers) > REMEMBERED:
+                state.answers.popitem(last=False)
+
+        def together(payloads: list[tuple[SampleJob, int | None]]) -> list[bytes]:
+            results = self._sampler.sample(self._adapter(state), [job for job, _ in payloads])
+            return [
+                wire.write_sample_response(sequences, _only_last(logprobs, n))
+                for (sequences, logprobs), (_, n) in zip(results, payloads, strict=True)
+            ]
+
+        key = ("sample", state.id or str(state.path))
+        self._worker.put(Task(future, dict, key, (job, last_n), together, job.n, abandoned))
+        return future
+
+    def _job(self, request: Sample) -> SampleJob:
+        params = request.sampling_params
+        stop = [params.stop] if isinstance(params.stop, str) else params.stop
+        strings = tuple(entry for entry in stop or () if isinstance(entry, str))
+        if any(not entry for entry in strings):
+            raise DataError("a stop string is empty", "Leave it out.", where="stop")
+        # No list keeps the model's own end marks, an empty one switches them off, any other comes on top of them.
+        own_marks = () if stop == [] else self._base.eos_tokens
+        return SampleJob(
+            prompt=request.tokens(),
+            n=request.num_samples,
+            max_tokens=params.max_tokens,
+            temperature=params.temperature,
+            top_p=params.top_p,
+            top_k=params.top_k,
+            seed=params.seed,
+            stop_tokens=own_marks + tuple(entry for entry in stop or () if isinstance(entry, int)),
+            stop_strings=strings,
+            prompt_logprobs=bool(request.prompt_logprobs),
+        )
+
+    def _adapter(self, state: SamplerState) -> Adapter | None:
+        if state.ephemeral:
+            if state.snapshot is None:
+                raise StateError("the snapshot could not be made", "Save the weights again.")
+            return state.snapshot
+        if state.path is None:
+            return None
+        key = str(state.path)
+        if key not in self._loaded:
+            info, tensors = self._store.load_adapter(state.path)
+            self._loaded[key] = self._base.adapter_from_tensors(info.spec, tensors, trainable=False)
+        self._loaded.move_to_end(key)
+        while len(self._loaded) > MAX_LOADED:
+            self._loaded.popitem(last=False)
+        return self._loaded[key]
+
+
+def _only_last(logprobs: list[float] | None, n: int | None) -> list[float] | None:
+    if logprobs is None or n is None:
+        return logprobs
+    return [float("nan")] * (len(logprobs) - n) + logprobs[-n:]
