@@ -19,6 +19,7 @@ from engine.jobs import host, logs
 from engine.recipe import Recipe
 from engine.rendering import load_tokenizer
 from engine.store import Checkpoint, Event, Job, Model, Sample, Store
+from engine.store.artefacts import remove_job_folder
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,11 @@ class Engine:
             part, _, leaf = field.rpartition(".")
             place = values.setdefault(part, {}) if part else values
             place.setdefault(leaf, advice["value"])
-        return Recipe.make(values).merged(chosen)
+        recipe = Recipe.make(values).merged(chosen)
+        if {"steps", "epochs"} & set(chosen.get("training", {})):
+            return recipe
+        rows = len(data.load_data(recipe, skills=False).train)
+        return recipe.merged({"training": {"steps": knowledge.steps_for(rows, recipe.training.batch_size)["value"]}})
 
     # -- jobs
 
@@ -137,8 +142,15 @@ class Engine:
         return job
 
     def delete(self, job_id: str) -> None:
-        """The job with its curves and log. Raises StateError while it runs."""
-        self.store.delete_job(self.job(job_id).id, self.owner)
+        """The job with its curves, log and folder; its models and checkpoints stay. Raises StateError while it runs."""
+        job = self.job(job_id)
+        self.store.delete_job(job.id, self.owner)
+        remove_job_folder(job.id)
+
+    def revive(self) -> None:
+        """Sees to it that work which a killed process left lying is taken up again. Call it when a session begins."""
+        if self.store.has_work():
+            host.ensure_runner()
 
     def curve(self, job_id: str, name: str, after_step: int = -1) -> list[tuple[int, float]]:
         """(step, value) of one metric: one clean curve, whatever was repeated."""

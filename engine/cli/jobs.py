@@ -139,6 +139,7 @@ def list_jobs(
     """All runs, newest first."""
     out = console(as_json)
     with Engine() as engine:
+        engine.revive()
         jobs = engine.jobs(search=search or None, limit=limit)
         table = Table(box=None, pad_edge=False)
         for title in ("job", "name", "state", "step", "model", "held-out"):
@@ -179,6 +180,7 @@ def watch(job_id: JobId, as_json: JsonFlag = False) -> int:
     """Follow a run until it comes to rest."""
     out = console(as_json)
     with Engine() as engine:
+        engine.revive()
         job = Watch(engine, engine.job(job_id).id, out).follow()
         out.print(f"{states.LIGHTS[job.state].label} at step {job.step}")
         if job.result:

@@ -6,6 +6,7 @@ Tooltips, warnings, the guide and the CLI all read it here, so they can't disagr
 from __future__ import annotations
 
 import copy
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,18 @@ def recommend(config: dict[str, Any], base_model: str = "", lora: bool = True) -
     if base_model in rates["measured"] and lora:
         return {"training.learning_rate": {**rates["measured"][base_model], "source": "Thinker's own demos"}, **others}
     return {"training.learning_rate": _learning_rate(config, rates, lora), **others}
+
+
+def steps_for(rows: int, batch_size: int) -> dict[str, Any]:
+    """How long to train on so many rows: {value: updates, reason, source}. Once through, but no less than the usual floor of updates,
+    for which a small data set is gone through several times."""
+    length = _load("hyperparameters")["length"]
+    once = math.ceil(rows / batch_size)
+    most = math.ceil(rows * length["most_epochs"] / batch_size)
+    steps = max(once, min(length["least_steps"], most))
+    passes = steps * batch_size / rows
+    times = "once" if passes < 1.5 else f"about {passes:.0f} times"
+    return {"value": steps, "reason": f"Goes through {rows:,} examples {times}. {length['reason']}", "source": length["source"]}
 
 
 def _learning_rate(config: dict[str, Any], rates: dict[str, Any], lora: bool) -> dict[str, Any]:

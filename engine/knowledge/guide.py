@@ -1,0 +1,71 @@
+"""The tables of TRAINING_GUIDE.md, written from the recipe's own descriptions and the metrics' knowledge.
+
+`python -m engine.knowledge.guide` rewrites what stands between the guide's markers; a test sees to it that nothing in
+between is out of date. Knows the guide's markers; nothing of training.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from engine import knowledge
+from engine.recipe import fields
+
+GUIDE = Path(__file__).resolve().parents[2] / "TRAINING_GUIDE.md"
+
+
+def field_table() -> str:
+    """Every recipe field: what it is, its default, its usual range."""
+    lines = ["| field | what it is | default | usual range |", "|---|---|---|---|"]
+    for field in fields():
+        unit = f" {field['unit']}" if field["unit"] else ""
+        healthy = f"{field['healthy'][0]:g} to {field['healthy'][1]:g}{unit}" if field["healthy"] else ""
+        lines.append(f"| `{field['name']}` | {field['help']} | {_shown(field['default'])} | {healthy} |")
+    return "\n".join(lines)
+
+
+def metric_sections() -> str:
+    """Every metric: meaning, what is healthy, what to do when it isn't."""
+    sections = []
+    for name, metric in knowledge.metrics().items():
+        unit = f" ({metric['unit']})" if metric["unit"] else ""
+        lines = [f"### {metric['title']}{unit}", f"`{name}`. {metric['meaning']}", "", f"Healthy: {metric['healthy']}", ""]
+        lines += [f"- {flag['sign']} {flag['action']}" for flag in metric["red_flags"]]
+        sections.append("\n".join(lines).rstrip())
+    return "\n\n".join(sections)
+
+
+def method_sections() -> str:
+    """Every method: when to use it, when not, what it needs."""
+    sections = []
+    for name, method in knowledge.methods().items():
+        lines = [f"### {method['title']}: {method['term']}", f"`method: {name}`. {method['meaning']}", "", "Use it when:"]
+        lines += [f"- {reason}" for reason in method["use_when"]]
+        lines += ["", "Rather not when:", *[f"- {reason}" for reason in method["not_when"]]]
+        lines += ["", f"It needs: {method['needs']}", "", f"Flow: {' → '.join(method['flow'])}", "", f"Source: {method['source']}"]
+        sections.append("\n".join(lines))
+    return "\n\n".join(sections)
+
+
+def written(text: str) -> str:
+    """The guide's text with fresh tables between `<!-- NAME -->` and `<!-- /NAME -->`."""
+    for name, content in (("fields", field_table()), ("metrics", metric_sections()), ("methods", method_sections())):
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        text = pattern.sub(lambda match, content=content: match[1] + content + "\n" + match[2], text)
+    return text
+
+
+def _shown(value: Any) -> str:
+    if value in ("", None, {}, ()):
+        return "empty"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    GUIDE.write_text(written(GUIDE.read_text(encoding="utf-8")), encoding="utf-8")
+    sys.exit(0)
