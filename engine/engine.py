@@ -15,9 +15,9 @@ from typing import Any
 
 from engine import data, knowledge, models, paths, system
 from engine.errors import EngineError, NotFound, RecipeError, StateError
-from engine.jobs import host, logs
+from engine.jobs import host, logs, states
 from engine.recipe import Recipe
-from engine.rendering import load_tokenizer
+from engine.rendering import get_renderer, load_tokenizer
 from engine.store import Checkpoint, Event, Job, Model, Sample, Store
 from engine.store.artefacts import remove_job_folder
 
@@ -42,6 +42,14 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a run is in training, on average so far, and how much training is left at that. None: not known yet."""
+
+    tokens_per_second: float | None
+    seconds_left: float | None
 
 
 class Engine:
@@ -74,12 +82,29 @@ class Engine:
         rows = len(data.load_data(recipe, skills=False).train)
         return recipe.merged({"training": {"steps": knowledge.steps_for(rows, recipe.training.batch_size)["value"]}})
 
+    # -- what is known
+
+    def demos(self) -> dict[str, dict[str, Any]]:
+        """Every demo by name: title, task, learns, expect, try, examples, recipe."""
+        return knowledge.demos()
+
+    def explain_method(self, name: str) -> dict[str, Any]:
+        """What a way of training is: title, term, meaning, use_when, not_when, needs, flow, watch, source. Raises NotFound."""
+        return knowledge.method(name)
+
+    def explain_metric(self, name: str) -> dict[str, Any]:
+        """What a number means: title, meaning, unit, better, healthy, red_flags. Raises NotFound."""
+        return knowledge.metric(name)
+
+    def light(self, state: str) -> states.Light:
+        """How a state is called and coloured."""
+        return states.LIGHTS[state]
+
     # -- jobs
 
     def launch(self, recipe: Recipe) -> Job:
         """Queues the run and returns at once; a runner in the background takes it up. Raises EngineError."""
-        self._check(recipe)
-        job = self.store.create_job(recipe, self.owner)
+        job = self.store.create_job(self._settled(recipe), self.owner)
         host.ensure_runner()
         return job
 
@@ -91,8 +116,7 @@ class Engine:
         """As `run`, but a job that was paused or stopped meanwhile is given back as it stands."""
         from engine.jobs.runner import Runner
 
-        self._check(recipe)
-        job = Runner(self.store, host.resolve()).run_new(recipe, self.owner, on_start)
+        job = Runner(self.store, host.resolve()).run_new(self._settled(recipe), self.owner, on_start)
         if job.error:
             raise EngineError.from_dict(job.error)
         return job
@@ -132,8 +156,11 @@ class Engine:
         return self.store.set_control(self.job(job_id).id, "pause", self.owner)
 
     def stop(self, job_id: str) -> Job:
-        """Within a step; what was learned is saved and kept. Raises StateError."""
-        return self.store.set_control(self.job(job_id).id, "stop", self.owner)
+        """Within a step; what was learned is saved and kept as a model. Raises StateError."""
+        job = self.store.set_control(self.job(job_id).id, "stop", self.owner)
+        if job.state == states.STOPPED:
+            self._keep(job)
+        return job
 
     def resume(self, job_id: str) -> Job:
         """From the last checkpoint. Raises StateError."""
@@ -151,6 +178,26 @@ class Engine:
         """Sees to it that work which a killed process left lying is taken up again. Call it when a session begins."""
         if self.store.has_work():
             host.ensure_runner()
+
+    def requests(self, job: Job) -> frozenset[str]:
+        """What can be asked of the job as it stands: pause, stop, resume, delete."""
+        asked = {name for name, moves in states.CONTROLS.items() if moves.get(job.state, job.state) != job.state}
+        if job.state in states.RESUMABLE:
+            asked.add("resume")
+        if job.state not in states.ACTIVE:
+            asked.add("delete")
+        return frozenset(asked)
+
+    def moving(self, job: Job) -> bool:
+        """Whether the job goes on without anybody's doing: it waits its turn, runs, or was cut off."""
+        return job.state in states.ACTIVE or job.state in (states.QUEUED, states.INTERRUPTED)
+
+    def pace(self, job: Job) -> Pace:
+        """Its speed in training, resumed stretches counted."""
+        if not job.step or job.training_seconds <= 0:
+            return Pace(None, None)
+        left = job.training_seconds / job.step * max(0, job.total_steps - job.step)
+        return Pace(job.tokens / job.training_seconds, left if job.state in (states.PREPARING, states.TRAINING) else None)
 
     def curve(self, job_id: str, name: str, after_step: int = -1) -> list[tuple[int, float]]:
         """(step, value) of one metric: one clean curve, whatever was repeated."""
@@ -182,19 +229,25 @@ class Engine:
 
     # -- models and chats
 
-    def models(self) -> list[Model]:
-        """Tuned models, newest first."""
-        return self.store.models(self.owner)
+    def models(self, job_id: str | None = None) -> list[Model]:
+        """Tuned models, newest first; those of one job if asked."""
+        return self.store.models(self.owner, job_id=job_id)
 
     def model(self, name: str) -> Model:
         """By name or id; the name of a job finds its model too. Raises NotFound."""
+        advice = "The command `models` lists those that there are."
         try:
             return self.store.model(name, self.owner)
         except NotFound:
-            found = self.store.models(self.owner, job_id=self.job(name).id)
-            if not found:
-                raise
-            return found[0]
+            pass
+        try:
+            job = self.job(name)
+        except NotFound:
+            raise NotFound(f"there is no model or run called {name!r}", advice) from None
+        found = self.store.models(self.owner, job_id=job.id)
+        if not found:
+            raise NotFound(f"{job.name} has no model: it is {states.LIGHTS[job.state].label}", advice, where=f"job {job.id}")
+        return found[0]
 
     def chat(self, name: str = "", **settings: Any) -> Any:
         """An open conversation with a tuned model (the newest without a name) or a base model. A context manager."""
@@ -222,8 +275,8 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _check(self, recipe: Recipe) -> None:
-        """What can be known to be wrong before anything is started."""
+    def _settled(self, recipe: Recipe) -> Recipe:
+        """The recipe with paths that mean the same from any folder. Raises what can be known to be wrong before anything is started."""
         from engine import endpoints
 
         if recipe.endpoint not in endpoints.names():
@@ -234,6 +287,32 @@ class Engine:
             raise RecipeError("the recipe names no data", "Give a demo or a file.", where="recipe data")
         if recipe.data.demo:
             knowledge.demo(recipe.data.demo)
-        if recipe.base_model == "nano" or Path(recipe.base_model).expanduser().exists():
-            models.resolve(recipe.base_model)
+        paths_given = {name: getattr(recipe.data, name) for name in ("path", "held_out_path") if getattr(recipe.data, name)}
+        changes: dict[str, Any] = {"data": {name: str(Path(path).expanduser().resolve()) for name, path in paths_given.items()}}
+        if not models.is_hub_id(recipe.base_model):
+            folder = models.resolve(recipe.base_model)
+            changes["base_model"] = "nano" if folder.resolve() == models.nano_folder().resolve() else str(folder.resolve())
+            get_renderer(recipe.renderer, load_tokenizer(folder))
+        recipe = recipe.merged(changes)
+        if paths_given:
+            data.load_data(recipe)
+        return recipe
 
+    def _keep(self, job: Job) -> None:
+        """Registers what a run that ended early had learned by its last checkpoint."""
+        last = {checkpoint.kind: checkpoint for checkpoint in self.checkpoints(job.id) if checkpoint.step > 0}
+        if "sampler_weights" not in last:
+            return
+        recipe = job.recipe
+        self.store.add_model(
+            job.name,
+            job_id=job.id,
+            base_model=recipe.base_model,
+            endpoint=recipe.endpoint,
+            sampler_path=last["sampler_weights"].path,
+            weights_path=last["weights"].path if "weights" in last else "",
+            renderer=last["sampler_weights"].renderer,
+            system_prompt=recipe.system_prompt,
+            stop=recipe.stop,
+            owner=self.owner,
+        )

@@ -13,23 +13,30 @@ import os
 from pathlib import Path
 
 from engine import platforms
+from engine.errors import StorageError
 
 
 def home() -> Path:
     """The data directory, made if absent: `THINKER_HOME`, else the platform's usual place."""
     chosen = os.environ.get("THINKER_HOME")
     path = Path(chosen).expanduser() if chosen else platforms.default_home()
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    return _made(path)
 
 
 def folder(*parts: str) -> Path:
     """A folder below the data directory, made if absent."""
-    path = home().joinpath(*parts)
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    return _made(home().joinpath(*parts))
 
 
 def job_folder(job_id: str) -> Path:
     """One job's own folder."""
     return folder("jobs", job_id)
+
+
+def _made(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        advice = "Make room and see to its permissions, or set THINKER_HOME to another folder."
+        raise StorageError(f"the data directory can't be made: {error.strerror}", advice, where=str(path)) from error
+    return path

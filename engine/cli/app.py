@@ -57,5 +57,7 @@ def run(arguments: list[str]) -> int:
         if not hasattr(error, "exit_code") or not hasattr(error, "show"):
             raise
         error.show()
+        if "--json" in arguments:
+            print_json({"error": {"kind": "UsageError", "message": error.format_message(), "next_step": "See --help.", "where": ""}})
         return error.exit_code
     return result if isinstance(result, int) else 0

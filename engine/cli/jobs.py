@@ -9,12 +9,13 @@ from typing import Annotated, Any
 
 import typer
 import yaml
+from rich.console import Console
 from rich.table import Table
 
 from engine import knowledge
-from engine.cli.screen import Watch, console, duration, percent, print_json, result_table
+from engine.cli.screen import Watch, console, duration, percent, plain, print_json, result_table
 from engine.engine import Engine
-from engine.errors import DataError, RecipeError
+from engine.errors import DataError, EngineError, RecipeError
 from engine.jobs import states
 from engine.recipe import Recipe
 from engine.store import Job
@@ -87,45 +88,58 @@ def train(
 
 def _train_here(engine: Engine, recipe: Recipe, as_json: bool) -> int:
     out = console(as_json)
-    over, started = threading.Event(), threading.Event()
+    over, started, pausing = threading.Event(), threading.Event(), threading.Event()
     watching: list[threading.Thread] = []
     job_ids: list[str] = []
 
     def on_start(job: Job) -> None:
         job_ids.append(job.id)
-        out.print(f"[bold]{job.name}[/bold] ({job.id})", highlight=False)
+        out.print(f"[bold]{plain(job.name)}[/bold] ({job.id})")
         watcher = threading.Thread(target=Watch(engine, job.id, out).follow, args=(over,), daemon=True)
         watching.append(watcher)
         watcher.start()
         started.set()
 
+    def ask_to_pause() -> None:
+        try:
+            engine.pause(job_ids[0])
+        except EngineError as error:
+            out.print(str(error), markup=False)
+        else:
+            out.print("pausing after this step (Ctrl-C again to give up what isn't saved)")
+
     def on_interrupt(number: int, frame: Any) -> None:
-        if not started.is_set() or engine.job(job_ids[0]).state not in states.WORKING:
+        if not started.is_set() or pausing.is_set():
             raise KeyboardInterrupt
-        out.print("pausing after this step (Ctrl-C again to give up what isn't saved)")
-        engine.pause(job_ids[0])
+        pausing.set()
+        # In a thread: the interrupted code may be in the middle of a write of its own.
+        threading.Thread(target=ask_to_pause, daemon=True).start()
 
     before = signal.signal(signal.SIGINT, on_interrupt)
     try:
         job = engine.run_job(recipe, on_start)
+    except KeyboardInterrupt:
+        if job_ids:
+            out.print(f"\ngiven up; go on from the last checkpoint with: python thinker.py resume {job_ids[0]}")
+        raise
     finally:
         signal.signal(signal.SIGINT, before)
         over.set()
         for watcher in watching:
             watcher.join(timeout=2)
     if job.state != states.DONE:
-        out.print(f"{states.LIGHTS[job.state].label} at step {job.step}; go on with: python thinker.py resume {job.id}")
+        out.print(f"\n{states.LIGHTS[job.state].label} at step {job.step}; go on with: python thinker.py resume {job.id}")
         if as_json:
             print_json({"job_id": job.id, "state": job.state, "step": job.step})
         return 0
     result = engine.result(job.id)
-    out.print(f"{result.steps} steps, {result.tokens:,} tokens in {duration(result.seconds)}")
-    out.print(result_table(result))
+    out.print(f"\n{result.steps} steps, {result.tokens:,} tokens in {duration(result.seconds)}")
     if result.held_out.get("after"):
-        out.print(f"{result.better} prompts got better, {result.worse} worse.")
+        out.print(result_table(result))
+        out.print(f"answers that became right: {result.better}; that became wrong: {result.worse}")
     for note in result.notes:
-        out.print(f"[yellow]{note}[/yellow]")
-    out.print("talk to it: python thinker.py chat")
+        out.print(f"note: {note}", style="yellow", markup=False)
+    out.print("\ntalk to it: python thinker.py chat")
     if as_json:
         print_json(result.to_dict())
     return 0
@@ -147,7 +161,8 @@ def list_jobs(
         for job in jobs:
             after = ((job.result or {}).get("held_out") or {}).get("after") or {}
             steps = f"{job.step}/{job.total_steps}" if job.total_steps else "-"
-            table.add_row(job.id, job.name, states.LIGHTS[job.state].label, steps, job.base_model, percent(after.get("exact_match")))
+            label = states.LIGHTS[job.state].label
+            table.add_row(job.id, plain(job.name), label, steps, plain(job.base_model), percent(after.get("exact_match")))
         out.print(table if jobs else "no runs yet: python thinker.py train --demo piglatin")
         if as_json:
             print_json({"jobs": [job.to_dict() for job in jobs]})
@@ -158,18 +173,15 @@ def show(job_id: JobId, as_json: JsonFlag = False) -> None:
     out = console(as_json)
     with Engine() as engine:
         job = engine.job(job_id)
-        out.print(f"[bold]{job.name}[/bold] ({job.id})  {states.LIGHTS[job.state].label}  {job.stage}")
-        out.print(
-            f"{job.base_model}, {job.method}, step {job.step} of {job.total_steps}, {job.tokens:,} tokens, {duration(job.training_seconds)}"
-        )
-        if job.error:
-            out.print(f"[red]{job.error['message']}[/red] {job.error['next_step']}")
-        if job.result:
-            out.print(result_table(engine.result(job.id)))
+        out.print(f"[bold]{plain(job.name)}[/bold] ({job.id})  {states.LIGHTS[job.state].label}  {job.stage}".rstrip())
+        trained = f"step {job.step} of {job.total_steps or '?'}, {job.tokens:,} tokens, {duration(job.training_seconds)}"
+        out.print(f"{plain(job.base_model)}, {job.method}, {trained}")
+        _outcome(engine, job, out)
         checkpoints = engine.checkpoints(job.id)
         for checkpoint in checkpoints:
             use = "to go on from" if checkpoint.kind == "weights" else "to use"
             out.print(f"step {checkpoint.step} {use}: {checkpoint.path}", markup=False)
+        out.print()
         for line in engine.log(job.id, 8):
             out.print(f"{line['level']}: {line['text']}", markup=False, style="dim")
         if as_json:
@@ -183,10 +195,7 @@ def watch(job_id: JobId, as_json: JsonFlag = False) -> int:
         engine.revive()
         job = Watch(engine, engine.job(job_id).id, out).follow()
         out.print(f"{states.LIGHTS[job.state].label} at step {job.step}")
-        if job.result:
-            out.print(result_table(engine.result(job.id)))
-        if job.error:
-            out.print(f"[red]{job.error['message']}[/red] {job.error['next_step']}")
+        _outcome(engine, job, out)
         if as_json:
             print_json(job.to_dict())
         return 1 if job.state == states.FAILED else 0
@@ -212,7 +221,7 @@ def delete(job_id: JobId, as_json: JsonFlag = False) -> None:
     with Engine() as engine:
         job = engine.job(job_id)
         engine.delete(job.id)
-        console(as_json).print(f"{job.name} ({job.id}) is deleted")
+        console(as_json).print(f"{job.name} ({job.id}) is deleted", markup=False)
         if as_json:
             print_json({"deleted": job.id})
 
@@ -220,9 +229,18 @@ def delete(job_id: JobId, as_json: JsonFlag = False) -> None:
 def _control(action: str, job_id: str, as_json: bool) -> None:
     with Engine() as engine:
         job = getattr(engine, action)(job_id)
-        console(as_json).print(f"{job.name} ({job.id}): {states.LIGHTS[job.state].label}")
+        follow = f"; follow it with: python thinker.py watch {job.id}" if action == "resume" else ""
+        console(as_json).print(f"{job.name} ({job.id}): {states.LIGHTS[job.state].label}{follow}", markup=False)
         if as_json:
             print_json(job.to_dict())
+
+
+def _outcome(engine: Engine, job: Job, out: Console) -> None:
+    if job.error:
+        out.print(str(EngineError.from_dict(job.error)), style="red", markup=False)
+    if job.result and engine.result(job.id).held_out.get("after"):
+        out.print()
+        out.print(result_table(engine.result(job.id)))
 
 
 def _recipe(engine: Engine, data: Path | None, demo: str, recipe_file: Path | None, changes: dict[str, Any]) -> Recipe:
@@ -241,7 +259,7 @@ def _recipe(engine: Engine, data: Path | None, demo: str, recipe_file: Path | No
         return engine.demo_recipe(demo, changes)
     assert data is not None
     if not data.exists():
-        raise DataError("there is no such file", "Check the path.", where=str(data))
+        raise DataError("there is no such file", "Check the path and its spelling.", where=str(data))
     return engine.file_recipe(data, changes)
 
 
@@ -252,12 +270,17 @@ def _changes(flags: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
         field, equals, text = assignment.partition("=")
         if not equals or not field.strip():
             raise RecipeError(f"--set {assignment!r} assigns nothing", "Write --set field=value, such as training.warmup=0.1.")
-        flat[field.strip()] = yaml.safe_load(text)
+        try:
+            flat[field.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise RecipeError(f"--set {assignment!r}: the value can't be read", "Put quotes around text that holds signs.") from None
     nested: dict[str, Any] = {}
     for field, value in flat.items():
         *parts, leaf = field.split(".")
         place = nested
         for part in parts:
             place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise RecipeError(f"{part} is set as a whole and in part", "Set one or the other.", where=f"recipe {field}")
         place[leaf] = value
     return nested

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
@@ -38,7 +39,9 @@ def print_error(error: EngineError) -> None:
 
 
 def duration(seconds: float) -> str:
-    """9 s, 3 min 20 s, 2 h 5 min."""
+    """0.4 s, 9 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s".replace(".0 s", " s")
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"
@@ -76,13 +79,15 @@ class Watch:
         if not self._out.is_terminal:
             yield self._lines
             return
-        columns = [TextColumn("{task.description}"), BarColumn(bar_width=28), TextColumn("{task.fields[words]}")]
+        # The stages go by above the bar; in 80 columns there is room beside it for the numbers only.
+        columns = [BarColumn(bar_width=12), TextColumn("{task.fields[words]}", markup=False)]
         with Progress(*columns, console=self._out, transient=True) as progress:
-            task = progress.add_task("waiting", total=None, words="")
+            task = progress.add_task("", total=None, words="")
 
             def show(job: Job) -> None:
                 self._news(job)
-                progress.update(task, total=job.total_steps or None, completed=job.step, description=_doing(job), words=self._words(job))
+                words = self._words(job) if job.state == states.TRAINING else states.LIGHTS[job.state].label
+                progress.update(task, total=job.total_steps or None, completed=job.step, words=words)
 
             yield show
 
@@ -97,17 +102,17 @@ class Watch:
         """New stages, and what the model says now."""
         if job.stage and job.stage != self._stage:
             self._stage = job.stage
-            self._out.print(f"[dim]{job.stage}[/dim]")
+            self._out.print(job.stage, style="dim", markup=False)
         fresh = [sample for sample in self._engine.samples(job.id) if sample.step > self._samples_step]
         if fresh:
             self._samples_step = max(sample.step for sample in fresh)
             sample = next(s for s in fresh if s.step == self._samples_step)
-            mark = "[green]right[/green]" if sample.correct else f"[yellow]expected {_plain(sample.expected or '')}[/yellow]"
-            self._out.print(f"  step {sample.step}: {_plain(sample.prompt)} -> {_plain(sample.answer)}  {mark}")
+            mark = "[green]right[/green]" if sample.correct else f"[yellow]expected {plain(sample.expected or '')}[/yellow]"
+            self._out.print(f"  step {sample.step}: {plain(sample.prompt)} -> {plain(sample.answer)}  {mark}")
 
     def _words(self, job: Job) -> str:
         values = self._engine.latest(job.id)
-        parts = [f"step {job.step} of {job.total_steps}"] if job.total_steps else []
+        parts = [f"step {job.step}/{job.total_steps}"] if job.total_steps else []
         if "train_loss" in values:
             parts.append(f"loss {values['train_loss']:.3f}")
         if "held_out_loss" in values:
@@ -143,13 +148,7 @@ def result_table(result: Result) -> Table:
     return table
 
 
-def _doing(job: Job) -> str:
-    return job.stage if job.state in states.ACTIVE and job.stage else states.LIGHTS[job.state].label
-
-
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text of models and people, on one line and without markup."""
-    from rich.markup import escape
-
     flat = " ".join(text.split())
     return escape(flat if len(flat) <= 80 else flat[:77] + "...")

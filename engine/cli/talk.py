@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from engine.cli.jobs import JsonFlag
-from engine.cli.screen import console, percent, print_json
+from engine.cli.screen import console, percent, plain, print_json
 from engine.engine import Engine
 from engine.errors import EngineError, StateError
 
@@ -31,7 +31,8 @@ def list_models(as_json: JsonFlag = False) -> None:
             proof = model.proof or {}
             after = (proof.get("held_out") or {}).get("after") or {}
             skills = (proof.get("skills") or {}).get("after")
-            table.add_row(model.id, model.name, model.base_model, percent(after.get("exact_match")), percent(skills), model.job_id or "-")
+            known = percent(after.get("exact_match")), percent(skills), model.job_id or "-"
+            table.add_row(model.id, plain(model.name), plain(model.base_model), *known)
         out.print(table if models else "no tuned models yet: python thinker.py train --demo piglatin")
         if as_json:
             print_json({"models": [{**model.to_dict(), "proof": None} for model in models]})
@@ -47,29 +48,32 @@ def chat(
 ) -> None:
     """Talk to a model. In a conversation: /new begins afresh, /quit ends."""
     out = console(as_json)
-    with Engine() as engine, engine.chat(model, base_model=base, say=lambda text: out.print(f"[dim]{text}[/dim]")) as talk:
+    with Engine() as engine, engine.chat(model, base_model=base, say=lambda text: out.print(text, style="dim", markup=False)) as talk:
         if message:
             answer = talk.reply([{"role": "user", "content": message}], temperature=temperature, max_tokens=max_tokens)
             out.print(answer, markup=False)
             if as_json:
                 print_json({"model": talk.name, "prompt": message, "answer": answer})
             return
-        out.print(f"[bold]{talk.name}[/bold]  (/new begins afresh, /quit ends)")
+        out.print(f"[bold]{plain(talk.name)}[/bold]  (/new begins afresh, /quit ends)")
+        # A prompt on stdout would come before what a program reads there.
+        prompt = "> " if sys.stdin.isatty() and not as_json else ""
         messages: list[dict[str, str]] = []
-        while (line := _next_line(out.is_terminal)) is not None:
+        while (line := _next_line(prompt)) is not None:
+            line = line.strip()
             if line in ("/quit", "/exit"):
                 break
             if line == "/new":
                 messages = []
                 continue
-            if not line.strip():
+            if not line:
                 continue
             messages.append({"role": "user", "content": line})
             try:
                 answer = talk.reply(messages, temperature=temperature, max_tokens=max_tokens)
             except EngineError as error:
                 messages.pop()
-                out.print(f"[red]{error}[/red]")
+                out.print(str(error), style="red", markup=False)
                 continue
             messages.append({"role": "assistant", "content": answer})
             out.print(answer, markup=False)
@@ -101,8 +105,10 @@ def generate(
             print_json({"model": talk.name, "answers": pairs})
 
 
-def _next_line(on_terminal: bool) -> str | None:
+def _next_line(prompt: str) -> str | None:
     try:
-        return input("> " if on_terminal else "")
+        return input(prompt)
     except EOFError:
+        if prompt:
+            print()
         return None

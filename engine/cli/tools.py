@@ -75,10 +75,17 @@ def server_arguments(given: list[str]) -> list[str]:
 
 
 def _print_report(out: Any, report: dict[str, Any]) -> None:
-    out.print(f"{report['file']}: {report['examples']} examples ({report['format']})")
-    for key, value in (report.get("tokens") or {}).items():
-        out.print(f"  {key.replace('_', ' ')}: {value}", markup=False)
+    out.print(f"{report['file']}: {report['examples']:,} examples of {report['rows']:,} rows ({report['format']})", markup=False)
+    if tokens := report.get("tokens"):
+        lengths = f"{tokens['total']:,} in all, {tokens['learned_from']:,} to learn from, {tokens['median']:,.0f} in the median example"
+        out.print(f"  tokens ({tokens['renderer']}): {lengths}, {tokens['longest']:,} in the longest", markup=False)
+        if tokens["truncated"]:
+            rows = ", ".join(map(str, tokens["truncated_rows"]))
+            more = ", ..." if tokens["truncated"] > len(tokens["truncated_rows"]) else ""
+            out.print(f"  {tokens['truncated']:,} examples are cut to {tokens['max_length']:,} tokens: {rows}{more}", markup=False)
+        if tokens["without_any_answer"]:
+            out.print(f"  {tokens['without_any_answer']:,} of them keep nothing of some answer", markup=False)
     for problem in report["problems"][:20]:
-        out.print(f"  {problem['unit']} {problem['row']} {problem['field']}: {problem['message']}. {problem['fix']}", markup=False)
+        out.print(f"  {problem['place']}: {problem['message']}. {problem['fix']}", markup=False)
     if len(report["problems"]) > 20:
-        out.print(f"  ... and {len(report['problems']) - 20} more")
+        out.print(f"  ... and {len(report['problems']) - 20:,} more")

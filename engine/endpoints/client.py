@@ -6,8 +6,10 @@ whether it still lives. Knows the SDK and endpoints; nothing of methods or data.
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,11 +30,13 @@ class Client:
 
         self.endpoint = endpoint
         self._poll = poll
-        try:
-            self._service = tinker.ServiceClient(base_url=endpoint.url, api_key=endpoint.key(), user_metadata=metadata)
-            self._service.holder  # noqa: B018  the session is created on first use, and its failure belongs here
-        except Exception as error:
-            raise self._explained(error, "connecting") from error
+
+        def connect() -> Any:
+            service = tinker.ServiceClient(base_url=endpoint.url, api_key=endpoint.key(), user_metadata=metadata)
+            service.holder  # noqa: B018  the session is created on first use, and its failure belongs here
+            return service
+
+        self._service = self._wait(_on_a_thread(connect), "connecting")
 
     def create(self, base_model: str, rank: int, seed: int, train_mlp: bool, train_attn: bool, train_unembed: bool) -> Any:
         """A training client for a new adapter."""
@@ -49,18 +53,7 @@ class Client:
 
     def wait(self, future: Any, doing: str) -> Any:
         """The future's result. Raises EndpointLost when the endpoint died meanwhile, else EngineError."""
-        while True:
-            try:
-                return future.result(timeout=SLICE_SECONDS)
-            except TimeoutError:
-                if future.future().done():
-                    raise EndpointError(f"{doing} timed out", "Try again.") from None
-            except Exception as error:
-                raise self._explained(error, doing) from error
-            if self._poll:
-                self._poll()
-            if not self.endpoint.alive():
-                raise EndpointLost(f"the server ended while {doing}", "The job goes on from its last checkpoint.")
+        return self._wait(future.future(), doing)
 
     def wait_all(self, futures: Sequence[Any], doing: str) -> list[Any]:
         """Results in order."""
@@ -75,6 +68,17 @@ class Client:
                 self._service.close("success").result(timeout=5)
         except Exception:
             self._service.holder.close()
+
+    def _wait(self, future: concurrent.futures.Future, doing: str) -> Any:
+        while not concurrent.futures.wait([future], timeout=SLICE_SECONDS).done:
+            if self._poll:
+                self._poll()
+            if not self.endpoint.alive():
+                raise EndpointLost(f"the server ended while {doing}", "The job goes on from its last checkpoint.")
+        try:
+            return future.result()
+        except Exception as error:
+            raise self._explained(error, doing) from error
 
     def _explained(self, error: Exception, doing: str) -> EngineError:
         """The SDK's errors in our tree, with the server's own words where it has some."""
@@ -96,6 +100,20 @@ def prepare_environment() -> None:
     for name in ("NO_PROXY", "no_proxy"):
         hosts = [host for host in os.environ.get(name, "").split(",") if host]
         os.environ[name] = ",".join([*hosts, *(host for host in ("127.0.0.1", "localhost", "::1") if host not in hosts)])
+
+
+def _on_a_thread(call: Callable[[], Any]) -> concurrent.futures.Future:
+    """For what the SDK does without giving a future, and tries for minutes. A daemon, so that nobody ever waits for its end."""
+    future: concurrent.futures.Future = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="sdk", daemon=True).start()
+    return future
 
 
 def error_details(error: Exception) -> str:

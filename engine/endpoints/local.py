@@ -26,6 +26,7 @@ from engine.errors import EndpointError
 IDLE_EXIT_SECONDS = 600
 START_SECONDS = 600.0  # a large model may take minutes to load
 STATUS_EVERY = 5.0  # seconds between asking the server itself; its process is looked at every time
+SILENCES = 4  # unanswered questions in a row after which a living process counts as hung
 KEY_FILE = "key"
 
 
@@ -40,6 +41,7 @@ class LocalServer:
         self._process: subprocess.Popen | None = None
         self._record: dict[str, Any] = {}
         self._asked_at = 0.0
+        self._silences = 0
         self._begin()
 
     def ready(self, say: Callable[[str], None]) -> None:
@@ -70,7 +72,9 @@ class LocalServer:
         if time.monotonic() - self._asked_at < STATUS_EVERY:
             return True
         self._asked_at = time.monotonic()
-        return _status(self.url, self.key()) is not None
+        # A machine that is short of memory or time may answer late; a process that is gone was noticed above.
+        self._silences = 0 if _status(self.url, self.key()) is not None else self._silences + 1
+        return self._silences < SILENCES
 
     def key(self) -> str:
         """From the key file that the server made; empty before it did."""

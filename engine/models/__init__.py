@@ -24,13 +24,21 @@ def resolve(base_model: str) -> Path:
     """The folder of a base model, downloaded first if it is a hub id. Raises ModelError."""
     if base_model == "nano":
         return _checked(nano_folder())
+    if is_hub_id(base_model):
+        return _checked(_download(base_model))
     folder = Path(base_model).expanduser()
-    if folder.exists():
-        return _checked(folder)
-    if folder.is_absolute() or base_model.startswith((".", "~")) or not _HUB_ID.fullmatch(base_model):
+    if not folder.exists():
         advice = "Check the path, or give nano or a hub id such as Qwen/Qwen3-0.6B."
         raise ModelError("there is no such model folder", advice, where=base_model)
-    return _checked(_download(base_model))
+    return _checked(folder)
+
+
+def is_hub_id(base_model: str) -> bool:
+    """Whether this would be looked for on the hub: there is no such folder here, and it doesn't look like a path."""
+    folder = Path(base_model).expanduser()
+    if base_model == "nano" or folder.exists() or folder.is_absolute():
+        return False
+    return not base_model.startswith((".", "~")) and _HUB_ID.fullmatch(base_model) is not None
 
 
 def context_length(folder: Path) -> int:
@@ -60,7 +68,8 @@ def _download(hub_id: str) -> Path:
         raise ModelError("this is neither a model folder nor a hub id", advice, where=hub_id) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         advice = "Check the network, or give a folder that holds the model. The model nano needs no network."
-        raise ModelError(f"can't download the model: {error}", advice, where=hub_id) from error
+        said = str(error).partition("\n")[0]
+        raise ModelError(f"can't download the model: {said}", advice, where=hub_id) from error
 
 
 def _checked(folder: Path) -> Path:

@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def serve(options: argparse.Namespace) -> None:
     """Loads the model, binds, answers until told to stop. Raises EngineError."""
-    from engine.server.security import LOOPBACK, Guard, read_or_make_key
+    from engine.server.security import KEY_VARIABLE, LOOPBACK, Guard, read_or_make_key
 
     key = read_or_make_key(options.key_file)
     listener = bind(options.host, options.port)
@@ -81,7 +81,15 @@ def serve(options: argparse.Namespace) -> None:
         Guard(app, key, hosts), log_level="warning", lifespan="on", timeout_graceful_shutdown=3, timeout_keep_alive=75, access_log=False
     )
     server = uvicorn.Server(config)
-    ready = {"url": url, "pid": os.getpid(), "base_model": name, "device": base.device, "dtype": str(base.dtype).removeprefix("torch.")}
+    key_place = KEY_VARIABLE if os.environ.get(KEY_VARIABLE) else str(options.key_file)
+    ready = {
+        "url": url,
+        "pid": os.getpid(),
+        "key_in": key_place,
+        "base_model": name,
+        "device": base.device,
+        "dtype": str(base.dtype).removeprefix("torch."),
+    }
     _announce_when_started(server, ready, options.ready_file)
     server.run(sockets=[listener])
 

@@ -68,12 +68,12 @@ async def _keep_up(service: Service, on_idle: Callable[[float], None] | None) ->
 
 
 async def _on_engine_error(request: Request, error: EngineError) -> JSONResponse:
-    status = 404 if isinstance(error, NotFound) else 507 if isinstance(error, OSError) else 400
-    return JSONResponse({"detail": str(error), **error.to_dict()}, status)
+    # Never 5xx, not even for a full disk: the client would post again for minutes instead of telling anybody.
+    return JSONResponse({"detail": str(error), **error.to_dict()}, 404 if isinstance(error, NotFound) else 400)
 
 
 async def _on_large_body(request: Request, error: BodyTooLarge) -> JSONResponse:
-    return JSONResponse({"detail": f"the body is larger than {MAX_BODY:,} bytes: send smaller batches"}, 413)
+    return JSONResponse({"detail": str(error)}, 413)
 
 
 async def _read(request: Request, kind: type[B]) -> B:

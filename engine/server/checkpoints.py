@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from engine.errors import NotFound, StateError, StorageError
-from engine.platforms import sync_path
+from engine.platforms import process_alive, sync_path
 from engine.server.model import LORA_ALPHA, LoraSpec
 
 KINDS = ("weights", "sampler_weights")
@@ -132,7 +132,7 @@ class CheckpointStore:
     ) -> None:
         """Writes all of it or nothing; replaces a checkpoint of that path. Raises StorageError (a full disk, say)."""
         place = self._folder(path)
-        draft = place.parent / f".{place.name}.{uuid.uuid4().hex}.tmp"
+        draft = _beside(place, "tmp")
         try:
             draft.mkdir(parents=True)
             save_file(adapter, draft / "adapter_model.safetensors", metadata={"format": "pt"})
@@ -181,7 +181,7 @@ class CheckpointStore:
     def _put(self, draft: Path, place: Path) -> None:
         old = None
         if place.exists():
-            old = place.parent / f".{place.name}.{uuid.uuid4().hex}.old"
+            old = _beside(place, "old")
             os.rename(place, old)
         os.rename(draft, place)
         sync_path(place.parent)
@@ -191,7 +191,11 @@ class CheckpointStore:
     def _sweep(self) -> None:
         """After a crash: drafts go, a replaced checkpoint whose successor never arrived comes back, expired ones go."""
         for leftover in [*self.root.glob("*/*/.*.tmp"), *self.root.glob("*/*/.*.old")]:
-            place = leftover.parent / leftover.name[1:].rsplit(".", 2)[0]
+            name, pid, _, _ = leftover.name[1:].rsplit(".", 3)
+            place = leftover.parent / name
+            if process_alive(int(pid)) and int(pid) != os.getpid():
+                # Servers of other models share the folder: this one is saving just now.
+                continue
             if leftover.suffix == ".old" and not place.exists():
                 os.rename(leftover, place)
             else:
@@ -203,6 +207,11 @@ class CheckpointStore:
                 continue
             if expires is not None and expires < time.time():
                 shutil.rmtree(file.parent, ignore_errors=True)
+
+
+def _beside(place: Path, suffix: str) -> Path:
+    """A new name next to `place`, which says which process it belongs to."""
+    return place.parent / f".{place.name}.{os.getpid()}.{uuid.uuid4().hex}.{suffix}"
 
 
 def _peft_config(info: CheckpointInfo, layers: list[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ Names and inputs are the Tinker API's; clip bounds are `clip_low_threshold` and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -35,7 +36,7 @@ def importance_sampling(logprobs: torch.Tensor, inputs: Inputs, config: Config) 
 def ppo(logprobs: torch.Tensor, inputs: Inputs, config: Config) -> torch.Tensor:
     """The clipped surrogate objective; all [T]."""
     ratio = torch.exp(logprobs - inputs["logprobs"])
-    low, high = _number(config, "clip_low_threshold", 0.8), _number(config, "clip_high_threshold", 1.2)
+    low, high = config.get("clip_low_threshold", 0.8), config.get("clip_high_threshold", 1.2)
     advantages = inputs["advantages"]
     return -torch.minimum(ratio * advantages, ratio.clamp(low, high) * advantages).sum()
 
@@ -49,19 +50,15 @@ LOSSES: dict[str, tuple[LossFn, tuple[str, ...], tuple[str, ...]]] = {
 
 
 def get_loss(name: str, config: Config) -> tuple[LossFn, tuple[str, ...]]:
-    """The loss and the inputs that each datum must bring. Raises DataError for an unknown name or option."""
+    """The loss and the inputs that each datum must bring. Raises DataError for an unknown name or a bad option."""
     if name not in LOSSES:
         raise DataError(f"this server has no loss {name!r}", f"It has {', '.join(LOSSES)}.", where="loss_fn")
     loss, inputs, options = LOSSES[name]
-    for option in config:
+    for option, value in config.items():
         if option not in options:
             known = ", ".join(options) or "none"
             raise DataError(f"the loss {name} has no option {option!r}", f"Its options: {known}.", where="loss_fn_config")
+        if isinstance(value, str) or not math.isfinite(value):
+            raise DataError(f"{option} has to be a finite number, not {value!r}", "Correct the loss options.", where="loss_fn_config")
     return loss, inputs
 
-
-def _number(config: Config, name: str, default: float) -> float:
-    value = config.get(name, default)
-    if isinstance(value, str):
-        raise DataError(f"{name} has to be a number, not {value!r}", "Correct the loss options.", where="loss_fn_config")
-    return float(value)

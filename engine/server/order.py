@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.errors import EngineError, StateError
-from engine.server.worker import Future, Task, Worker
+from engine.server.worker import Future, Task, Worker, session_ended
 
 GAP_SECONDS = 330.0  # a client gives up posting a request after 300 s
 REMEMBERED = 4096  # numbers whose answers are known
@@ -65,11 +65,19 @@ class InOrder:
         self.next = max(self._waiting) + 1
         self._waiting.clear()
 
+    def close(self) -> None:
+        """The client is gone: what waits for its turn won't get one."""
+        for task in self._waiting.values():
+            task.future.fail(session_ended())
+        self._waiting.clear()
+
     def _enqueue(self, number: int, task: Task) -> None:
+        before, waited = self.next, bool(self._waiting)
         self._waiting[number] = task
-        self._waiting_since = time.monotonic()
         while self.next in self._waiting:
             self._worker.put(self._waiting.pop(self.next))
             self.next += 1
+        if self.next > before or not waited:
+            self._waiting_since = time.monotonic()
         while len(self._answers) > REMEMBERED:
             self._answers.popitem(last=False)

@@ -24,7 +24,7 @@ class Heartbeat(BaseModel):
 
 class LoraConfig(BaseModel):
     rank: int
-    seed: int | None = None
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     train_unembed: bool = True
     train_mlp: bool = True
     train_attn: bool = True

@@ -16,6 +16,7 @@ from engine.server.model import Adapter, BaseModel
 
 MAX_ROWS = 128
 MAX_SAMPLES = 1024
+GREEDY_BELOW = 1e-5  # dividing logits by less overflows, and would give the likeliest token anyway
 
 
 @dataclass
@@ -153,7 +154,7 @@ class Sampler:
 
 def draw_token(logits: torch.Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator) -> int:
     """One token id from logits [V]: temperature, then top-k, then nucleus (top-p); temperature 0 is greedy."""
-    if temperature == 0:
+    if temperature < GREEDY_BELOW:
         return int(logits.argmax())
     scaled = logits / temperature
     if 0 < top_k < scaled.numel():

@@ -79,7 +79,7 @@ class Guard:
             return await _refuse(send, 401, "the key is missing or wrong")
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self.max_body:
-            return await _refuse(send, 413, f"the body is larger than {self.max_body:,} bytes: send smaller batches")
+            return await _refuse(send, 413, str(BodyTooLarge(self.max_body)))
         return await self.app(scope, self._bounded(receive), send)
 
     def _knows(self, headers: dict[bytes, bytes]) -> bool:
@@ -95,14 +95,17 @@ class Guard:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > self.max_body:
-                raise BodyTooLarge
+                raise BodyTooLarge(self.max_body)
             return message
 
         return bounded
 
 
 class BodyTooLarge(Exception):
-    """A streamed body passed the limit."""
+    """A body passed the limit."""
+
+    def __init__(self, limit: int):
+        super().__init__(f"the body is larger than {limit:,} bytes: send smaller batches")
 
 
 def _host_name(host: str) -> str:

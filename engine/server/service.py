@@ -12,7 +12,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.errors import DataError, EngineError, NotFound, StateError
+from engine.errors import DataError, NotFound, StateError
 from engine.server import wire
 from engine.server.checkpoints import CheckpointInfo, CheckpointPath, CheckpointStore, check_name, check_ttl
 from engine.server.model import MAX_RANK, BaseModel, LoraSpec
@@ -25,6 +25,7 @@ from engine.server.worker import Future, Task, Worker
 
 SESSION_SECONDS = 600.0  # without a sign of life
 KEEP_SECONDS = 120.0  # for which a retrieved result can be fetched again
+UNFETCHED_SECONDS = 3600.0  # for which a result waits to be fetched at all
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Run:
     created: Future
     requests: InOrder
     trainer: Trainer | None = None
-    names: set[tuple[str, str]] = field(default_factory=set)
+    saving: set[CheckpointPath] = field(default_factory=set)
 
     def ready(self) -> Trainer:
         """Raises StateError when its creation failed."""
@@ -96,6 +97,9 @@ class Service:
         if session is None:
             raise NotFound(f"there is no session {session_id[:80]!r}", "Nothing is left to finish.")
         session.finished = True
+        for run in self.runs.values():
+            if run.session is session:
+                run.requests.close()
         self.runs = {key: run for key, run in self.runs.items() if run.session is not session}
         self.sampling.close_session(session_id)
 
@@ -235,8 +239,11 @@ class Service:
         """Called every few seconds: lets go of what nobody will ask for again."""
         now = time.monotonic()
         for request_id, future in list(self.futures.items()):
-            if future.retrieved_at is not None and now - future.retrieved_at > KEEP_SECONDS:
+            fetched, finished = future.retrieved_at, future.finished_at
+            if (fetched is not None and now - fetched > KEEP_SECONDS) or (finished is not None and now - finished > UNFETCHED_SECONDS):
                 del self.futures[request_id]
+                # Its run remembers that the request was made, so that it never runs again, but not what came of it.
+                future.result = None
         for run in self.runs.values():
             run.requests.skip_gap(now)
         for session in list(self.sessions.values()):
@@ -302,9 +309,8 @@ class Service:
             def work() -> dict[str, Any]:
                 try:
                     self._save(run, path, request)
-                except EngineError:
-                    run.names.discard((kind, path.name))
-                    raise
+                finally:
+                    run.saving.discard(path)
                 return {"path": str(path), "type": "save_weights" if kind == "weights" else "save_weights_for_sampler"}
 
             return work
@@ -316,9 +322,9 @@ class Service:
         check_name(name)
         check_ttl(request.ttl_seconds)
         path = CheckpointPath(run.id, kind, name)
-        if not overwrite and ((kind, name) in run.names or self.store.exists(path)):
+        if not overwrite and (path in run.saving or self.store.exists(path)):
             raise StateError(f"there is a checkpoint {path} already", "Use another name, or overwrite=True.", where="path")
-        run.names.add((kind, name))
+        run.saving.add(path)
         return path
 
     def _save(self, run: Run, path: CheckpointPath, request: SaveWeights) -> None:

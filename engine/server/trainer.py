@@ -82,7 +82,22 @@ class Trainer:
     def forward_backward(
         self, data: list[Datum], loss_fn: str, loss_config: dict, *, forward_only: bool
     ) -> tuple[list[dict[str, np.ndarray]], dict[str, float]]:
-        """-> per datum {"logprobs": float32, shaped as target_tokens}, and {"loss:sum": ...}. Adds to the gradients."""
+        """-> per datum {"logprobs": float32, shaped as target_tokens}, and {"loss:sum": ...}.
+
+        Adds to the gradients, or when it raises leaves them as they were: a client has sent its optim_step by then, which must
+        not act on half a batch.
+        """
+        gradients = [None if p.grad is None else p.grad.clone() for p in self.adapter.parameters()]
+        try:
+            return self._forward_backward(data, loss_fn, loss_config, forward_only)
+        except BaseException:
+            for parameter, gradient in zip(self.adapter.parameters(), gradients, strict=True):
+                parameter.grad = gradient
+            raise
+
+    def _forward_backward(
+        self, data: list[Datum], loss_fn: str, loss_config: dict, forward_only: bool
+    ) -> tuple[list[dict[str, np.ndarray]], dict[str, float]]:
         loss, _ = get_loss(loss_fn, loss_config)
         outputs: list[dict[str, np.ndarray]] = [{} for _ in data]
         total = 0.0

@@ -7,6 +7,7 @@ back, with byte offsets.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,7 +19,7 @@ from tinker.proto import tinker_public_pb2 as pb
 from engine.errors import DataError
 
 _DTYPES = {pb.DTYPE_FLOAT32: np.dtype("<f4"), pb.DTYPE_INT64: np.dtype("<i8"), pb.DTYPE_INT32: np.dtype("<i4")}
-MAX_TENSOR_ELEMENTS = 64_000_000
+MAX_ELEMENTS = 64_000_000  # of one request, unpacked: as many as fit into the largest body
 
 
 @dataclass
@@ -69,9 +70,14 @@ def read_train_header(body: bytes) -> pb.ForwardBackwardRequest:
 
 def read_train_request(message: pb.ForwardBackwardRequest) -> TrainRequest:
     """Arrays from a parsed message. Raises DataError that names the datum and the field."""
-    data = []
+    data, elements = [], 0
     for index, datum in enumerate(message.data):
         where = f"datum {index}"
+        for name, tensor in datum.loss_fn_inputs.items():
+            # A few bytes of sparse rows can claim any shape, so shapes are added up before anything is unpacked.
+            elements += _size(tensor, f"{where}, {name}")
+        if elements > MAX_ELEMENTS:
+            raise DataError(f"the inputs hold more than {MAX_ELEMENTS:,} values", "Send smaller batches.", where=where)
         chunks = []
         for chunk in datum.model_input:
             if not chunk.HasField("encoded_text"):
@@ -131,22 +137,26 @@ def _from_bytes(raw: bytes, dtype: np.dtype, where: str) -> np.ndarray:
     return np.frombuffer(raw, dtype)
 
 
+def _size(tensor: pb.Tensor, where: str) -> int:
+    """How many values the tensor's shape claims."""
+    shape = list(tensor.shape)
+    # Each axis by itself, for beside an axis of 0 the product says nothing.
+    if len(shape) > 2 or any(not 0 <= n <= MAX_ELEMENTS for n in shape):
+        raise DataError(f"the shape {shape} is out of bounds", "Send one or two axes, and smaller batches.", where=where)
+    return math.prod(shape)
+
+
 def _tensor(tensor: pb.Tensor, where: str) -> np.ndarray:
     dtype = _DTYPES.get(tensor.dtype)
     if dtype is None:
         raise DataError(f"tensor type {tensor.dtype} isn't supported", "Send float32 or int64.", where=where)
     shape = tuple(int(n) for n in tensor.shape)
-    size = 1
-    for n in shape:
-        size *= n
-        if n < 0 or size > MAX_TENSOR_ELEMENTS:
-            raise DataError(f"the shape {list(shape)} is out of bounds", "Send smaller batches.", where=where)
     if tensor.HasField("sparse_csr"):
         return _from_csr(tensor.sparse_csr, dtype, shape, where)
     values = _from_bytes(tensor.dense, dtype, where)
     if not shape:
         return values
-    if values.size != size:
+    if values.size != math.prod(shape):
         raise DataError(f"the shape {list(shape)} doesn't fit {values.size} values", "Make shape and data agree.", where=where)
     return values.reshape(shape)
 

@@ -130,7 +130,7 @@ class Worker:
     def _dropped(self, task: Task) -> bool:
         if not task.cancelled():
             return False
-        task.future.fail(EngineError("the session ended before this request ran", "Start a new session."))
+        task.future.fail(session_ended())
         return True
 
     def _work(self, tasks: list[Task]) -> None:
@@ -145,6 +145,11 @@ class Worker:
                 log.exception("a request failed")
             for task in tasks:
                 task.future.fail(_explained(error))
+
+
+def session_ended() -> EngineError:
+    """What a request hears whose client ended before its turn came."""
+    return EngineError("the session ended before this request ran", "Start a new session.")
 
 
 def _explained(error: Exception) -> Exception:

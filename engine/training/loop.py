@@ -56,10 +56,11 @@ def execute(run: JobRun) -> str:
     """Runs one attempt. -> done, paused or stopped. Raises EndpointLost when the endpoint died, EngineError otherwise."""
     recipe = run.recipe
     folder = models.resolve(recipe.base_model)
-    endpoint = start(recipe.endpoint, recipe.base_model, folder)
     run.stage("preparing the examples")
     data = load_data(recipe)
     renderer = get_renderer(recipe.renderer, load_tokenizer(folder))
+    # It loads the model while the examples are rendered; what is wrong with the data is said before.
+    endpoint = start(recipe.endpoint, recipe.base_model, folder)
     method = make_method(recipe, data, renderer, models.context_length(folder))
     _tell(run, data, method)
     total = total_steps(recipe.training, method.rows)
@@ -78,10 +79,8 @@ def execute(run: JobRun) -> str:
 
 def _tell(run: JobRun, data: DataSet, method: Method) -> None:
     run.log("info", f"{len(data.train):,} training and {len(data.held_out):,} held-out examples from {data.name}")
-    for note in method.notes:
+    for note in _notes(data, method):
         run.log("warning", note)
-    if data.problems:
-        run.log("warning", f"{len(data.problems):,} rows can't be used", problems=[str(problem) for problem in data.problems[:20]])
     write_json_atomic(
         run.folder / "data.json",
         {
@@ -89,11 +88,19 @@ def _tell(run: JobRun, data: DataSet, method: Method) -> None:
             "train": len(data.train),
             "held_out": len(data.held_out),
             "replay": data.replay_count,
-            "notes": method.notes,
+            "notes": _notes(data, method),
             "problems": [problem.to_dict() for problem in data.problems[:200]],
             "problem_count": len(data.problems),
         },
     )
+
+
+def _notes(data: DataSet, method: Method) -> list[str]:
+    """What people should know of their data: rows left out, examples cut."""
+    if not data.problems:
+        return method.notes
+    first = f"{len(data.problems):,} rows were left out; the first: {data.problems[0]}"
+    return [first, *method.notes]
 
 
 def _begin(run: JobRun, client: Client, method: Method, data: DataSet, renderer: Renderer, total: int) -> _Loop:
@@ -125,6 +132,8 @@ def _drive(loop: _Loop) -> str:
         asked = _train(loop)
         if asked:
             _checkpoint(loop, asked)
+            if asked == "stop" and loop.step:
+                run.model(sampler_path=loop.sampler_path, weights_path=loop.weights_path, renderer=loop.renderer.name, proof=None)
             return {"pause": "paused", "stop": "stopped"}[asked]
         _checkpoint(loop, "end")
     after = None
@@ -304,7 +313,7 @@ def _finish(loop: _Loop, before: dict[str, Any] | None, after: dict[str, Any] | 
         "checkpoint": loop.sampler_path,
         "resume_checkpoint": loop.weights_path,
         "renderer": loop.renderer.name,
-        "notes": loop.method.notes,
+        "notes": _notes(loop.data, loop.method),
     }
     if found:
         write_json_atomic(run.folder / "proof.json", found)

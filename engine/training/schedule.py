@@ -16,7 +16,8 @@ def total_steps(training: Training, rows: int) -> int:
     """Updates in the whole run: `steps` if given, else enough for the epochs; a last partial batch is filled up."""
     if training.steps is not None:
         return training.steps
-    return max(1, math.ceil(training.epochs * rows / training.batch_size))
+    # 1.1 epochs of 100 rows are 110.00000000000001 in floating point, which is no reason for one more step.
+    return max(1, math.ceil(training.epochs * rows / training.batch_size - 1e-9))
 
 
 def learning_rate(training: Training, step: int, total: int) -> float:

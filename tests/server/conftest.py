@@ -1,13 +1,17 @@
-"""One shared server for the contract tests; tests that break a server start their own."""
+"""One shared server for most tests; tests that break a server start their own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import tinker
 
-from tests.server.harness import RunningServer
+from engine.server.model import BaseModel
+from tests.server.alone import Alone
+from tests.server.harness import NANO, RunningServer
+from tests.server.raw import Session
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +26,21 @@ def service(server: RunningServer) -> Iterator[tinker.ServiceClient]:
     client = server.client()
     yield client
     client.close("success").result(timeout=20)
+
+
+@pytest.fixture
+def session(server: RunningServer) -> Iterator[Session]:
+    """A session of its own on the shared server, over plain HTTP."""
+    opened = Session(server)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def base() -> BaseModel:
+    return BaseModel(NANO, "cpu", "float32")
+
+
+@pytest.fixture
+def alone(base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Alone:
+    return Alone(base, tmp_path, monkeypatch)

@@ -1,0 +1,61 @@
+"""Errors and news on the screen: what happened, where, what to do; the rest of the page lives on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import streamlit as st
+
+from app import session
+from app.components.words import literal
+from engine import EngineError
+
+_log = logging.getLogger("thinker.dashboard")
+
+
+@contextmanager
+def boundary() -> Iterator[None]:
+    """Shows what goes wrong inside it, where it went wrong."""
+    try:
+        yield
+    except EngineError as error:
+        show_error(error.to_dict())
+    except Exception as error:
+        _log.exception("A page failed")
+        text = f"This part of the page failed ({literal(type(error).__name__)}: {literal(str(error)[:300])})."
+        st.error(f"**{text}** \nNothing that runs is touched by it. Reload the page; the terminal that Thinker runs in has the details.")
+
+
+def show_error(error: dict[str, Any]) -> None:
+    """An error as the engine wrote it down."""
+    lines = [f"**{literal(error['message'])}**"]
+    if error.get("where"):
+        lines.append(f"Where: {literal(error['where'])}")
+    if error.get("next_step"):
+        lines.append(f"What to do: {literal(error['next_step'])}")
+    st.error("  \n".join(lines), icon=":material/error:")
+
+
+def attempt(action: Callable[[], Any], done: str = "") -> None:
+    """Carries out what a button asks for; a refusal is told at the next rerun instead of ending the page."""
+    try:
+        action()
+    except EngineError as error:
+        session.notices().append(session.Notice("trouble", str(error)))
+    else:
+        if done:
+            session.notices().append(session.Notice("done", done))
+
+
+def show_notices() -> None:
+    """Tells what waited, once."""
+    waiting = session.notices()
+    while waiting:
+        notice = waiting.pop(0)
+        if notice.kind == "done":
+            st.toast(literal(notice.text), icon=":material/check:")
+        else:
+            st.warning(literal(notice.text), icon=":material/info:")

@@ -1,0 +1,114 @@
+"""Numbers and states as people say them. Pure: knows no screen beyond Streamlit's Markdown."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from app.run_data import Curve
+
+_MARKS = re.compile(r"([\\`*_{}\[\]()#+\-.!|~$<>:^])")
+
+
+def literal(text: str) -> str:
+    """Text of people and models for Markdown: nothing in it is markup."""
+    return _MARKS.sub(r"\\\1", " ".join(str(text).split()))
+
+
+def code(text: str, limit: int = 120) -> str:
+    """The same in a fixed-width face, on one line, cut to `limit` characters."""
+    flat = " ".join(text.split())
+    if not flat:
+        return ":gray[(nothing)]"
+    flat = flat if len(flat) <= limit else flat[: limit - 1] + "…"
+    fence = "`" * (1 + max((len(run) for run in re.findall(r"`+", flat)), default=0))
+    edge = " " if flat[0] == "`" or flat[-1] == "`" else ""
+    return f"{fence}{edge}{flat}{edge}{fence}"
+
+
+def percent(share: float | None) -> str:
+    """97.5 %, 97 %, or a dash."""
+    return "–" if share is None else f"{100 * share:.1f}".removesuffix(".0") + " %"
+
+
+def figure(value: float | None) -> str:
+    """Three figures that count, as short as they go."""
+    if value is None:
+        return "–"
+    if not math.isfinite(value):
+        return "not a number" if math.isnan(value) else "beyond measure"
+    if value and abs(value) < 1e-3:
+        return f"{value:.1e}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """9 s, 3 min 20 s, 2 h 5 min."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
+def ago(seconds: float) -> str:
+    """just now, 5 min ago, 2 h ago, 3 days ago."""
+    if seconds < 60:
+        return "just now"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min ago"
+    if seconds < 2 * 86400:
+        return f"{seconds // 3600:.0f} h ago"
+    return f"{seconds // 86400:.0f} days ago"
+
+
+def loss_finding(train: Curve, held_out: Curve, moving: bool) -> str:
+    """What the loss curves say, in one sentence."""
+    for name, curve in (("Training", train), ("Held-out", held_out)):
+        for step, value in curve:
+            if not math.isfinite(value):
+                return f"{name} loss stopped being a number at step {step}: the learning rate is too high"
+    name, curve = ("Held-out", held_out) if len(held_out) > 1 else ("Training", train)
+    if len(curve) < 2:
+        return "The loss appears with the first steps"
+    first, last = curve[0][1], curve[-1][1]
+    best_step, best = min(curve, key=lambda point: (point[1], point[0]))
+    # One batch says little about the training loss, so only the held-out loss is judged by its lowest point.
+    if name == "Held-out" and best_step != curve[-1][0] and last > 1.05 * best + 0.005:
+        return f"Held-out loss was lowest at step {best_step} ({figure(best)}) and has risen to {figure(last)} since"
+    if last >= 0.98 * first:
+        return f"{name} loss hasn't fallen yet: {figure(first)} at first, {figure(last)} now"
+    return f"{name} loss {'has fallen' if moving else 'fell'} from {figure(first)} to {figure(last)}"
+
+
+def proof_sentences(result: dict[str, Any]) -> list[str]:
+    """What the proof says, sentence by sentence, in Markdown. Empty if nothing was proven."""
+    before, after = (result["held_out"].get(side) for side in ("before", "after"))
+    if not before or not after:
+        return []
+    low, high = 100 * after["exact_match_low"], 100 * after["exact_match_high"]
+    sentences = [
+        f"**Right answers on {after['count']:,} prompts it had never seen (exact match): {percent(before['exact_match'])} → "
+        f"{percent(after['exact_match'])}** (95 % interval {low:.0f} to {high:.0f}).",
+        f"{result['better']:,} of these prompts got better, {result['worse']:,} worse.",
+    ]
+    skills, detail = result["skills"], (result.get("skills_detail") or {}).get("after") or {}
+    if skills.get("before") is not None and skills.get("after") is not None:
+        count = f" on {detail['count']:,} tasks from before" if detail.get("count") else ""
+        word = "kept" if skills["after"] >= 0.95 * skills["before"] else "partly forgotten"
+        sentences.append(f"General skills{count}: {percent(skills['before'])} → {percent(skills['after'])} ({word}).")
+    if before.get("perplexity") is not None and after.get("perplexity") is not None:
+        went = f"{figure(before['perplexity'])} → {figure(after['perplexity'])}"
+        sentences.append(f"Its surprise at the right answers (perplexity): {went}; 1 is none.")
+    return sentences
+
+
+def short_result(result: dict[str, Any] | None) -> str:
+    """The proof in half a line; nothing without one."""
+    held_out = (result or {}).get("held_out") or {}
+    before, after = held_out.get("before"), held_out.get("after")
+    if not before or not after:
+        return ""
+    return f"{percent(before['exact_match'])} → {percent(after['exact_match'])} right on {after['count']:,} new prompts"

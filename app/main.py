@@ -1,0 +1,23 @@
+"""The dashboard's entrypoint: `streamlit run app/main.py`. Sets the frame, finds the page and runs it; knows no page's content."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+import streamlit as st  # noqa: E402
+
+from app import navigation, services  # noqa: E402
+from app.components import trouble  # noqa: E402
+
+st.set_page_config(page_title="Thinker", page_icon="💡", layout="wide")
+st.logo(str(ROOT / "app" / "logo.svg"), size="small")
+page = navigation.choose()
+trouble.show_notices()
+with trouble.boundary():
+    page.run()
+services.settle()

@@ -1,0 +1,66 @@
+"""Everything that a session remembers, in one list, typed. None of it is a widget's key: those vanish with their widget.
+
+What has to survive F5 isn't here but in the address (`?job=`) or in the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import streamlit as st
+
+from app.run_data import RunData
+
+T = TypeVar("T")
+_RUNS_KEPT = 4
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something to tell the person at the next rerun; a toast that is followed by one would be lost."""
+
+    kind: Literal["done", "trouble"]
+    text: str
+
+
+def notices() -> list[Notice]:
+    """Waiting to be shown."""
+    return _get("notices", list)
+
+
+def run_data(job_id: str) -> RunData:
+    """What was fetched of a run so far; the few looked at last are kept."""
+    runs: dict[str, RunData] = _get("runs", dict)
+    found = runs.pop(job_id, None) or RunData()
+    runs[job_id] = found
+    for oldest in list(runs)[:-_RUNS_KEPT]:
+        del runs[oldest]
+    return found
+
+
+def forget_run(job_id: str) -> None:
+    """Drops what was fetched of a run that is gone."""
+    _get("runs", dict).pop(job_id, None)
+
+
+def runs_listed() -> int:
+    """How many runs the list shows."""
+    return _get("runs_listed", lambda: 20)
+
+
+def list_more_runs(more: int = 20) -> None:
+    """Shows more of them."""
+    st.session_state[_name("runs_listed")] = runs_listed() + more
+
+
+def _get(key: str, make: Callable[[], T]) -> T:
+    name = _name(key)
+    if name not in st.session_state:
+        st.session_state[name] = make()
+    return st.session_state[name]
+
+
+def _name(key: str) -> str:
+    return f"thinker.{key}"

@@ -1,0 +1,85 @@
+"""Faults in a real server, without a hook in the product: Python imports this file at start from the front of PYTHONPATH.
+
+What is to go wrong stands in the JSON file that FAULT_PLAN names: {"moment": ..., "at": n} happens at the n-th such moment,
+once for a death, and for a full disk until the file is gone.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+PLAN = Path(os.environ["FAULT_PLAN"])
+
+
+def planned(moment: str) -> dict | None:
+    """The plan, if it is about this moment and its turn has come."""
+    try:
+        plan = json.loads(PLAN.read_text())
+    except (OSError, ValueError):
+        return None
+    if plan["moment"] != moment:
+        return None
+    if plan.get("at", 1) > 1:
+        PLAN.write_text(json.dumps({**plan, "at": plan["at"] - 1}))
+        return None
+    return plan
+
+
+def die_if(moment: str, after: float = 0) -> None:
+    if planned(moment):
+        time.sleep(after)
+        PLAN.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm() -> None:
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    import resource
+
+    from engine.server import checkpoints
+    from engine.server.trainer import Trainer
+
+    train, update, write, put = Trainer.forward_backward, Trainer.optim_step, checkpoints.save_file, checkpoints.CheckpointStore._put
+
+    def forward_backward(self, data, loss_fn, loss_config, *, forward_only):
+        if slow := planned("slow"):
+            time.sleep(slow["seconds"])
+        result = train(self, data, loss_fn, loss_config, forward_only=forward_only)
+        if not forward_only:
+            die_if("inside forward_backward")
+        return result
+
+    def optim_step(self, params):
+        # The client hears of the gradients first, and will never hear of the update.
+        die_if("before optim_step", after=0.3)
+        return update(self, params)
+
+    def save_file(tensors, filename, metadata=None):
+        is_resumable_adapter = "/weights/" in str(filename) and "adapter" in Path(filename).name
+        full = is_resumable_adapter and planned("disk full")
+        if not full:
+            write(tensors, filename, metadata)
+        else:
+            soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+            try:
+                write(tensors, filename, metadata)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        if is_resumable_adapter:
+            die_if("adapter written")
+
+    def _put(self, draft, place):
+        if place.parent.name == "weights":
+            die_if("before the rename")
+        put(self, draft, place)
+
+    Trainer.forward_backward, Trainer.optim_step = forward_backward, optim_step
+    checkpoints.save_file, checkpoints.CheckpointStore._put = save_file, _put
+
+
+if "engine.server" in sys.orig_argv:
+    arm()

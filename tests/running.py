@@ -1,0 +1,85 @@
+"""Data directories with servers and runners at work: the command line as its own process, and an end for all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine import platforms
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass
+class Done:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The last line on stdout."""
+        return json.loads(self.out.strip().splitlines()[-1])
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    return {**os.environ, "THINKER_HOME": str(home), "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "passive", **more}
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """As the launcher starts it."""
+    return [sys.executable, "-P", "-m", "engine.cli", *map(str, arguments)]
+
+
+def cli(home: Path, *arguments: str | Path, stdin: str = "", cwd: Path | None = None, **env: str) -> Done:
+    """One command in a process of its own, to its end."""
+    done = subprocess.run(
+        command(*arguments), env=environment(home, **env), input=stdin, capture_output=True, text=True, timeout=110, cwd=cwd or home.parent
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def server_records(home: Path) -> list[dict[str, Any]]:
+    """The servers that this data directory knows."""
+    found = []
+    for file in home.glob("servers/*/server.json"):
+        with suppress(OSError, ValueError):
+            found.append(json.loads(file.read_text(encoding="utf-8")))
+    return found
+
+
+def end_processes(home: Path) -> None:
+    """Ends the runner and the servers of this data directory."""
+    with suppress(OSError, ValueError):
+        info = json.loads((home / "runner.json").read_text(encoding="utf-8"))
+        if platforms.same_process(info["pid"], info["started_at"]):
+            platforms.kill(info["pid"])
+    for record in server_records(home):
+        if platforms.process_alive(record["pid"]):
+            platforms.kill(record["pid"])
+
+
+def until(holds: Callable[[], object], seconds: float = 60.0) -> Any:
+    """Waits for something to become true, and gives it back."""
+    deadline = time.monotonic() + seconds
+    while not (found := holds()):
+        assert time.monotonic() < deadline, "it never came to be"
+        time.sleep(0.05)
+    return found
+
+
+def shouting(file: Path, rows: int = 40) -> Path:
+    """A small task in the prompt/completion layout: say the word louder."""
+    lines = [json.dumps({"prompt": f"Shout word{i}", "completion": f"WORD{i}!"}) for i in range(rows)]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file

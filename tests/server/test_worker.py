@@ -1,0 +1,109 @@
+"""The one thread: order, batches, errors, and what becomes of requests whose client is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from engine.errors import DataError, StorageError
+from engine.server.worker import Future, Task, Worker
+
+
+def play(story: Callable[[Worker, asyncio.AbstractEventLoop], list[Future]], rows: int = 8) -> list[Any]:
+    """The results of the futures that the story put to a worker; it starts when all are there."""
+
+    async def run() -> list[Any]:
+        worker = Worker(rows)
+        futures = story(worker, asyncio.get_running_loop())
+        worker.start()
+        for future in futures:
+            assert await future.wait(10)
+        worker.stop()
+        return [future.result for future in futures]
+
+    return asyncio.run(run())
+
+
+def test_tasks_run_in_order_on_one_thread() -> None:
+    seen: list[tuple[int, int]] = []
+
+    def story(worker: Worker, loop: asyncio.AbstractEventLoop) -> list[Future]:
+        futures = [Future(str(i), loop) for i in range(20)]
+        for i, future in enumerate(futures):
+
+            def work(i: int = i) -> dict[str, int]:
+                seen.append((i, threading.get_ident()))
+                return {"i": i}
+
+            worker.put(Task(future, work))
+        return futures
+
+    assert play(story) == [{"i": i} for i in range(20)]
+    assert [i for i, _ in seen] == list(range(20)) and len({thread for _, thread in seen}) == 1
+
+
+def test_alike_tasks_are_run_together_up_to_the_limit() -> None:
+    batches: list[list[str]] = []
+
+    def together(payloads: Sequence[str]) -> list[bytes]:
+        batches.append(list(payloads))
+        return [payload.encode() for payload in payloads]
+
+    def story(worker: Worker, loop: asyncio.AbstractEventLoop) -> list[Future]:
+        futures = []
+        for key, payload, rows in (("a", "a1", 3), ("b", "b1", 1), ("a", "a2", 4), ("a", "a3", 2), ("a", "a4", 1), ("b", "b2", 20)):
+            futures.append(Future(payload, loop))
+            worker.put(Task(futures[-1], dict, key, payload, together, rows))
+        return futures
+
+    assert play(story) == [b"a1", b"b1", b"a2", b"a3", b"a4", b"b2"]
+    assert batches == [["a1", "a2", "a4"], ["b1"], ["a3"], ["b2"]]
+
+
+def test_errors_are_results() -> None:
+    def story(worker: Worker, loop: asyncio.AbstractEventLoop) -> list[Future]:
+        def fails(error: Exception) -> Callable[[], dict]:
+            def work() -> dict:
+                raise error
+
+            return work
+
+        errors = [DataError("bad row", "Mend it.", where="datum 3"), StorageError("full", "Make room."), RuntimeError("CUDA out of memory. Tried"), KeyError("x")]
+        futures = [Future(str(i), loop) for i in range(5)]
+        for future, error in zip(futures, errors, strict=False):
+            worker.put(Task(future, fails(error)))
+        worker.put(Task(futures[4], lambda: {"fine": True}))
+        return futures
+
+    data, storage, memory, bug, fine = play(story)
+    assert data == {"error": "datum 3: bad row. Mend it.", "category": "user", "kind": "DataError"}
+    assert (storage["error"], storage["category"]) == ("full. Make room.", "server")
+    assert "Use smaller batches" in memory["error"]
+    assert bug["category"] == "server" and "KeyError" in bug["error"]
+    assert fine == {"fine": True}
+
+
+def test_the_work_of_a_client_that_is_gone_is_dropped() -> None:
+    ran: list[str] = []
+
+    def story(worker: Worker, loop: asyncio.AbstractEventLoop) -> list[Future]:
+        gone, here = Future("gone", loop), Future("here", loop)
+        worker.put(Task(gone, lambda: ran.append("gone") or {}, cancelled=lambda: True))
+        worker.put(Task(here, lambda: ran.append("here") or {}))
+        return [gone, here]
+
+    assert "session ended" in play(story)[0]["error"] and ran == ["here"]
+
+
+def test_a_future_finishes_once() -> None:
+    async def run() -> None:
+        future = Future("x", asyncio.get_running_loop())
+        assert not await future.wait(0.01)
+        future.finish({"n": 1})
+        future.finish({"n": 2})
+        future.fail(ValueError("late"))
+        assert await future.wait(1) and future.result == {"n": 1}
+
+    asyncio.run(run())
