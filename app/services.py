@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import torch
 
 import streamlit as st
 

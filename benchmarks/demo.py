@@ -66,7 +66,11 @@ def main() -> int:
     names = list(rows[0])
     print("| " + " | ".join(names) + " |\n|" + "---|" * len(names))
     for row in rows:
-        print("| " + " | ".join(f"{value:.3g}" if isinstance(value, float) and value < 100 else f"{value:.0f}" for value in row.values()) + " |")
+        print(
+            "| "
+            + " | ".join(f"{value:.3g}" if isinstance(value, float) and value < 100 else f"{value:.0f}" for value in row.values())
+            + " |"
+        )
     middle = {name: statistics.median(row[name] for row in rows) for name in names[1:]}
     print("| median | " + " | ".join(f"{value:.3g}" if value < 100 else f"{value:.0f}" for value in middle.values()) + " |")
     sound = all(

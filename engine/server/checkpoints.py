@@ -31,6 +31,7 @@ from engine.server.model import LORA_ALPHA, LoraSpec
 KINDS = ("weights", "sampler_weights")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]{0,199}")
+_LEFTOVER = re.compile(r"\.(.+)\.(\d+)\.[0-9a-f]+\.(tmp|old)")
 MIN_TTL, MAX_TTL = 3600, 10 * 365 * 24 * 3600
 
 
@@ -191,9 +192,11 @@ class CheckpointStore:
     def _sweep(self) -> None:
         """After a crash: drafts go, a replaced checkpoint whose successor never arrived comes back, expired ones go."""
         for leftover in [*self.root.glob("*/*/.*.tmp"), *self.root.glob("*/*/.*.old")]:
-            name, pid, _, _ = leftover.name[1:].rsplit(".", 3)
-            place = leftover.parent / name
-            if process_alive(int(pid)) and int(pid) != os.getpid():
+            known = _LEFTOVER.fullmatch(leftover.name)
+            if not known:
+                continue
+            place, pid = leftover.parent / known[1], int(known[2])
+            if process_alive(pid) and pid != os.getpid():
                 # Servers of other models share the folder: this one is saving just now.
                 continue
             if leftover.suffix == ".old" and not place.exists():

@@ -21,7 +21,7 @@ def run(name: str, inputs: dict[str, list], config: dict[str, float] | None = No
     loss, _ = get_loss(name, config or {})
     value = loss(logprobs, {key: torch.tensor(row, dtype=torch.float64) for key, row in inputs.items()}, config or {})
     value.backward()
-    return float(value), logprobs.grad.tolist()
+    return float(value.detach()), logprobs.grad.tolist()
 
 
 def close(expected) -> object:

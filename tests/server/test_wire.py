@@ -34,6 +34,7 @@ def test_what_the_sdk_writes_is_read() -> None:
     assert only.inputs["target_tokens"].dtype == np.int64 and only.inputs["target_tokens"].tolist() == [[1, 2], [3, 4], [5, 6]]
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 def test_sparse_rows() -> None:
     """As PyTorch lays CSR out."""
     matrix = torch.tensor([[0.0, 2.0, 0.0], [0.0, 0.0, 0.0], [-1.0, 0.0, 4.0]])
@@ -76,7 +77,8 @@ def test_what_is_written_the_sdk_reads() -> None:
 def test_samples_are_read_by_the_sdk() -> None:
     reply = wire.write_sample_response([([5, 6], [-0.25, -0.5], True), ([7], [-1.0], False)], [float("nan"), -3.0])
     got = deserialize_proto_response(reply, types.SampleResponse)
-    assert [(list(s.tokens), list(s.logprobs), s.stop_reason) for s in got.sequences] == [([5, 6], [-0.25, -0.5], "stop"), ([7], [-1.0], "length")]
+    found = [(list(sequence.tokens), list(sequence.logprobs), sequence.stop_reason) for sequence in got.sequences]
+    assert found == [([5, 6], [-0.25, -0.5], "stop"), ([7], [-1.0], "length")]
     assert got.prompt_logprobs == [None, -3.0]
     assert deserialize_proto_response(wire.write_sample_response([], None), types.SampleResponse).prompt_logprobs is None
 
@@ -85,6 +87,7 @@ def test_decompress() -> None:
     packed = zstandard.compress(b"x" * 1000)
     assert wire.decompress(b"abc", None, 10) == wire.decompress(b"abc", "identity", 10) == b"abc"
     assert wire.decompress(packed, "zstd", 1000) == b"x" * 1000
-    for body, encoding, limit, words in ((packed, "zstd", 999, "more than 999"), (packed, "gzip", 1000, "'gzip'"), (b"x", "zstd", 9, "isn't valid")):
+    refused = ((packed, "zstd", 999, "more than 999"), (packed, "gzip", 1000, "'gzip'"), (b"x", "zstd", 9, "isn't valid"))
+    for body, encoding, limit, words in refused:
         with pytest.raises(DataError, match=words):
             wire.decompress(body, encoding, limit)
