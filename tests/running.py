@@ -41,10 +41,16 @@ def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-P", "-m", "engine.cli", *map(str, arguments)]
 
 
-def cli(home: Path, *arguments: str | Path, stdin: str = "", cwd: Path | None = None, **env: str) -> Done:
+def cli(home: Path, *arguments: str | Path, stdin: str = "", cwd: Path | None = None, timeout: float = 100, **env: str) -> Done:
     """One command in a process of its own, to its end."""
     done = subprocess.run(
-        command(*arguments), env=environment(home, **env), input=stdin, capture_output=True, text=True, timeout=110, cwd=cwd or home.parent
+        command(*arguments),
+        env=environment(home, **env),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=cwd or home.parent,
     )
     return Done(done.returncode, done.stdout, done.stderr)
 

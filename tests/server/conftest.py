@@ -22,6 +22,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 
 @pytest.fixture(scope="session")
+def other_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """One with the other choices: it makes its own key, answers to a further name, and asks for no compression."""
+    folder = tmp_path_factory.mktemp("other")
+    running = RunningServer(folder, "--key-file", str(folder / "key"), "--allow-host", "gpu.example", env={"THINKER_SERVER_KEY": ""})
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
 def service(server: RunningServer) -> Iterator[tinker.ServiceClient]:
     client = server.client()
     yield client

@@ -46,11 +46,16 @@ class RunningServer:
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
-    def http(self, **headers: str) -> httpx.Client:
-        return httpx.Client(base_url=self.url + "/api/v1/", headers={"X-API-Key": KEY, **headers}, timeout=30, trust_env=False)
+    @property
+    def key(self) -> str:
+        file = self.folder / "key"
+        return file.read_text() if file.exists() else KEY
+
+    def http(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url + "/api/v1/", headers={"X-API-Key": self.key}, timeout=30, trust_env=False)
 
     def client(self) -> tinker.ServiceClient:
-        return tinker.ServiceClient(base_url=self.url, api_key=KEY)
+        return tinker.ServiceClient(base_url=self.url, api_key=self.key)
 
     def checkpoint_folder(self, path: str) -> Path:
         run, kind, name = path.removeprefix("tinker://").split("/")

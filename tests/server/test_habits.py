@@ -315,23 +315,18 @@ def test_compressed_and_plain_are_the_same(session: Session) -> None:
     assert session.http.post("get_info", content=as_json, headers={"Content-Encoding": "zstd"}).status_code == 200
 
 
-def test_the_client_is_told_whether_to_compress(server: RunningServer, tmp_path: Path) -> None:
-    with server.http() as http:
-        assert http.post("client/config", json={"sdk_version": "0"}).json()["proto_compress_fwdbwd"] is True
-        assert http.post("client/dynamic_config", json={"sdk_version": "0"}).status_code == 200
-    plain = RunningServer(tmp_path)
-    try:
-        with plain.http() as http:
-            assert http.post("client/config", json={"sdk_version": "0"}).json()["proto_compress_fwdbwd"] is False
-        seen = []
-        for client in (plain.client(), server.client()):
-            training = client.create_lora_training_client("nano", rank=4, seed=2).result(timeout=60)
-            outputs = training.forward(batch(), "cross_entropy").result(timeout=60).loss_fn_outputs
-            seen.append([list(row["logprobs"].data) for row in outputs])
-            client.close("success").result(timeout=20)
-        assert seen[0] == seen[1]
-    finally:
-        plain.stop()
+def test_the_client_is_told_whether_to_compress(server: RunningServer, other_server: RunningServer) -> None:
+    seen = []
+    for running, compressed in ((server, True), (other_server, False)):
+        with running.http() as http:
+            assert http.post("client/config", json={"sdk_version": "0"}).json()["proto_compress_fwdbwd"] is compressed
+            assert http.post("client/dynamic_config", json={"sdk_version": "0"}).status_code == 200
+        client = running.client()
+        training = client.create_lora_training_client("nano", rank=4, seed=2).result(timeout=60)
+        outputs = training.forward(batch(), "cross_entropy").result(timeout=60).loss_fn_outputs
+        seen.append([list(row["logprobs"].data) for row in outputs])
+        client.close("success").result(timeout=20)
+    assert seen[0] == seen[1]
 
 
 def test_telemetry_is_accepted(session: Session) -> None:

@@ -54,14 +54,10 @@ class TestWhoMayCall:
             for host in ("localhost", f"127.0.0.1:{server.port}", "LOCALHOST:1", "[::1]:80", "[::1]"):
                 assert http.get("thinker/status", headers={"Host": host}).status_code == 200, host
 
-    def test_a_further_name_has_to_be_allowed(self, tmp_path: Path) -> None:
-        running = RunningServer(tmp_path, "--allow-host", "gpu.example")
-        try:
-            with running.http() as http:
-                assert http.get("healthz", headers={"Host": "gpu.example:8765"}).status_code == 200
-                assert http.get("healthz", headers={"Host": "other.example"}).status_code == 403
-        finally:
-            running.stop()
+    def test_a_further_name_has_to_be_allowed(self, other_server: RunningServer) -> None:
+        with other_server.http() as http:
+            assert http.get("thinker/status", headers={"Host": "gpu.example:8765"}).status_code == 200
+            assert http.get("thinker/status", headers={"Host": "other.example"}).status_code == 403
 
 
 class TestSizes:
@@ -258,20 +254,18 @@ class TestMalformedBodies:
 
 
 class TestTheKey:
-    def test_it_is_made_private_and_shown_nowhere(self, tmp_path: Path) -> None:
-        file = tmp_path / "folder" / "key"
-        running = RunningServer(tmp_path, "--key-file", str(file), env={"THINKER_SERVER_KEY": ""})
-        try:
-            key = file.read_text()
-            assert re.fullmatch(r"tml-[\w-]{40,}", key)
-            if os.name == "posix":
-                assert stat.S_IMODE(file.stat().st_mode) == 0o600
-            reply = httpx.get(f"{running.url}/api/v1/thinker/status", headers={"X-API-Key": key}, trust_env=False)
+    def test_it_is_made_private_and_shown_nowhere(self, other_server: RunningServer) -> None:
+        file = other_server.folder / "key"
+        key = file.read_text()
+        assert re.fullmatch(r"tml-[\w-]{40,}", key)
+        if os.name == "posix":
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        with other_server.http() as http:
+            reply = http.get("thinker/status")
             assert reply.status_code == 200 and key not in reply.text
-            process = psutil.Process(running.process.pid)
-            assert key not in " ".join(process.cmdline()) and key not in running.log.read_text()
-        finally:
-            running.stop()
+            assert http.get("thinker/status", headers={"X-API-Key": KEY}).status_code == 401, "the key of another server"
+        assert key not in " ".join(psutil.Process(other_server.process.pid).cmdline())
+        assert key not in other_server.log.read_text() and key not in (other_server.folder / "ready.json").read_text()
 
     def test_an_existing_key_is_kept_and_a_bad_one_refused(self, tmp_path: Path) -> None:
         from engine.errors import EndpointError
