@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine import endpoints, models
-from engine.errors import NotFound, StateError
+from engine.errors import StateError
 from engine.rendering import Message, Renderer, get_renderer, load_tokenizer
 
 if TYPE_CHECKING:
     from engine.endpoints.client import Client
-    from engine.engine import Engine
+    from engine.store import Model
 
 
 @dataclass
@@ -27,30 +27,16 @@ class Chat:
     sampler: Any
 
     @staticmethod
-    def open(engine: Engine, name: str = "", *, base_model: str = "", say: Callable[[str], None] = lambda text: None) -> Chat:
-        """A tuned model by name, id or job; the newest without a name; or a bare base model. Raises EngineError."""
-        from engine.endpoints.client import Client
+    def with_model(model: Model, say: Callable[[str], None]) -> Chat:
+        """With a tuned model, by the renderer, system prompt and stop strings that it was trained with. Raises EngineError."""
+        client, renderer = _connect(model.name, model.base_model, model.endpoint, model.renderer, say)
+        return Chat(model.name, renderer, model.system_prompt, tuple(model.stop), client, _sampler(client, path=model.sampler_path))
 
-        if base_model:
-            shown, base, endpoint_name, path, renderer, system_prompt, stop = base_model, base_model, "local", None, "auto", "", ()
-        else:
-            known = engine.models()
-            if not name and not known:
-                raise NotFound("there is no tuned model yet", "Train one first: python thinker.py train --demo piglatin")
-            model = engine.model(name) if name else known[0]
-            shown, base, endpoint_name, path = model.name, model.base_model, model.endpoint, model.sampler_path
-            renderer, system_prompt, stop = model.renderer, model.system_prompt, tuple(model.stop)
-        folder = models.resolve(base)
-        endpoint = endpoints.start(endpoint_name, base, folder)
-        tokens = get_renderer(renderer, load_tokenizer(folder))
-        endpoint.ready(say)
-        client = Client(endpoint, {"chat": shown})
-        try:
-            sampler = client.sampler(path=path) if path else client.sampler(base_model=base)
-        except BaseException:
-            client.close()
-            raise
-        return Chat(shown, tokens, system_prompt, stop, client, sampler)
+    @staticmethod
+    def with_base(base_model: str, say: Callable[[str], None]) -> Chat:
+        """With a bare base model. Raises EngineError."""
+        client, renderer = _connect(base_model, base_model, "local", "auto", say)
+        return Chat(base_model, renderer, "", (), client, _sampler(client, base_model=base_model))
 
     def reply(self, messages: Sequence[Message], *, temperature: float = 0.0, max_tokens: int = 256, seed: int | None = None) -> str:
         """The model's answer to the conversation so far. Raises EngineError."""
@@ -78,3 +64,21 @@ class Chat:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _connect(shown: str, base_model: str, endpoint_name: str, renderer: str, say: Callable[[str], None]) -> tuple[Client, Renderer]:
+    from engine.endpoints.client import Client
+
+    folder = models.resolve(base_model)
+    endpoint = endpoints.start(endpoint_name, base_model, folder)
+    found = get_renderer(renderer, load_tokenizer(folder))
+    endpoint.ready(say)
+    return Client(endpoint, {"chat": shown}), found
+
+
+def _sampler(client: Client, **which: str) -> Any:
+    try:
+        return client.sampler(**which)
+    except BaseException:
+        client.close()
+        raise

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine import data, knowledge, models, paths, system
 from engine.errors import EngineError, NotFound, RecipeError, StateError
@@ -20,6 +20,9 @@ from engine.recipe import Recipe
 from engine.rendering import get_renderer, load_tokenizer
 from engine.store import Checkpoint, Event, Job, Model, Sample, Store
 from engine.store.artefacts import remove_job_folder
+
+if TYPE_CHECKING:
+    from engine.chat import Chat
 
 
 @dataclass(frozen=True)
@@ -249,11 +252,21 @@ class Engine:
             raise NotFound(f"{job.name} has no model: it is {states.LIGHTS[job.state].label}", advice, where=f"job {job.id}")
         return found[0]
 
-    def chat(self, name: str = "", **settings: Any) -> Any:
-        """An open conversation with a tuned model (the newest without a name) or a base model. A context manager."""
+    def chat(self, name: str = "", *, base_model: str = "", say: Callable[[str], None] = lambda text: None) -> Chat:
+        """An open conversation with a tuned model (the newest without a name) or a bare base model. A context manager.
+
+        `say` is told the stages of getting ready. Raises EngineError.
+        """
         from engine.chat import Chat
 
-        return Chat.open(self, name, **settings)
+        if base_model:
+            return Chat.with_base(base_model, say)
+        if name:
+            return Chat.with_model(self.model(name), say)
+        known = self.models()
+        if not known:
+            raise NotFound("there is no tuned model yet", "Train one first: python thinker.py train --demo piglatin")
+        return Chat.with_model(known[0], say)
 
     # -- looking at things
 

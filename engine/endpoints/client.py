@@ -29,7 +29,7 @@ class Client:
         import tinker
 
         self.endpoint = endpoint
-        self._poll = poll
+        self.poll = poll
 
         def connect() -> Any:
             service = tinker.ServiceClient(base_url=endpoint.url, api_key=endpoint.key(), user_metadata=metadata)
@@ -71,8 +71,8 @@ class Client:
 
     def _wait(self, future: concurrent.futures.Future, doing: str) -> Any:
         while not concurrent.futures.wait([future], timeout=SLICE_SECONDS).done:
-            if self._poll:
-                self._poll()
+            if self.poll:
+                self.poll()
             if not self.endpoint.alive():
                 raise EndpointLost(f"the server ended while {doing}", "The job goes on from its last checkpoint.")
         try:

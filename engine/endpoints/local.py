@@ -37,7 +37,7 @@ class LocalServer:
         self.base_model = base_model
         self.url = ""
         self._model_folder = model_folder
-        self._folder = paths.folder("servers", _server_id(model_folder))
+        self._folder = paths.folder("servers", _server_id(base_model, model_folder))
         self._process: subprocess.Popen | None = None
         self._record: dict[str, Any] = {}
         self._asked_at = 0.0
@@ -144,8 +144,9 @@ def start(base_model: str, model_folder: Path) -> LocalServer:
     return LocalServer(base_model, model_folder)
 
 
-def _server_id(model_folder: Path) -> str:
-    return hashlib.sha256(str(model_folder.resolve()).encode()).hexdigest()[:16]
+def _server_id(base_model: str, model_folder: Path) -> str:
+    # By name as well: clients ask a server for its model by the name it was started with.
+    return hashlib.sha256(f"{base_model}\n{model_folder.resolve()}".encode()).hexdigest()[:16]
 
 
 def _status(url: str, key: str) -> dict[str, Any] | None:

@@ -65,6 +65,7 @@ def execute(run: JobRun) -> str:
     _tell(run, data, method)
     total = total_steps(recipe.training, method.rows)
     endpoint.ready(run.stage)
+    run.stage("connecting")
     client = Client(endpoint, {"job": run.job_id, "attempt": str(run.attempt)}, poll=run.control)
     lost = False
     try:
@@ -120,28 +121,44 @@ def _begin(run: JobRun, client: Client, method: Method, data: DataSet, renderer:
     return loop
 
 
+class _Asked(Exception):
+    """Somebody asked to pause or stop while something was being measured."""
+
+    def __init__(self, what: str):
+        super().__init__(what)
+        self.what = what
+
+
 def _drive(loop: _Loop) -> str:
     run, recipe = loop.run, loop.run.recipe
-    before = _measured_before(loop)
-    if loop.step < loop.total:
-        run.state("training")
-        run.stage("learning")
-        if loop.step == 0:
-            _held_out_loss(loop)
-            _say_samples(loop)
-        asked = _train(loop)
-        if asked:
-            _checkpoint(loop, asked)
-            if asked == "stop" and loop.step:
-                run.model(sampler_path=loop.sampler_path, weights_path=loop.weights_path, renderer=loop.renderer.name, proof=None)
-            return {"pause": "paused", "stop": "stopped"}[asked]
-        _checkpoint(loop, "end")
-    after = None
-    if recipe.evaluation.proof:
-        run.state("evaluating")
-        after = _measure(loop, loop.client.sampler(path=loop.sampler_path), "after")
+    try:
+        before = _measured_before(loop)
+        if loop.step < loop.total:
+            run.state("training")
+            run.stage("learning")
+            if loop.step == 0:
+                _held_out_loss(loop)
+                _say_samples(loop)
+            asked = _train(loop)
+            if asked:
+                return _rest(loop, asked)
+            _checkpoint(loop, "end")
+        after = None
+        if recipe.evaluation.proof:
+            run.state("evaluating")
+            after = _measure(loop, loop.client.sampler(path=loop.sampler_path), "after")
+    except _Asked as asked:
+        return _rest(loop, asked.what)
     _finish(loop, before, after)
     return "done"
+
+
+def _rest(loop: _Loop, asked: str) -> str:
+    """Saves what there is; a run that was stopped keeps what it learned as a model. -> paused or stopped."""
+    _checkpoint(loop, asked)
+    if asked == "stop" and loop.step:
+        loop.run.model(sampler_path=loop.sampler_path, weights_path=loop.weights_path, renderer=loop.renderer.name, proof=None)
+    return {"pause": "paused", "stop": "stopped"}[asked]
 
 
 def _train(loop: _Loop) -> str | None:
@@ -285,6 +302,7 @@ def _measured_before(loop: _Loop) -> dict[str, Any] | None:
 
 
 def _measure(loop: _Loop, sampler: Any, when: str) -> dict[str, Any]:
+    """One side of the proof. Raises _Asked within a moment of a request to pause or stop."""
     evaluation = loop.run.recipe.evaluation
     skills = loop.data.skills[: evaluation.skills_max] if evaluation.skills else []
     rows = loop.method.held_out()
@@ -298,7 +316,15 @@ def _measure(loop: _Loop, sampler: Any, when: str) -> dict[str, Any]:
         loop.run.stage(f"testing {what} {when} training")
         return _ask(loop, sampler, list(examples))
 
-    return proof.measure(ask, loop.data.held_out, skills, loss, loop.method.held_out_tokens())
+    def poll() -> None:
+        if asked := loop.run.control():
+            raise _Asked(asked)
+
+    usual, loop.client.poll = loop.client.poll, poll
+    try:
+        return proof.measure(ask, loop.data.held_out, skills, loss, loop.method.held_out_tokens())
+    finally:
+        loop.client.poll = usual
 
 
 def _finish(loop: _Loop, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
