@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -306,15 +308,24 @@ def _measure(loop: _Loop, sampler: Any, when: str) -> dict[str, Any]:
     evaluation = loop.run.recipe.evaluation
     skills = loop.data.skills[: evaluation.skills_max] if evaluation.skills else []
     rows = loop.method.held_out()
-    loss = None
-    if rows and (when == "after" or loop.step == 0):
-        # The adapter starts as the identity, so before training the run's own forward is the base model's.
-        reply = loop.client.wait(loop.training.forward(rows, loop.method.loss_fn), "measuring the held-out loss")
-        loss = loop.method.held_out_metrics(reply)["held_out_loss"]
 
     def ask(examples: Any, what: str) -> list[str]:
+        loop.client.poll()
         loop.run.stage(f"testing {what} {when} training")
         return _ask(loop, sampler, list(examples))
+
+    with _interruptible(loop):
+        loss = None
+        if rows and (when == "after" or loop.step == 0):
+            # The adapter starts as the identity, so before training the run's own forward is the base model's.
+            reply = loop.client.wait(loop.training.forward(rows, loop.method.loss_fn), "measuring the held-out loss")
+            loss = loop.method.held_out_metrics(reply)["held_out_loss"]
+        return proof.measure(ask, loop.data.held_out, skills, loss, loop.method.held_out_tokens())
+
+
+@contextmanager
+def _interruptible(loop: _Loop) -> Iterator[None]:
+    """Waits in here end with _Asked once somebody asks to pause or stop."""
 
     def poll() -> None:
         if asked := loop.run.control():
@@ -322,7 +333,7 @@ def _measure(loop: _Loop, sampler: Any, when: str) -> dict[str, Any]:
 
     usual, loop.client.poll = loop.client.poll, poll
     try:
-        return proof.measure(ask, loop.data.held_out, skills, loss, loop.method.held_out_tokens())
+        yield
     finally:
         loop.client.poll = usual
 
