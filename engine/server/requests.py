@@ -39,6 +39,7 @@ class CreateModel(BaseModel):
     model_seq_id: int
     base_model: str
     lora_config: LoraConfig | None = None
+    full: bool = False  # ours: the API's own requests make adapters only
     optimizer_config: OptimizerConfig = OptimizerConfig()
     user_metadata: dict[str, Any] | None = None
 

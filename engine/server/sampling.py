@@ -13,14 +13,16 @@ from dataclasses import dataclass, field
 from engine.errors import DataError, NotFound, StateError
 from engine.server import wire
 from engine.server.checkpoints import CheckpointPath, CheckpointStore
-from engine.server.model import Adapter, BaseModel
+from engine.server.model import BaseModel
 from engine.server.order import REMEMBERED
 from engine.server.requests import Sample
 from engine.server.sampler import SampleJob, Sampler, check_job
+from engine.server.weights import Weights
 from engine.server.worker import Future, Task, Worker
 
 MAX_EPHEMERAL = 16  # unnamed snapshots that a session keeps in memory
 MAX_LOADED = 32  # named checkpoints kept in memory
+MAX_WHOLE = 2  # of either, where they are whole copies of the model
 _NOT_OFFERED = ("topk_prompt_logprobs", "topk_sample_logprobs", "prompt_alt_tokens_k", "target_prompt_logprobs")
 
 
@@ -31,8 +33,9 @@ class SamplerState:
     id: str
     session_id: str
     path: CheckpointPath | None = None
-    snapshot: Adapter | None = None
+    snapshot: Weights | None = None
     ephemeral: bool = False
+    whole: bool = False
     answers: OrderedDict[int, Future] = field(default_factory=OrderedDict)
 
 
@@ -43,17 +46,18 @@ class Sampling:
         self._base, self._sampler, self._store, self._worker = base, sampler, store, worker
         self._new_future = new_future
         self._states: dict[str, SamplerState] = {}
-        self._loaded: OrderedDict[str, Adapter] = OrderedDict()
+        self._loaded: OrderedDict[str, Weights] = OrderedDict()
 
     def open(self, sampler_id: str, session_id: str, path: CheckpointPath | None) -> SamplerState:
         """The state of that id, made if it's new."""
         return self._states.setdefault(sampler_id, SamplerState(sampler_id, session_id, path))
 
-    def open_snapshot(self, sampler_id: str, session_id: str) -> SamplerState:
+    def open_snapshot(self, sampler_id: str, session_id: str, *, whole: bool) -> SamplerState:
         """A state whose snapshot the worker is going to take. A session's oldest ones are let go."""
-        state = self._states[sampler_id] = SamplerState(sampler_id, session_id, ephemeral=True)
-        own = [known.id for known in self._states.values() if known.ephemeral and known.session_id == session_id]
-        for old in own[:-MAX_EPHEMERAL]:
+        state = self._states[sampler_id] = SamplerState(sampler_id, session_id, ephemeral=True, whole=whole)
+        states = self._states.values()
+        own = [known.id for known in states if known.ephemeral and known.session_id == session_id and known.whole == whole]
+        for old in own[: -(MAX_WHOLE if whole else MAX_EPHEMERAL)]:
             del self._states[old]
         return state
 
@@ -90,7 +94,7 @@ class Sampling:
                 state.answers.popitem(last=False)
 
         def together(payloads: list[tuple[SampleJob, int | None]]) -> list[bytes]:
-            results = self._sampler.sample(self._adapter(state), [job for job, _ in payloads])
+            results = self._sampler.sample(self._weights(state), [job for job, _ in payloads])
             return [
                 wire.write_sample_response(sequences, _only_last(logprobs, n))
                 for (sequences, logprobs), (_, n) in zip(results, payloads, strict=True)
@@ -121,7 +125,7 @@ class Sampling:
             prompt_logprobs=bool(request.prompt_logprobs),
         )
 
-    def _adapter(self, state: SamplerState) -> Adapter | None:
+    def _weights(self, state: SamplerState) -> Weights | None:
         if state.ephemeral:
             if state.snapshot is None:
                 raise StateError("the snapshot could not be made", "Save the weights again.")
@@ -130,8 +134,12 @@ class Sampling:
             return None
         key = str(state.path)
         if key not in self._loaded:
-            info, tensors = self._store.load_adapter(state.path)
-            self._loaded[key] = self._base.adapter_from_tensors(info.spec, tensors, trainable=False)
+            if self._store.info(state.path).full:
+                # Before the next one is loaded: two copies may be all that the memory holds.
+                whole = [known for known, weights in self._loaded.items() if not weights.spec.is_lora]
+                for old in whole[: len(whole) + 1 - MAX_WHOLE]:
+                    del self._loaded[old]
+            self._loaded[key] = self._store.load(state.path, self._base, trainable=False)[1]
         self._loaded.move_to_end(key)
         while len(self._loaded) > MAX_LOADED:
             self._loaded.popitem(last=False)

@@ -10,8 +10,9 @@ import torch
 
 from engine.errors import DataError, EngineError, ModelError
 from engine.server import trainer as module
-from engine.server.model import BaseModel, LoraSpec
+from engine.server.model import BaseModel
 from engine.server.trainer import AdamParams, Trainer, _micro_batches
+from engine.server.weights import LoraSpec
 from engine.server.wire import Datum
 
 
@@ -28,7 +29,7 @@ def trainer(base: BaseModel) -> Trainer:
 
 
 def gradients(trainer: Trainer) -> list[torch.Tensor | None]:
-    return [None if p.grad is None else p.grad.clone() for p in trainer.adapter.parameters()]
+    return [None if p.grad is None else p.grad.clone() for p in trainer.weights.parameters()]
 
 
 def train(trainer: Trainer, data: list[Datum], **options: bool) -> float:
@@ -71,7 +72,7 @@ def test_half_a_batch_leaves_no_gradient(trainer: Trainer, monkeypatch: pytest.M
 
 def test_a_gradient_that_is_not_finite_changes_no_weight(trainer: Trainer) -> None:
     train(trainer, DATA)
-    parameters = trainer.adapter.parameters()
+    parameters = trainer.weights.parameters()
     parameters[1].grad[0, 0] = float("inf")
     before = [p.detach().clone() for p in parameters]
     with pytest.raises(ModelError, match="left as they were"):
