@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -57,6 +58,8 @@ class Weights(Protocol):
     """What trainers, samplers and checkpoints ask of either form; BaseModel.using makes the model compute with it."""
 
     spec: LoraSpec | FullSpec
+    pairs: Mapping[str, Pair]  # what to add beside layers, by name; nothing for whole copies
+    scale: float
 
     def parameters(self) -> list[nn.Parameter]:
         """In an order that is the same in every life of the server: optimizers' states are kept by position."""
@@ -132,6 +135,8 @@ class FullWeights:
     """A copy of every weight by name. float32 to train, in the base's own type when frozen."""
 
     spec = FullSpec()
+    pairs: Mapping[str, Pair] = MappingProxyType({})
+    scale = 1.0
 
     def __init__(self, tensors: dict[str, nn.Parameter], places: Places):
         self.tensors = tensors
