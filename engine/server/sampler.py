@@ -78,9 +78,9 @@ class Sampler:
         self.tokenizer = tokenizer
 
     @torch.no_grad()
-    def sample(self, weights: Weights | None, jobs: Sequence[SampleJob]) -> list[tuple[Sequences, list[float] | None]]:
+    def sample(self, adapter: Weights | None, jobs: Sequence[SampleJob]) -> list[tuple[Sequences, list[float] | None]]:
         """Per job: n x (tokens, logprobs, stopped by itself), and prompt logprobs (first NaN) or None."""
-        with self.base.using(weights):
+        with self.base.using(adapter):
             rows = [[self._row(job, i) for i in range(job.n)] for job in jobs]
             flat = [row for group in rows for row in group if row.limit > 0]
             flat.sort(key=lambda row: len(row.job.prompt))

@@ -94,7 +94,7 @@ class Sampling:
                 state.answers.popitem(last=False)
 
         def together(payloads: list[tuple[SampleJob, int | None]]) -> list[bytes]:
-            results = self._sampler.sample(self._weights(state), [job for job, _ in payloads])
+            results = self._sampler.sample(self._adapter(state), [job for job, _ in payloads])
             return [
                 wire.write_sample_response(sequences, _only_last(logprobs, n))
                 for (sequences, logprobs), (_, n) in zip(results, payloads, strict=True)
@@ -125,7 +125,7 @@ class Sampling:
             prompt_logprobs=bool(request.prompt_logprobs),
         )
 
-    def _weights(self, state: SamplerState) -> Weights | None:
+    def _adapter(self, state: SamplerState) -> Weights | None:
         if state.ephemeral:
             if state.snapshot is None:
                 raise StateError("the snapshot could not be made", "Save the weights again.")
