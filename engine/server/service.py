@@ -17,6 +17,7 @@ from engine.server import wire
 from engine.server.checkpoints import CheckpointInfo, CheckpointPath, CheckpointStore, check_name, check_ttl
 from engine.server.model import MAX_RANK, BaseModel, LoraSpec
 from engine.server.order import InOrder, Work
+from engine.server.packing import Packed
 from engine.server.requests import CreateModel, CreateSamplingSession, LoadWeights, OptimStep, Sample, SaveForSampler, SaveWeights
 from engine.server.sampler import MAX_ROWS, Sampler
 from engine.server.sampling import SamplerState, Sampling
@@ -60,8 +61,20 @@ class Run:
 class Service:
     """The server's memory."""
 
-    def __init__(self, base: BaseModel, name: str, tokenizer_id: str, store: CheckpointStore, tokenizer, loop: asyncio.AbstractEventLoop):
+    def __init__(
+        self,
+        base: BaseModel,
+        name: str,
+        tokenizer_id: str,
+        store: CheckpointStore,
+        tokenizer,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        reference: bool = False,
+    ):
+        """`reference` keeps to the plain ways, which the fast ones are tested against."""
         self.base = base
+        self.packed = None if reference else Packed.if_it_agrees(base)
         self.name = name
         self.tokenizer_id = tokenizer_id
         self.store = store
@@ -132,7 +145,7 @@ class Service:
         run = self._new_run(run_id, session, spec)
 
         def work() -> dict[str, Any]:
-            run.trainer = Trainer(self.base, self.base.new_adapter(spec, lora.seed))
+            run.trainer = Trainer(self.base, self.base.new_adapter(spec, lora.seed), self.packed)
             return {"model_id": run_id, "type": "create_model"}
 
         self.worker.put(Task(run.created, work, cancelled=lambda: session.finished))
@@ -293,7 +306,7 @@ class Service:
 
     def _load_into(self, run: Run, path: CheckpointPath, optimizer: bool) -> dict[str, Any]:
         info, tensors = self.store.load_adapter(path)
-        trainer = Trainer(self.base, self.base.adapter_from_tensors(info.spec, tensors, trainable=True))
+        trainer = Trainer(self.base, self.base.adapter_from_tensors(info.spec, tensors, trainable=True), self.packed)
         trainer.steps = info.steps
         if optimizer:
             trainer.load_optimizer_tensors(self.store.load_optimizer(path))
