@@ -31,7 +31,7 @@ log = logging.getLogger("thinker.server")
 NAME = "thinker_packed"
 TOKENS_AT_ONCE = 8_192
 LOGITS_AT_ONCE = 64 * 2**20  # 256 MiB in float32
-WASTE = 0.3  # the share of padding in a group of rows from which a further group is opened
+WASTE = 0.15  # the share of padding in a group of rows from which a further group is opened
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.1}
 
 
