@@ -127,7 +127,9 @@ async def chat_completions(request: Request) -> Response:
     path = _path(service, body.model)
     messages = bodies.read_messages(body.messages)
     renderer = await _renderer(request, path)
-    job = _job(body, renderer.prompt(messages), (*renderer.stop_tokens, *service.base.eos_tokens), renderer.stop_strings)
+    # On a thread of its own: a long text takes a while, and others are waiting for their next token.
+    prompt = await asyncio.to_thread(renderer.prompt, messages)
+    job = _job(body, prompt, (*renderer.stop_tokens, *service.base.eos_tokens), renderer.stop_strings)
     if len(job.prompt) >= service.base.context:
         raise _no_room(len(job.prompt), service.base.context, "messages")
     shape = _shape(replies.ChatShape, service, body.model, bool(body.logprobs))
@@ -138,7 +140,7 @@ async def completions(request: Request) -> Response:
     service = _service(request)
     body = bodies.read(bodies.CompletionAsk, await request.body())
     path, limit = _path(service, body.model), body.limit
-    prompts = [service.tokenizer(prompt).input_ids if isinstance(prompt, str) else list(prompt) for prompt in body.prompts]
+    prompts = await asyncio.to_thread(_encoded, service, body.prompts)
     jobs = [_job(body, prompt, service.base.eos_tokens) for prompt in prompts]
     for job in jobs:
         check_job(SampleJob(job.prompt), service.base)
@@ -177,6 +179,11 @@ def _shape(kind: type[replies.Shape], service: Service, name: str, with_logprobs
         return known[token]
 
     return kind(kind.prefix + uuid.uuid4().hex, int(time.time()), name, with_logprobs, spell)
+
+
+def _encoded(service: Service, prompts: list[str | list[int]]) -> list[list[int]]:
+    encode = service.tokenizer.backend_tokenizer.encode
+    return [encode(prompt).ids if isinstance(prompt, str) else prompt for prompt in prompts]
 
 
 def _decoded(service: Service, tokens: list[int]) -> str:

@@ -127,6 +127,8 @@ class CompletionAsk(_Ask):
         found: list[Any] = [self.prompt] if whole else list(self.prompt)
         if not 1 <= len(found) <= MAX_PROMPTS:
             raise DataError(f"there have to be 1 to {MAX_PROMPTS:,} prompts", "Send several requests.", where="prompt")
+        if len(found) * (self.n or 1) > MAX_PROMPTS:
+            raise DataError(f"prompts times n are more than {MAX_PROMPTS:,} answers", "Send several requests.", where="n")
         return found
 
 

@@ -275,7 +275,7 @@ class TestMistakes:
 
     def test_in_completions(self, client: openai.OpenAI) -> None:
         wrong: list[dict[str, Any]] = [{"prompt": ""}, {"prompt": []}, {"prompt": [10**6]}, {"prompt": [[5], []]}, {"suffix": "x"}]
-        wrong += [{"best_of": 3}, {"max_tokens": 0}, {"prompt": "a" * 1024}, {"logprobs": 21}]
+        wrong += [{"best_of": 3}, {"max_tokens": 0}, {"prompt": "a" * 1024}, {"logprobs": 21}, {"prompt": ["x"] * 9, "n": 128}]
         for more in wrong:
             with pytest.raises(openai.BadRequestError):
                 client.completions.create(**{"model": "nano", "prompt": "x", **more})
