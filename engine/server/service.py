@@ -77,6 +77,7 @@ class Service:
         self.packed = None if reference else Packed.if_it_agrees(base)
         self.name = name
         self.tokenizer_id = tokenizer_id
+        self.tokenizer = tokenizer
         self.store = store
         self.worker = Worker(MAX_ROWS)
         self.sampling = Sampling(base, Sampler(base, tokenizer), store, self.worker, self._new_future)
@@ -238,6 +239,10 @@ class Service:
         state = self.sampler(request.sampling_session_id)
         session = self.sessions[state.session_id]
         return self.sampling.sample(state, request, lambda: session.finished)
+
+    def model(self, name: str) -> CheckpointPath | None:
+        """What is meant by a model's name: a sampler checkpoint by its path, or None for the base. Raises NotFound, DataError."""
+        return self._sampler_path(name if name.startswith("tinker://") else None, name)
 
     # -- futures and upkeep
 
