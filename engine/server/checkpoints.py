@@ -129,6 +129,17 @@ class CheckpointStore:
             raise missing
         return info
 
+    def listed(self, kind: str) -> list[CheckpointInfo]:
+        """All that are whole and not expired, oldest first."""
+        found = []
+        for file in self.root.glob(f"*/{kind}/*/checkpoint.json"):
+            try:
+                path = json.loads(file.read_text(encoding="utf-8"))["path"]
+                found.append(self.info(CheckpointPath.parse(path)))
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, NotFound):
+                continue
+        return sorted(found, key=lambda info: info.created_at)
+
     def save(self, path: CheckpointPath, info: CheckpointInfo, weights: Weights, optimizer: dict[str, torch.Tensor] | None) -> None:
         """Writes all of it or nothing; replaces a checkpoint of that path. Raises StorageError (a full disk, say)."""
         place = self._folder(path)

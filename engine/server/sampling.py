@@ -9,6 +9,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from engine.errors import DataError, NotFound, StateError
 from engine.server import wire
@@ -17,6 +18,7 @@ from engine.server.model import BaseModel
 from engine.server.order import REMEMBERED
 from engine.server.requests import Sample
 from engine.server.sampler import SampleJob, Sampler, check_job
+from engine.server.scoring import score
 from engine.server.weights import Weights
 from engine.server.worker import Future, Task, Worker
 
@@ -103,6 +105,21 @@ class Sampling:
         key = ("sample", state.id or str(state.path))
         self._worker.put(Task(future, dict, key, (job, last_n), together, job.n, abandoned))
         return future
+
+    def complete(self, path: CheckpointPath | None, job: SampleJob, future: Future) -> None:
+        """Finishes `future` with {"sequences"}: for whoever reads the tokens here rather than over the wire."""
+        check_job(job, self._base)
+        state = SamplerState("", "", path)
+
+        def together(jobs: list[SampleJob]) -> list[dict[str, Any]]:
+            return [{"sequences": sequences} for sequences, _ in self._sampler.sample(self._adapter(state), jobs)]
+
+        self._worker.put(Task(future, dict, ("complete", str(path)), job, together, job.n, job.abandoned or (lambda: False)))
+
+    def score(self, path: CheckpointPath | None, tokens: list[int], start: int, top: int, future: Future) -> None:
+        """Finishes `future` with {"scores"}: see engine.server.scoring."""
+        state = SamplerState("", "", path)
+        self._worker.put(Task(future, lambda: {"scores": score(self._base, self._adapter(state), tokens, start, top)}))
 
     def _job(self, request: Sample) -> SampleJob:
         params = request.sampling_params

@@ -17,6 +17,7 @@ from engine.server import wire
 from engine.server.checkpoints import CheckpointInfo, CheckpointPath, CheckpointStore, check_name, check_ttl
 from engine.server.model import MAX_RANK, BaseModel
 from engine.server.order import InOrder, Work
+from engine.server.packing import Packed
 from engine.server.requests import CreateModel, CreateSamplingSession, LoadWeights, OptimStep, Sample, SaveForSampler, SaveWeights
 from engine.server.sampler import MAX_ROWS, Sampler
 from engine.server.sampling import SamplerState, Sampling
@@ -61,10 +62,23 @@ class Run:
 class Service:
     """The server's memory."""
 
-    def __init__(self, base: BaseModel, name: str, tokenizer_id: str, store: CheckpointStore, tokenizer, loop: asyncio.AbstractEventLoop):
+    def __init__(
+        self,
+        base: BaseModel,
+        name: str,
+        tokenizer_id: str,
+        store: CheckpointStore,
+        tokenizer,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        reference: bool = False,
+    ):
+        """`reference` keeps to the plain ways, which the fast ones are tested against."""
         self.base = base
+        self.packed = None if reference else Packed.if_it_agrees(base)
         self.name = name
         self.tokenizer_id = tokenizer_id
+        self.tokenizer = tokenizer
         self.store = store
         self.worker = Worker(MAX_ROWS)
         self.sampling = Sampling(base, Sampler(base, tokenizer), store, self.worker, self._new_future)
@@ -126,7 +140,8 @@ class Service:
 
         def work() -> dict[str, Any]:
             whole = isinstance(spec, FullSpec)
-            run.trainer = Trainer(self.base, self.base.new_full() if whole else self.base.new_adapter(spec, request.lora_config.seed))
+            weights = self.base.new_full() if whole else self.base.new_adapter(spec, request.lora_config.seed)
+            run.trainer = Trainer(self.base, weights, self.packed)
             return {"model_id": run_id, "type": "create_model"}
 
         self.worker.put(Task(run.created, work, cancelled=lambda: session.finished))
@@ -221,6 +236,10 @@ class Service:
         session = self.sessions[state.session_id]
         return self.sampling.sample(state, request, lambda: session.finished)
 
+    def model(self, name: str) -> CheckpointPath | None:
+        """What is meant by a model's name: a sampler checkpoint by its path, or None for the base. Raises NotFound, DataError."""
+        return self._sampler_path(name if name.startswith("tinker://") else None, name)
+
     # -- futures and upkeep
 
     def future(self, request_id: str) -> Future:
@@ -302,7 +321,7 @@ class Service:
 
     def _load_into(self, run: Run, path: CheckpointPath, optimizer: bool) -> dict[str, Any]:
         info, weights = self.store.load(path, self.base, trainable=True)
-        trainer = Trainer(self.base, weights)
+        trainer = Trainer(self.base, weights, self.packed)
         trainer.steps = info.steps
         if optimizer:
             trainer.load_optimizer_tensors(self.store.load_optimizer(path))

@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 from engine.errors import ModelError
 from engine.server.checkpoints import CheckpointInfo, CheckpointPath, CheckpointStore
 from engine.server.model import BaseModel
+from engine.server.packing import Packed
 from engine.server.sampler import SampleJob, Sampler
 from engine.server.trainer import AdamParams, Trainer
 from engine.server.weights import LoraSpec
@@ -39,6 +40,7 @@ ATTENTION = {
     "gpt2": "c_attn c_proj",
     "opt": "q_proj k_proj v_proj out_proj",
 }
+NOT_PACKED = {"gemma2", "gpt_oss", "bloom"}  # capped or sinking scores, no positions: the fast way to train declines
 MLP = {
     "llama qwen2 qwen3 gemma2 gemma3_text mistral olmo2": "gate_proj up_proj down_proj",
     "qwen3_moe gpt_oss": "experts.gate_up_proj experts.down_proj",
@@ -148,12 +150,16 @@ def test_family(family: str, tmp_path: Path) -> None:
     assert own.keys() == tensors.keys() and all(torch.equal(p, tensors[name]) for name, p in own.items())
     theirs = {name.replace(".default", ""): gradient for name, gradient in plain_gradients(peft).items()}
     same = resumed(store, base)
-    same.forward_backward(DATA, "cross_entropy", {}, forward_only=False)
     assert theirs.keys() == tensors.keys() and len(theirs) == 2 * len(same.weights.pairs)
-    for name, (a, b) in same.weights.pairs.items():
-        key = base.layers[name].peft_key
-        for ours, side in ((a, "A"), (b, "B")):
-            torch.testing.assert_close(ours.grad, theirs[f"{key}.lora_{side}.weight"], rtol=2e-3, atol=2e-5)
+    packed = Packed.if_it_agrees(base)
+    assert (packed is None) == (family in NOT_PACKED)
+    for same.packed in {None, packed}:
+        same.drop_gradients()
+        same.forward_backward(DATA, "cross_entropy", {}, forward_only=False)
+        for name, (a, b) in same.weights.pairs.items():
+            key = base.layers[name].peft_key
+            for ours, side in ((a, "A"), (b, "B")):
+                torch.testing.assert_close(ours.grad, theirs[f"{key}.lora_{side}.weight"], rtol=2e-3, atol=5e-5)
     assert_samples_like(peft, Sampler(base), same.weights)
 
 
