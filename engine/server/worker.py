@@ -114,6 +114,8 @@ class Worker:
             tasks = [task for task in tasks if not self._dropped(task)]
             if tasks:
                 self._work(tasks)
+            # While waiting for the next ones nothing holds on to these, and so to their run's weights.
+            tasks = []
 
     def _take(self) -> list[Task]:
         first = self._tasks.popleft()

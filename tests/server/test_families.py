@@ -163,6 +163,18 @@ def test_family(family: str, tmp_path: Path) -> None:
     assert_samples_like(peft, Sampler(base), same.weights)
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3_moe", "gpt_oss"])
+def test_in_bfloat16(family: str, tmp_path: Path) -> None:
+    """The base in bfloat16, what is trained in float32."""
+    base = BaseModel(make(tmp_path / "model", family), "cpu", "bfloat16")
+    for weights in (base.new_adapter(SPEC, seed=3), base.new_full()):
+        trainer = Trainer(base, weights)
+        losses = [train(trainer) for _ in range(4)]
+        assert losses[3] < losses[0] and {p.dtype for p in weights.parameters()} == {torch.float32}
+        [(sequences, _)] = Sampler(base).sample(weights.frozen_copy(), [SampleJob([5, 6, 7], max_tokens=4, temperature=0.0)])
+        assert len(sequences[0][0]) == 4
+
+
 @pytest.mark.parametrize("family", ["gpt2", "qwen3_moe"])
 def test_through_the_server(family: str, tmp_path: Path) -> None:
     """The official client against a real process: train, save, resume, sample; PEFT loads what the sampler was saved as."""

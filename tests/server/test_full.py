@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import tinker
@@ -19,8 +22,10 @@ from engine.server import model as module
 from engine.server.checkpoints import CheckpointPath, CheckpointStore
 from engine.server.model import BaseModel
 from engine.server.sampler import SampleJob, Sampler
+from engine.server.service import Service
 from engine.server.trainer import AdamParams, Trainer
 from engine.server.weights import LoraSpec
+from tests.server.alone import Alone, Clock
 from tests.server.families import make
 from tests.server.harness import NANO, RunningServer, batch
 from tests.server.test_families import DATA, assert_samples_like, plain_gradients, resumed, save, train
@@ -146,6 +151,40 @@ def test_memory_is_asked_for_first(own: BaseModel, monkeypatch: pytest.MonkeyPat
     assert own.new_full()
 
 
+class TestMemory:
+    BODY = {"model_seq_id": 1, "base_model": "nano", "full": True}
+
+    async def create(self, client: httpx.AsyncClient) -> dict:
+        session_id = (await client.post("create_session", json={})).json()["session_id"]
+        reply = (await client.post("create_model", json={**self.BODY, "session_id": session_id})).json()
+        return {**(await client.post("retrieve_future", json={"request_id": reply["request_id"]})).json(), "session_id": session_id}
+
+    def test_the_client_hears_how_much_is_needed(self, alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "free_memory", lambda device: 2**20)
+
+        async def story(client: httpx.AsyncClient, service: Service, clock: Clock) -> None:
+            told = await self.create(client)
+            assert "GiB" in told["error"] and "LoRA" in told["error"] and told["category"] == "user"
+
+        alone.play(story)
+
+    def test_the_copy_goes_with_its_session(self, alone: Alone) -> None:
+        async def story(client: httpx.AsyncClient, service: Service, clock: Clock) -> None:
+            made = await self.create(client)
+            run = service.runs[made["model_id"]]
+            seen = [weakref.ref(run.trainer), weakref.ref(run.trainer.weights)]
+            body = {"model_id": run.id, "seq_id": 1, "sampling_session_seq_id": 1}
+            reply = (await client.post("save_weights_for_sampler", json=body)).json()
+            await client.post("retrieve_future", json={"request_id": reply["request_id"]})
+            seen.append(weakref.ref(service.sampling.state(f"{run.session.id}:sample:1").snapshot))
+            del run
+            await client.post(f"sessions/{made['session_id']}/finish", json={})
+            gc.collect()
+            assert [ref() for ref in seen] == [None] * 3
+
+        alone.play(story)
+
+
 class TestThroughTheServer:
     @pytest.fixture
     def full(self, service: tinker.ServiceClient) -> tinker.TrainingClient:
@@ -205,6 +244,10 @@ class TestThroughTheServer:
         state = adapter.save_state("wrong-way").result().path
         with pytest.raises(tinker.APIStatusError, match="another shape"), pytest.warns(FutureWarning):
             full.load_state(state).result()
+
+    def test_another_model(self, service: tinker.ServiceClient) -> None:
+        with pytest.raises(tinker.NotFoundError, match="has the base model 'nano'"):
+            create_full_training_client(service, "some/other").result(timeout=30)
 
     def test_requests_that_make_no_sense(self, session) -> None:
         body = {"session_id": session.id, "model_seq_id": 1, "base_model": "nano"}
