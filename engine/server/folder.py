@@ -6,6 +6,7 @@ that the folder lacks is an error, where transformers would make one up.
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import nn
 from engine.errors import ModelError
 
 DEFAULT_CONTEXT = 2048  # where the config doesn't say
+_STATE_INSIDE = ("recurrent_gemma",)  # between calls the model itself remembers the text: there is but one at a time
 
 
 def load_causal_lm(folder: Path, dtype: torch.dtype) -> nn.Module:
@@ -42,12 +44,18 @@ def load_causal_lm(folder: Path, dtype: torch.dtype) -> nn.Module:
             "Download the model again; if it is made for another task (a classifier, say), take the causal language model.",
             where=str(folder),
         )
+    if model.config.model_type in _STATE_INSIDE or "past_key_values" not in inspect.signature(model.forward).parameters:
+        raise ModelError(
+            f"models of the type {model.config.model_type!r} keep their state in a way that this server can't sample with",
+            "Use a model with attention, be it in some of its layers only.",
+            where=str(folder / "config.json"),
+        )
     return model.eval().requires_grad_(False)
 
 
 def check_folder(folder: Path) -> None:
     """What can be told from the files' names and config.json. Raises ModelError."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     config = _config(folder)
     kind = config.get("model_type")
@@ -61,6 +69,12 @@ def check_folder(folder: Path) -> None:
         raise ModelError(
             f"the installed transformers has no causal language model of the type {kind!r}",
             "Use a text-generating model of a known family (Llama, Qwen, Mistral, Gemma, Phi, GPT-2, ...).",
+            where=str(folder / "config.json"),
+        )
+    if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.get("is_decoder"):
+        raise ModelError(
+            f"models of the type {kind!r} read in both directions: they fill gaps and don't continue a text",
+            "Use a text-generating model.",
             where=str(folder / "config.json"),
         )
     if not any(folder.glob("*.safetensors")):

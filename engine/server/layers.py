@@ -17,7 +17,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 _ATTENTION_WORDS = ("attn", "attention")
-_ROUTER_NAMES = ("gate", "router", "shared_expert_gate")
+_ROUTER_NAMES = ("gate", "shared_expert_gate")  # and whatever ends in "router"
 _OTHER_SENSES = ("vision", "visual", "audio", "multi_modal")  # towers beside the language model
 
 Pair = tuple[nn.Parameter, nn.Parameter]
@@ -133,11 +133,11 @@ def find_layers(model: nn.Module) -> list[Layer]:
         if any(word in name for word in _OTHER_SENSES):
             continue
         if isinstance(module, nn.Linear) or _is_conv1d(module):
-            kind = "unembed" if module is head else _kind(name)
-            if kind:
+            kind = "unembed" if module is head else _kind(model, name)
+            if kind and not _is_bypassed(model, name):
                 found.append(_linear(name, kind, module))
         elif _is_experts(module):
-            found += _experts(name, module)
+            found += _experts(name, module, _kind(model, name))
     return found
 
 
@@ -163,11 +163,21 @@ def _merging_pays(tokens: int, shape: torch.Size, rank: int) -> bool:
     return merged < apart
 
 
-def _kind(name: str) -> str:
+def _kind(model: nn.Module, name: str) -> str:
+    """attn or mlp by the names of the module and of the class that it's part of; nothing for routers."""
     parts = name.lower().split(".")
-    if any(word in part for part in parts for word in _ATTENTION_WORDS):
-        return "attn"
-    return "" if any(part in _ROUTER_NAMES for part in parts) else "mlp"
+    if any(part in _ROUTER_NAMES or part.endswith("router") for part in parts):
+        return ""
+    whole = type(model.get_submodule(name.rpartition(".")[0])).__name__.lower()
+    of_attention = "attention" in whole and not whole.endswith(("layer", "block"))
+    return "attn" if of_attention or any(word in part for part in parts for word in _ATTENTION_WORDS) else "mlp"
+
+
+def _is_bypassed(model: nn.Module, name: str) -> bool:
+    """Mamba's kernels take these layers' weights and never call them. PEFT leaves them out, or adapts them to no effect."""
+    parent, _, last = name.rpartition(".")
+    mixer = model.get_submodule(parent)
+    return last in ("dt_proj", "out_proj") and hasattr(mixer, "A_log") and hasattr(mixer, "D")
 
 
 def _is_conv1d(module: nn.Module) -> bool:
@@ -189,7 +199,7 @@ def _linear(name: str, kind: str, module: nn.Module) -> Layer:
     return Layer(name, kind, key, module, "weight", inside, outside, transposed=True)
 
 
-def _experts(name: str, module: nn.Module) -> list[Layer]:
+def _experts(name: str, module: nn.Module, kind: str) -> list[Layer]:
     transposed = bool(getattr(module, "is_transposed", False))
     own = [(parameter, p) for parameter, p in module.named_parameters(recurse=False) if p.ndim == 3 and p.is_floating_point()]
     found = []
@@ -199,5 +209,5 @@ def _experts(name: str, module: nn.Module) -> list[Layer]:
             outside, inside = inside, outside
         # PEFT puts one wrapper around the other, the last parameter's outermost.
         key = f"base_model.model.{name}" + ".base_layer" * depth
-        found.append(Layer(f"{name}.{parameter}", "mlp", key, module, parameter, inside, outside, experts, transposed))
+        found.append(Layer(f"{name}.{parameter}", kind, key, module, parameter, inside, outside, experts, transposed))
     return found[::-1]

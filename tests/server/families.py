@@ -27,6 +27,7 @@ _COMMON = {
 _MIXTURE = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
 _OLD = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, "eos_token_id": 3, "bos_token_id": None, "vocab_size": VOCABULARY}
 _LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8}
+_LINEAR = {"linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
 
 # Family -> what makes its config; several differ in just the way that breaks code written for Llama.
 FAMILIES: dict[str, dict] = {
@@ -56,12 +57,16 @@ FAMILIES: dict[str, dict] = {
     "opt": {**_COMMON, "ffn_dim": 48, "word_embed_proj_dim": 32},
     "olmo2": _COMMON,  # norms after
     "bloom": {**_OLD, "hidden_size": 32},  # no positions at all
+    "jetmoe": {**_COMMON, "num_local_experts": 4, "num_experts_per_tok": 2, "kv_channels": 8},  # experts and a router within attention
+    "lfm2": {**_COMMON, "layer_types": ["conv", "full_attention"]},
+    "qwen3_5_text": {**_COMMON, **_LINEAR, "layer_types": ["linear_attention", "full_attention"]},
+    "jamba": {**_COMMON, "num_experts": 2, "attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 8},
 }
 
 
 def make(folder: Path, family: str, **changes: object) -> Path:
     """The folder of a new model. Weights large enough that what it says depends on what it reads."""
-    wanted = {**FAMILIES[family], **changes}
+    wanted = {**FAMILIES.get(family, _COMMON), **changes}
     config = AutoConfig.for_model(family)
     known = {name for name in wanted if hasattr(config, name) or name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     settable = {name: value for name, value in wanted.items() if name in known}

@@ -32,24 +32,29 @@ STEP = AdamParams(learning_rate=5e-3, eps=1e-8)
 PATH = CheckpointPath("run:train:0", "weights", "step-3")
 
 ATTENTION = {
-    "qwen2_moe qwen3_moe llama qwen2 qwen3 gpt_oss gemma2 gemma3_text mistral olmo2": "q_proj k_proj v_proj o_proj",
+    "qwen2_moe qwen3_moe llama qwen2 qwen3 qwen3_5_text gpt_oss gemma2 gemma3_text mistral olmo2 jamba": "q_proj k_proj v_proj o_proj",
     "deepseek_v3": "q_a_proj q_b_proj kv_a_proj_with_mqa kv_b_proj o_proj",
     "phi": "q_proj k_proj v_proj dense",
     "phi3": "qkv_proj o_proj",
     "gpt_neox bloom": "query_key_value dense",
     "gpt2": "c_attn c_proj",
-    "opt": "q_proj k_proj v_proj out_proj",
+    "opt lfm2": "q_proj k_proj v_proj out_proj",
+    "jetmoe": "kv_proj experts.input_linear.weight experts.output_linear.weight",
 }
-NOT_PACKED = {"gemma2", "gpt_oss", "bloom"}  # capped or sinking scores, no positions: the fast way to train declines
+# Capped or sinking scores, no positions, memory that runs from token to token: the fast way to train declines.
+NOT_PACKED = {"gemma2", "gpt_oss", "bloom", "lfm2", "qwen3_5_text", "jamba"}
 MLP = {
     "llama qwen2 qwen3 gemma2 gemma3_text mistral olmo2": "gate_proj up_proj down_proj",
-    "qwen3_moe gpt_oss": "experts.gate_up_proj experts.down_proj",
+    "qwen3_moe gpt_oss jamba": "experts.gate_up_proj experts.down_proj",
     "qwen2_moe": "experts.gate_up_proj experts.down_proj shared_expert.gate_proj shared_expert.up_proj shared_expert.down_proj",
     "deepseek_v3": "experts.gate_up_proj experts.down_proj shared_experts.gate_proj shared_experts.up_proj shared_experts.down_proj",
     "phi opt": "fc1 fc2",
     "phi3": "gate_up_proj down_proj",
     "gpt_neox bloom": "dense_h_to_4h dense_4h_to_h",
     "gpt2": "c_fc c_proj",
+    "jetmoe": "input_linear.weight output_linear.weight",
+    "lfm2": "w1 w2 w3",
+    "qwen3_5_text": "gate_proj up_proj down_proj",
 }
 
 
@@ -127,7 +132,9 @@ def test_family(family: str, tmp_path: Path) -> None:
     assert len(sorts["unembed"]) == 1 and all(name.endswith("lm_head") for name in sorts["unembed"])
     inside = {
         kind: {
-            re.sub(r".*\.(h|layers)\.1\.((mlp|self_attn|attention|attn|self_attention)\.)?", "", name) for name in names if ".1." in name
+            re.sub(r".*\.(h|layers)\.1\.((mlp|feed_forward|self_attn|attention|attn|self_attention)\.)?", "", name)
+            for name in names
+            if ".1." in name
         }
         for kind, names in sorts.items()
     }
@@ -243,6 +250,10 @@ def test_folders_that_are_no_model(tiny: Path, tmp_path: Path) -> None:
     for kind in ("t5", "no-such-thing", None):
         edit(tiny, model_type=kind)
         refused(tiny, "no causal language model of the type")
+    edit(tiny, model_type="bert")
+    refused(tiny, "both directions")
+    for family in ("mamba", "recurrent_gemma"):
+        refused(make(tmp_path / family, family), "can't sample with")
     edit(tiny, model_type="llama", num_hidden_layers=3)
     refused(tiny, r"lack \d+ of the model's tensors, model.layers.2")
     edit(tiny, num_hidden_layers=2, vocab_size=100)
