@@ -15,13 +15,14 @@ from engine.server import wire
 from engine.server.checkpoints import CheckpointPath, CheckpointStore
 from engine.server.model import Adapter, BaseModel
 from engine.server.order import REMEMBERED
-from engine.server.requests import Sample
+from engine.server.polling import FinishedLog
+from engine.server.requests import Sample, TensorBody
 from engine.server.sampler import SampleJob, Sampler, check_job
+from engine.server.scoring import Wanted, score
 from engine.server.worker import Future, Task, Worker
 
 MAX_EPHEMERAL = 16  # unnamed snapshots that a session keeps in memory
 MAX_LOADED = 32  # named checkpoints kept in memory
-_NOT_OFFERED = ("topk_prompt_logprobs", "topk_sample_logprobs", "prompt_alt_tokens_k", "target_prompt_logprobs")
 
 
 @dataclass
@@ -34,6 +35,8 @@ class SamplerState:
     snapshot: Adapter | None = None
     ephemeral: bool = False
     answers: OrderedDict[int, Future] = field(default_factory=OrderedDict)
+    finished: FinishedLog = field(default_factory=FinishedLog)
+    clones: int = 0
 
 
 class Sampling:
@@ -44,6 +47,7 @@ class Sampling:
         self._new_future = new_future
         self._states: dict[str, SamplerState] = {}
         self._loaded: OrderedDict[str, Adapter] = OrderedDict()
+        self._stale: set[str] = set()
 
     def open(self, sampler_id: str, session_id: str, path: CheckpointPath | None) -> SamplerState:
         """The state of that id, made if it's new."""
@@ -66,6 +70,14 @@ class Sampling:
             )
         return found
 
+    def of_session(self, session_id: str) -> list[str]:
+        """The ids of a session's samplers."""
+        return [state.id for state in self._states.values() if state.session_id == session_id]
+
+    def forget(self, path: CheckpointPath) -> None:
+        """Its checkpoint was deleted: a new one of that name is read anew."""
+        self._stale.add(str(path))
+
     def close_session(self, session_id: str) -> None:
         """Lets go of all its samplers."""
         self._states = {key: state for key, state in self._states.items() if state.session_id != session_id}
@@ -75,30 +87,47 @@ class Sampling:
         numbered = state.id and request.seq_id is not None
         if numbered and request.seq_id in state.answers:
             return state.answers[request.seq_id]
-        for name in _NOT_OFFERED:
-            if getattr(request, name):
-                raise DataError(f"{name} isn't offered by this server", "Leave it out.", where=name)
         job = self._job(request)
         check_job(job, self._base)
+        wanted = self._wanted(request, job)
         last_n = request.prompt_logprobs_last_n
-        if last_n is not None and not (job.prompt_logprobs and last_n < len(job.prompt)):
+        if last_n is not None and not ((job.prompt_logprobs or wanted.topk_prompt) and last_n < len(job.prompt)):
             raise DataError("prompt_logprobs_last_n needs prompt_logprobs, and fewer tokens than the prompt", "Correct it.", where="prompt")
         future = self._new_future(f"{state.id}:{request.seq_id if numbered else uuid.uuid4().hex}")
+        future.can_be_cancelled = True
         if numbered:
             state.answers[request.seq_id] = future
+            state.finished.watch(request.seq_id, future)
             while len(state.answers) > REMEMBERED:
                 state.answers.popitem(last=False)
 
-        def together(payloads: list[tuple[SampleJob, int | None]]) -> list[bytes]:
-            results = self._sampler.sample(self._adapter(state), [job for job, _ in payloads])
-            return [
-                wire.write_sample_response(sequences, _only_last(logprobs, n))
-                for (sequences, logprobs), (_, n) in zip(results, payloads, strict=True)
-            ]
+        def together(payloads: list[tuple[SampleJob, Wanted, TensorBody | None]]) -> list[bytes]:
+            adapter = self._adapter(state)
+            results = self._sampler.sample(adapter, [job for job, _, _ in payloads])
+            found = []
+            for (sequences, logprobs), (job, wanted, targets) in zip(results, payloads, strict=True):
+                scores = score(self._base, adapter, job.prompt, [tokens for tokens, _, _ in sequences], wanted) if wanted else None
+                found.append(wire.write_sample_response(sequences, _only_last(logprobs, wanted.last_n), scores, targets))
+            return found
 
         key = ("sample", state.id or str(state.path))
-        self._worker.put(Task(future, dict, key, (job, last_n), together, job.n, abandoned))
+        payload = (job, wanted, request.target_prompt_logprobs)
+        self._worker.put(Task(future, dict, key, payload, together, job.n, lambda: future.cancelled or abandoned()))
         return future
+
+    def _wanted(self, request: Sample, job: SampleJob) -> Wanted:
+        targets = request.target_prompt_logprobs
+        wanted = Wanted(
+            topk_prompt=request.topk_prompt_logprobs,
+            topk_sample=request.topk_sample_logprobs,
+            alternatives=request.prompt_alt_tokens_k,
+            targets=None if targets is None else wire.read_targets(targets),
+            last_n=request.prompt_logprobs_last_n,
+            temperature=job.temperature,
+            seed=job.seed,
+        )
+        wanted.check(len(job.prompt), job.n, min(self._base.context, job.max_tokens or self._base.context), self._base)
+        return wanted
 
     def _job(self, request: Sample) -> SampleJob:
         params = request.sampling_params
@@ -129,6 +158,9 @@ class Sampling:
         if state.path is None:
             return None
         key = str(state.path)
+        if key in self._stale:
+            self._stale.discard(key)
+            self._loaded.pop(key, None)
         if key not in self._loaded:
             info, tensors = self._store.load_adapter(state.path)
             self._loaded[key] = self._base.adapter_from_tensors(info.spec, tensors, trainable=False)
