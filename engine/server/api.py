@@ -214,7 +214,7 @@ async def load_weights(request: Request) -> JSONResponse:
 
 
 async def save_weights_external(request: Request) -> JSONResponse:
-    return _promise(service_of(request).save_external(await read_body(request, bodies.SaveExternal)))
+    return _promise(service_of(request).save_external(await read_body(request, bodies.SaveWeights)))
 
 
 async def save_weights_for_sampler(request: Request) -> JSONResponse:

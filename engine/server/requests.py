@@ -76,16 +76,12 @@ class SaveWeights(BaseModel):
     ttl_seconds: int | None = None
     overwrite: bool = False
     user_metadata: dict[str, str] | None = None
+    age_encryption_recipients: list[str] | None = None
 
 
 class SaveForSampler(SaveWeights):
     sampling_session_seq_id: int | None = None
     kind: Literal["snapshot", "inflight"] = "snapshot"
-
-
-class SaveExternal(SaveWeights):
-    path: str
-    age_encryption_recipients: list[str] | None = None
 
 
 class FinishReason(BaseModel):

@@ -26,7 +26,6 @@ from engine.server.requests import (
     LoadWeights,
     OptimStep,
     Sample,
-    SaveExternal,
     SaveForSampler,
     SaveWeights,
 )
@@ -196,10 +195,8 @@ class Service:
         """A checkpoint to go on from."""
         return self._save_as("weights", request, overwrite=request.overwrite)
 
-    def save_external(self, request: SaveExternal) -> Future:
+    def save_external(self, request: SaveWeights) -> Future:
         """A checkpoint to be fetched over HTTP."""
-        if request.age_encryption_recipients:
-            raise DataError("this server doesn't encrypt checkpoints", "Leave it out.", where="age_encryption_recipients")
         return self._save_as("external_weights", request, overwrite=False)
 
     def save_for_sampler(self, request: SaveForSampler) -> Future:
@@ -341,6 +338,8 @@ class Service:
         return run.requests.submit(request.seq_id, make)
 
     def _new_path(self, run: Run, kind: str, request: SaveWeights, overwrite: bool) -> CheckpointPath:
+        if request.age_encryption_recipients:
+            raise DataError("this server doesn't encrypt checkpoints", "Leave it out.", where="age_encryption_recipients")
         name = request.path or f"unnamed-{uuid.uuid4().hex[:12]}"
         check_name(name)
         check_ttl(request.ttl_seconds)
