@@ -2,7 +2,8 @@
 
 `api` speaks HTTP, `wire` protobuf, `security` decides who may; `service` holds sessions, runs and futures and keeps
 each run's requests in order; `worker` is the one thread that touches the model; `model` loads the base and its
-adapters, `trainer` and `sampler` use them, `losses` says what is minimised, `checkpoints` writes to disk.
+adapters, `trainer` and `sampler` use them, `losses` says what is minimised, `checkpoints` writes to disk, where `library`
+finds it again and `rest` shows it; `owners` knows whose request it is.
 
 This is the plain version: padded batches, one request after the other. It is meant to be obviously right, and stays
 as the reference that faster paths are tested against. It imports nothing of the engine but errors, system and

@@ -15,6 +15,7 @@ from engine.server import wire
 from engine.server.checkpoints import CheckpointPath, CheckpointStore
 from engine.server.model import Adapter, BaseModel
 from engine.server.order import REMEMBERED
+from engine.server.owners import current_owner
 from engine.server.polling import FinishedLog
 from engine.server.requests import Sample, TensorBody
 from engine.server.sampler import SampleJob, Sampler, check_job
@@ -35,6 +36,7 @@ class SamplerState:
     snapshot: Adapter | None = None
     ephemeral: bool = False
     answers: OrderedDict[int, Future] = field(default_factory=OrderedDict)
+    owner: str = field(default_factory=current_owner)
     finished: FinishedLog = field(default_factory=FinishedLog)
     clones: int = 0
 
@@ -64,7 +66,7 @@ class Sampling:
     def state(self, sampler_id: str) -> SamplerState:
         """Raises NotFound."""
         found = self._states.get(sampler_id)
-        if found is None:
+        if found is None or found.owner != current_owner():
             raise NotFound(
                 f"there is no sampling session {sampler_id[:120]!r}", "It ended, or the server was restarted: create a new sampler."
             )
