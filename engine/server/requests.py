@@ -191,7 +191,7 @@ class FuturesTarget(BaseModel):
 class RetrieveFutures(BaseModel):
     target: FuturesTarget
     prev_cursor: int = 0
-    timeout: float | None = None
+    timeout: float | None = Field(default=None, allow_inf_nan=False)
     retrieved_request_ids: list[str] = []
 
 

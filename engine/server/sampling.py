@@ -112,7 +112,8 @@ class Sampling:
                 found.append(wire.write_sample_response(sequences, _only_last(logprobs, wanted.last_n), scores, targets))
             return found
 
-        key = ("sample", state.id or str(state.path))
+        # What is scored besides runs by itself, so that its cost and its errors are nobody else's.
+        key = ("scored", future.request_id) if wanted else ("sample", state.id or str(state.path))
         payload = (job, wanted, request.target_prompt_logprobs)
         self._worker.put(Task(future, dict, key, payload, together, job.n, lambda: future.cancelled or abandoned()))
         return future
@@ -123,7 +124,7 @@ class Sampling:
             topk_prompt=request.topk_prompt_logprobs,
             topk_sample=request.topk_sample_logprobs,
             alternatives=request.prompt_alt_tokens_k,
-            targets=None if targets is None else wire.read_targets(targets),
+            targets=None if targets is None else wire.read_targets(targets, len(job.prompt) - 1),
             last_n=request.prompt_logprobs_last_n,
             temperature=job.temperature,
             seed=job.seed,

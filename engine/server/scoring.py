@@ -44,12 +44,7 @@ class Wanted:
             raise DataError("prompt_alt_tokens_k has to be 0 or more", "0 switches it off.", where="prompt_alt_tokens_k")
         if (self.topk_prompt + self.alternatives) * prompt + self.topk_sample * samples * tokens > MAX_CELLS:
             raise DataError(f"the answer would hold more than {MAX_CELLS:,} log-probabilities", "Ask for fewer.", where="topk")
-        if self.targets is None:
-            return
-        if self.targets.ndim != 2 or len(self.targets) != prompt - 1 or self.targets.size > MAX_CELLS:
-            advice = "Row i is for token i + 1 of the prompt."
-            raise DataError(f"the shape has to be [{prompt - 1}, K]", advice, where="target_prompt_logprobs")
-        if self.targets.size and (self.targets.min() < -1 or self.targets.max() >= base.vocab_size):
+        if self.targets is not None and self.targets.size and (self.targets.min() < -1 or self.targets.max() >= base.vocab_size):
             raise DataError("a token id lies outside the vocabulary", "Use -1 where none is asked for.", where="target_prompt_logprobs")
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from engine.server.scoring import Scores
 
 _DTYPES = {pb.DTYPE_FLOAT32: np.dtype("<f4"), pb.DTYPE_INT64: np.dtype("<i8"), pb.DTYPE_INT32: np.dtype("<i4")}
+MAX_TARGETS = 4_000_000  # cells of target_prompt_logprobs
 MAX_ELEMENTS = 64_000_000  # of one request, unpacked: as many as fit into the largest body
 
 
@@ -138,11 +139,13 @@ def write_sample_response(
     return reply.SerializeToString()
 
 
-def read_targets(body: TensorBody) -> np.ndarray:
-    """The token ids of `target_prompt_logprobs`, int64, -1 where none is asked for. Raises DataError."""
+def read_targets(body: TensorBody, rows: int) -> np.ndarray:
+    """The token ids of `target_prompt_logprobs`, int64 [rows, K], -1 where none is asked for. Raises DataError."""
     where, shape = "target_prompt_logprobs", tuple(body.shape or [len(body.data)])
-    if body.dtype != "int64" or len(shape) != 2 or any(not 0 <= n <= MAX_ELEMENTS for n in shape) or math.prod(shape) > MAX_ELEMENTS:
-        raise DataError("token ids have to be an int64 tensor of two axes", "Send [prompt tokens - 1, K].", where=where)
+    # Sparse rows of a few bytes can claim any shape, so it is held against the prompt before anything is unpacked.
+    if body.dtype != "int64" or len(shape) != 2 or shape[0] != rows or not 0 <= shape[1] * max(rows, 1) <= MAX_TARGETS:
+        advice = "Row i is for token i + 1 of the prompt."
+        raise DataError(f"token ids have to be an int64 tensor of the shape [{rows}, K]", advice, where=where)
     try:
         values = np.asarray(body.data, np.int64)
         if body.sparse_crow_indices is None:
