@@ -21,8 +21,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from engine.errors import EngineError, NotFound, StateError
+from engine.server import openai_api, rest, wire
 from engine.server import requests as bodies
-from engine.server import rest, wire
 from engine.server.links import Links
 from engine.server.security import MAX_BODY, BodyTooLarge
 from engine.server.service import Service
@@ -61,6 +61,7 @@ def build_app(
         await asyncio.to_thread(service.worker.stop)
 
     routes = [Route(f"/api/v1/{path}", handler, methods=[method]) for method, path, handler in [*_ROUTES, *rest.ROUTES]]
+    routes += openai_api.routes()
     handlers: dict[Any, Any] = {EngineError: _on_engine_error, BodyTooLarge: _on_large_body}
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
 

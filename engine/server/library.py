@@ -98,6 +98,14 @@ class Library:
             raise NotFound(f"there is no checkpoint {path}", "Look at the list of checkpoints for the paths there are.")
         return info
 
+    def listed(self, kind: str) -> list[CheckpointInfo]:
+        """All of that kind that the owner may load, oldest first."""
+        found = []
+        for info in self.store.listed(kind):
+            with contextlib.suppress(NotFound):
+                found.append(self.readable(CheckpointPath.parse(info.path)))
+        return found
+
     def own(self, path: CheckpointPath) -> CheckpointInfo:
         """What the owner may change. Raises NotFound."""
         self.run(path.run)

@@ -6,7 +6,7 @@ Log-probabilities are the model's own (temperature 1, no filter), as compute_log
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -33,6 +33,9 @@ class SampleJob:
     stop_tokens: tuple[int, ...] = ()
     stop_strings: tuple[str, ...] = ()
     prompt_logprobs: bool = False
+    # Both are called on the worker's thread: (which sample, token, logprob) as each is drawn; whether nobody wants the rest.
+    on_token: Callable[[int, int, float], None] | None = None
+    abandoned: Callable[[], bool] | None = None
 
 
 @dataclass
@@ -40,6 +43,7 @@ class _Row:
     job: SampleJob
     generator: torch.Generator
     limit: int
+    position: int
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     stopped: bool = False
@@ -95,7 +99,7 @@ class Sampler:
         # Distinct streams for the n samples of one request: neighbouring seeds are mixed by the generator's own seeding.
         generator.manual_seed((job.seed * MAX_SAMPLES + position) % 2**63) if job.seed is not None else generator.seed()
         room = self.base.context - len(job.prompt)
-        return _Row(job, generator, room if job.max_tokens is None else min(room, job.max_tokens))
+        return _Row(job, generator, room if job.max_tokens is None else min(room, job.max_tokens), position)
 
     def _prompt_logprobs(self, prompt: list[int]) -> list[float]:
         tokens = torch.tensor([prompt], device=self.base.device)
@@ -138,12 +142,14 @@ class Sampler:
         token = draw_token(logits, row.job.temperature, row.job.top_k, row.job.top_p, row.generator)
         row.tokens.append(token)
         row.logprobs.append(float(logs[token]))
+        if row.job.on_token:
+            row.job.on_token(row.position, token, row.logprobs[-1])
         return token
 
     def _finished(self, row: _Row) -> bool:
         if row.tokens[-1] in row.job.stop_tokens or self._wrote_stop_string(row):
             row.stopped = True
-        return row.stopped or len(row.tokens) >= row.limit
+        return row.stopped or len(row.tokens) >= row.limit or bool(row.job.abandoned and row.job.abandoned())
 
     def _wrote_stop_string(self, row: _Row) -> bool:
         if not row.job.stop_strings:

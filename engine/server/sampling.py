@@ -9,17 +9,19 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from engine.errors import DataError, NotFound, StateError
 from engine.server import wire
 from engine.server.checkpoints import CheckpointPath, CheckpointStore
+from engine.server.logprobs import Wanted, other_logprobs
 from engine.server.model import Adapter, BaseModel
 from engine.server.order import REMEMBERED
 from engine.server.owners import current_owner
 from engine.server.polling import FinishedLog
 from engine.server.requests import Sample, TensorBody
 from engine.server.sampler import SampleJob, Sampler, check_job
-from engine.server.scoring import Wanted, score
+from engine.server.scoring import score
 from engine.server.worker import Future, Task, Worker
 
 MAX_EPHEMERAL = 16  # unnamed snapshots that a session keeps in memory
@@ -108,7 +110,8 @@ class Sampling:
             results = self._sampler.sample(adapter, [job for job, _, _ in payloads])
             found = []
             for (sequences, logprobs), (job, wanted, targets) in zip(results, payloads, strict=True):
-                scores = score(self._base, adapter, job.prompt, [tokens for tokens, _, _ in sequences], wanted) if wanted else None
+                written = [tokens for tokens, _, _ in sequences]
+                scores = other_logprobs(self._base, adapter, job.prompt, written, wanted) if wanted else None
                 found.append(wire.write_sample_response(sequences, _only_last(logprobs, wanted.last_n), scores, targets))
             return found
 
@@ -131,6 +134,21 @@ class Sampling:
         )
         wanted.check(len(job.prompt), job.n, min(self._base.context, job.max_tokens or self._base.context), self._base)
         return wanted
+
+    def complete(self, path: CheckpointPath | None, job: SampleJob, future: Future) -> None:
+        """Finishes `future` with {"sequences"}: for whoever reads the tokens here rather than over the wire."""
+        check_job(job, self._base)
+        state = SamplerState("", "", path)
+
+        def together(jobs: list[SampleJob]) -> list[dict[str, Any]]:
+            return [{"sequences": sequences} for sequences, _ in self._sampler.sample(self._adapter(state), jobs)]
+
+        self._worker.put(Task(future, dict, ("complete", str(path)), job, together, job.n, job.abandoned or (lambda: False)))
+
+    def score(self, path: CheckpointPath | None, tokens: list[int], start: int, top: int, future: Future) -> None:
+        """Finishes `future` with {"scores"}: see engine.server.scoring."""
+        state = SamplerState("", "", path)
+        self._worker.put(Task(future, lambda: {"scores": score(self._base, self._adapter(state), tokens, start, top)}))
 
     def _job(self, request: Sample) -> SampleJob:
         params = request.sampling_params

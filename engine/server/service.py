@@ -19,19 +19,11 @@ from engine.server.library import Library, RunRecord
 from engine.server.model import MAX_RANK, BaseModel, LoraSpec
 from engine.server.order import InOrder, Work
 from engine.server.owners import current_owner
-from engine.server.requests import (
-    CreateModel,
-    CreateSamplingSession,
-    FinishSession,
-    LoadWeights,
-    OptimStep,
-    Sample,
-    SaveForSampler,
-    SaveWeights,
-)
+from engine.server.packing import Packed
+from engine.server.requests import CreateModel, CreateSamplingSession, LoadWeights, OptimStep, Sample, SaveForSampler, SaveWeights
 from engine.server.sampler import MAX_ROWS, Sampler
 from engine.server.sampling import SamplerState, Sampling
-from engine.server.sessions import Session
+from engine.server.sessions import FinishSession, Session
 from engine.server.trainer import Trainer, check_data
 from engine.server.worker import Future, Task, Worker
 
@@ -64,10 +56,23 @@ class Run:
 class Service:
     """The server's memory."""
 
-    def __init__(self, base: BaseModel, name: str, tokenizer_id: str, store: CheckpointStore, tokenizer, loop: asyncio.AbstractEventLoop):
+    def __init__(
+        self,
+        base: BaseModel,
+        name: str,
+        tokenizer_id: str,
+        store: CheckpointStore,
+        tokenizer,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        reference: bool = False,
+    ):
+        """`reference` keeps to the plain ways, which the fast ones are tested against."""
         self.base = base
+        self.packed = None if reference else Packed.if_it_agrees(base)
         self.name = name
         self.tokenizer_id = tokenizer_id
+        self.tokenizer = tokenizer
         self.store = store
         self.library = Library(store)
         self.worker = Worker(MAX_ROWS)
@@ -103,10 +108,10 @@ class Service:
 
     def finish_session(self, session_id: str, end: FinishSession | None = None) -> None:
         """Frees what the session held. Finishing twice is harmless. Raises NotFound."""
-        self._finish(self.known_session(session_id), end or FinishSession())
+        self._finish(self.known_session(session_id), end)
 
-    def _finish(self, session: Session, end: FinishSession) -> None:
-        session.end = session.end or end
+    def _finish(self, session: Session, end: FinishSession | None = None) -> None:
+        session.finish(end)
         for run in self.runs.values():
             if run.session is session:
                 run.requests.close()
@@ -143,7 +148,7 @@ class Service:
         run = self._new_run(run_id, session, spec, request.user_metadata)
 
         def work() -> dict[str, Any]:
-            run.trainer = Trainer(self.base, self.base.new_adapter(spec, lora.seed))
+            run.trainer = Trainer(self.base, self.base.new_adapter(spec, lora.seed), self.packed)
             return {"model_id": run_id, "type": "create_model"}
 
         self.worker.put(Task(run.created, work, cancelled=lambda: session.finished))
@@ -241,6 +246,10 @@ class Service:
         session = self.sessions[state.session_id]
         return self.sampling.sample(state, request, lambda: session.finished)
 
+    def model(self, name: str) -> CheckpointPath | None:
+        """What is meant by a model's name: a sampler checkpoint by its path, or None for the base. Raises NotFound, DataError."""
+        return self._sampler_path(name if name.startswith("tinker://") else None, name)
+
     # -- futures and upkeep
 
     def future(self, request_id: str) -> Future:
@@ -263,7 +272,7 @@ class Service:
             run.requests.skip_gap(now)
         for session in list(self.sessions.values()):
             if now - session.seen > SESSION_SECONDS:
-                self._finish(session, FinishSession())
+                self._finish(session)
                 del self.sessions[session.id]
                 self.futures = {key: future for key, future in self.futures.items() if not key.startswith(session.id)}
 
@@ -313,7 +322,7 @@ class Service:
 
     def _load_into(self, run: Run, path: CheckpointPath, optimizer: bool) -> dict[str, Any]:
         info, tensors = self.store.load_adapter(path)
-        trainer = Trainer(self.base, self.base.adapter_from_tensors(info.spec, tensors, trainable=True))
+        trainer = Trainer(self.base, self.base.adapter_from_tensors(info.spec, tensors, trainable=True), self.packed)
         trainer.steps = info.steps
         if optimizer:
             trainer.load_optimizer_tensors(self.store.load_optimizer(path))

@@ -22,6 +22,10 @@ class Session:
     created_at: float = field(default_factory=time.time)
     end: FinishSession | None = None
 
+    def finish(self, end: FinishSession | None) -> None:
+        """Ends it; the first end stays."""
+        self.end = self.end or end or FinishSession()
+
     @property
     def finished(self) -> bool:
         """Whether its client said so, or fell silent."""

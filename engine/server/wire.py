@@ -20,8 +20,8 @@ from tinker.proto import tinker_public_pb2 as pb
 from engine.errors import DataError
 
 if TYPE_CHECKING:
+    from engine.server.logprobs import Scores
     from engine.server.requests import TensorBody
-    from engine.server.scoring import Scores
 
 _DTYPES = {pb.DTYPE_FLOAT32: np.dtype("<f4"), pb.DTYPE_INT64: np.dtype("<i8"), pb.DTYPE_INT32: np.dtype("<i4")}
 MAX_TARGETS = 4_000_000  # cells of target_prompt_logprobs

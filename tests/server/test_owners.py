@@ -35,6 +35,8 @@ FREE = {
     "GET checkpoints": "lists the caller's: see test_lists",
     "GET sessions": "lists the caller's: see test_lists",
     "POST sessions/search": "lists the caller's: see test_lists",
+    "GET /v1/models": "lists the caller's: see test_lists",
+    **{f"{method} /v1/{{rest:path}}": "answers 404 to everybody" for method in ("GET", "POST", "PUT", "PATCH", "DELETE")},
     "GET signed/{run_id}/{name}/{file}": "asks for no key: see test_rest",
 }
 
@@ -62,6 +64,8 @@ class Things:
         """Requests by this owner's key about what the other has; about oneself they all succeed, in this order."""
         http, of, number = self.http, other, other.next
         place = f"training_runs/{of.run}/checkpoints"
+        openai = str(http.base_url).removesuffix("/api/v1/") + "/v1"
+        said = {"model": of.samples, "max_tokens": 2}
 
         def post(path: str, body: dict) -> Callable[[], httpx.Response]:
             return lambda: http.post(path, json=body)
@@ -90,6 +94,9 @@ class Things:
             "GET training_runs/{run_id}/checkpoints": lambda: http.get(place),
             "POST weights_info": post("weights_info", {"tinker_path": of.weights}),
             "GET sessions/{session_id}": lambda: http.get(f"sessions/{of.session.id}"),
+            "GET /v1/models/{model:path}": lambda: http.get(f"{openai}/models/{of.samples}"),
+            "POST /v1/chat/completions": post(f"{openai}/chat/completions", {**said, "messages": [{"role": "user", "content": "Hi"}]}),
+            "POST /v1/completions": post(f"{openai}/completions", {**said, "prompt": "Hi"}),
             f"GET {CHECKPOINT}/external_weights_urls": lambda: http.get(f"{place}/external_weights/e/external_weights_urls"),
             f"POST {CHECKPOINT}/publish": post(f"{place}/weights/w/publish", {}),
             f"DELETE {CHECKPOINT}/publish": lambda: http.delete(f"{place}/weights/w/publish"),
@@ -183,6 +190,8 @@ def test_lists(ann: Things, bob: Things, shared: RunningServer) -> None:
         assert {run["model_owner"] for run in runs} == {"default" if me is ann else "bob"}
         checkpoints = me.http.get("checkpoints?limit=1000").json()["checkpoints"]
         assert {me.weights, me.samples, me.external} <= {c["tinker_path"] for c in checkpoints} and other.run not in str(checkpoints)
+        models = me.http.get(f"{shared.url}/v1/models").json()["data"]
+        assert me.samples in {model["id"] for model in models} and other.run not in str(models)
         for sessions in (me.http.get("sessions?limit=1000").json(), me.http.post("sessions/search", json={"limit": 200}).json()):
             assert me.session.id in str(sessions) and other.session.id not in str(sessions)
 
@@ -191,6 +200,7 @@ def test_published_is_for_everybody_to_read(ann: Things, bob: Things) -> None:
     place = f"training_runs/{ann.run}/checkpoints/sampler_weights/s"
     assert ann.http.post(f"{place}/publish").status_code == 200
     assert bob.http.post("weights_info", json={"tinker_path": ann.samples}).json()["lora_rank"] == 4
+    assert ann.samples in bob.http.get(str(bob.http.base_url).replace("/api/v1/", "/v1/models")).text
     sampler = bob.session.sampler(40, model_path=ann.samples)
     reply = bob.session.post("asample", bob.session.sample_body(sampler, 0, [5]))
     assert bob.session.retrieve(reply.json()["request_id"]).status_code == 200
