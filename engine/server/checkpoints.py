@@ -211,13 +211,10 @@ class CheckpointStore:
             draft.unlink(missing_ok=True)
             raise StorageError(f"the checkpoint couldn't be changed: {error}", "Make room on the disk.", where=str(file)) from error
 
-    def file(self, path: CheckpointPath, name: str) -> Path:
-        """One of the checkpoint's files. Raises NotFound."""
+    def files(self, path: CheckpointPath) -> dict[str, Path]:
+        """Its files by name. Raises NotFound."""
         self.info(path)
-        file = self._folder(path) / name
-        if not file.is_file():
-            raise NotFound(f"{path} has no file {name[:80]!r}", "Look at the list of its files.")
-        return file
+        return {file.name: file for file in sorted(self._folder(path).iterdir()) if _NAME.fullmatch(file.name) and file.is_file()}
 
     def _tensors(self, path: CheckpointPath, name: str) -> dict[str, torch.Tensor]:
         file = self._folder(path) / name

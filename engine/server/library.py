@@ -23,7 +23,7 @@ from engine.platforms import sync_path
 from engine.server.checkpoints import RUN_NAME, CheckpointInfo, CheckpointPath, CheckpointStore, check_ttl
 from engine.server.owners import DEFAULT, current_owner
 
-EXTERNAL_FILES = ("adapter_model.safetensors", "adapter_config.json")
+_OURS = ("checkpoint.json", "optimizer.safetensors")  # of no use to others
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,16 @@ class RunRecord:
     base_model: str
     created_at: float
     last_request_at: float
-    rank: int | None = None
-    is_lora: bool = True
+    rank: int
     user_metadata: dict[str, Any] = field(default_factory=dict)
     session_metadata: dict[str, Any] = field(default_factory=dict)
     display_name: str | None = None
     format: int = 1
+
+    @property
+    def is_lora(self) -> bool:
+        """A run that trains everything has no rank."""
+        return self.rank > 0
 
 
 class Library:
@@ -128,11 +132,11 @@ class Library:
         self.store.change(path, expires_at=None if seconds is None else time.time() + seconds)
 
     def external_files(self, path: CheckpointPath) -> list[str]:
-        """The files of an external checkpoint that can be fetched. Raises NotFound and DataError."""
+        """The names of an external checkpoint's files that can be fetched. Raises NotFound and DataError."""
         self.own(path)
         if path.kind != "external_weights":
             raise DataError(f"{path} wasn't saved for download", "Use the path that save_weights_external gave.", where="path")
-        return [name for name in EXTERNAL_FILES if self.store.file(path, name)]
+        return [name for name in self.store.files(path) if name not in _OURS]
 
     def owner(self, run_id: str) -> str | None:
         """Whose run it is, without asking who wants to know: for links, which carry their own proof."""
@@ -161,7 +165,7 @@ class Library:
             return None
         except (OSError, ValueError, TypeError):
             # Unreadable isn't unowned.
-            return RunRecord("", "", "", "", 0.0, 0.0)
+            return RunRecord("", "", "", "", 0.0, 0.0, 0)
 
     def _from_checkpoints(self, folder: Path) -> RunRecord | None:
         """The run of a folder from before runs were written down."""

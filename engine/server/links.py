@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import secrets
 import time
 from collections.abc import Mapping
@@ -38,5 +39,5 @@ class Links:
 
     def _signature(self, owner: str, *parts: str) -> str:
         key = self._keys[owner] if self._keys is not None else self._fallback
-        # None of the parts can hold a line break, so no two links read the same.
-        return hmac.new(key.encode(), "\n".join(("thinker link", *parts)).encode(), hashlib.sha256).hexdigest()
+        # As JSON, so that no two links read the same, whatever stands in them.
+        return hmac.new(key.encode(), json.dumps(["thinker link", *parts]).encode(), hashlib.sha256).hexdigest()

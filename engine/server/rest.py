@@ -18,7 +18,7 @@ from engine.errors import DataError, NotFound
 from engine.server import links
 from engine.server import requests as bodies
 from engine.server.checkpoints import CheckpointInfo, CheckpointPath
-from engine.server.library import EXTERNAL_FILES, Library, RunRecord
+from engine.server.library import Library, RunRecord
 from engine.server.owners import acting_as
 from engine.server.service import Service
 from engine.server.sessions import Session
@@ -54,7 +54,7 @@ def _run(service: Service, record: RunRecord) -> dict[str, Any]:
         "base_model": record.base_model,
         "model_owner": record.owner,
         "is_lora": record.is_lora,
-        "lora_rank": record.rank,
+        "lora_rank": record.rank or None,
         "corrupted": bool(live and live.trainer is None and live.created.finished_at is not None),
         "last_request_time": _time(live.last_request if live else record.last_request_at),
         "last_checkpoint": last.get("training"),
@@ -105,7 +105,7 @@ async def weights_info(request: Request) -> JSONResponse:
     body = await read_body(request, bodies.TinkerPath)
     info = service_of(request).library.readable(CheckpointPath.parse(body.tinker_path))
     layers = {"train_mlp": info.train_mlp, "train_attn": info.train_attn, "train_unembed": info.train_unembed}
-    return JSONResponse({"base_model": info.base_model, "is_lora": True, "lora_rank": info.rank, **layers})
+    return JSONResponse({"base_model": info.base_model, "is_lora": info.rank > 0, "lora_rank": info.rank or None, **layers})
 
 
 def _checkpoint(library: Library, info: CheckpointInfo) -> dict[str, Any]:
@@ -141,11 +141,12 @@ async def signed_file(request: Request) -> Response:
     path = CheckpointPath.parse(f"tinker://{run}/external_weights/{name}")
     owner = library.owner(run)
     proof = (request.query_params.get("expires", ""), request.query_params.get("signature", ""))
-    if file not in EXTERNAL_FILES or not request.app.state.links.good(owner, run, name, file, *proof):
+    if not request.app.state.links.good(owner, run, name, file, *proof):
         return JSONResponse({"detail": "the link isn't good, or no longer: ask for a new one"}, 403)
     with acting_as(owner or ""):
-        library.own(path)
-    return FileResponse(library.store.file(path, file), filename=file, media_type="application/octet-stream")
+        if file not in library.external_files(path):
+            raise NotFound(f"{path} has no file {file[:80]!r}", "Ask for its links again.")
+    return FileResponse(library.store.files(path)[file], filename=file, media_type="application/octet-stream")
 
 
 # -- sessions

@@ -20,7 +20,7 @@ from engine.server.order import REMEMBERED
 from engine.server.owners import current_owner
 from engine.server.polling import FinishedLog
 from engine.server.requests import Sample, TensorBody
-from engine.server.sampler import SampleJob, Sampler, check_job
+from engine.server.sampler import SampleJob, Sampler, Sequences, check_job
 from engine.server.scoring import score
 from engine.server.worker import Future, Task, Worker
 
@@ -41,6 +41,15 @@ class SamplerState:
     owner: str = field(default_factory=current_owner)
     finished: FinishedLog = field(default_factory=FinishedLog)
     clones: int = 0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request to sample, checked; `targets` as they travelled."""
+
+    job: SampleJob
+    wanted: Wanted
+    targets: TensorBody | None
 
 
 class Sampling:
@@ -105,21 +114,23 @@ class Sampling:
             while len(state.answers) > REMEMBERED:
                 state.answers.popitem(last=False)
 
-        def together(payloads: list[tuple[SampleJob, Wanted, TensorBody | None]]) -> list[bytes]:
-            adapter = self._adapter(state)
-            results = self._sampler.sample(adapter, [job for job, _, _ in payloads])
-            found = []
-            for (sequences, logprobs), (job, wanted, targets) in zip(results, payloads, strict=True):
-                written = [tokens for tokens, _, _ in sequences]
-                scores = other_logprobs(self._base, adapter, job.prompt, written, wanted) if wanted else None
-                found.append(wire.write_sample_response(sequences, _only_last(logprobs, wanted.last_n), scores, targets))
-            return found
+        def together(payloads: list[Asked]) -> list[bytes]:
+            results = self._sampler.sample(self._adapter(state), [asked.job for asked in payloads])
+            return [self._reply(state, asked, *result) for asked, result in zip(payloads, results, strict=True)]
 
         # What is scored besides runs by itself, so that its cost and its errors are nobody else's.
         key = ("scored", future.request_id) if wanted else ("sample", state.id or str(state.path))
-        payload = (job, wanted, request.target_prompt_logprobs)
-        self._worker.put(Task(future, dict, key, payload, together, job.n, lambda: future.cancelled or abandoned()))
+        asked = Asked(job, wanted, request.target_prompt_logprobs)
+        self._worker.put(Task(future, dict, key, asked, together, job.n, lambda: future.cancelled or abandoned()))
         return future
+
+    def _reply(self, state: SamplerState, asked: Asked, sequences: Sequences, logprobs: list[float] | None) -> bytes:
+        """What was sampled, as it travels, with what else was asked for. Only the worker calls it."""
+        wanted, scores = asked.wanted, None
+        if wanted:
+            written = [tokens for tokens, _, _ in sequences]
+            scores = other_logprobs(self._base, self._adapter(state), asked.job.prompt, written, wanted)
+        return wire.write_sample_response(sequences, _only_last(logprobs, wanted.last_n), scores, asked.targets)
 
     def _wanted(self, request: Sample, job: SampleJob) -> Wanted:
         targets = request.target_prompt_logprobs
