@@ -239,6 +239,17 @@ class TestThroughTheServer:
         with pytest.raises(tinker.NotFoundError, match="no sampling session"):
             unnamed[0].sample(prompt, 1, params).result()
 
+    def test_to_be_fetched(self, server: RunningServer, full: tinker.TrainingClient) -> None:
+        """The links lead to all files of a whole model, and the lists say what it is."""
+        path = full.save_weights_external("out").result(timeout=60).path
+        with server.http() as http:
+            known = http.post("weights_info", json={"tinker_path": path}).json()
+            run = http.get(f"training_runs/{full.model_id}").json()
+            urls = http.get(f"training_runs/{full.model_id}/checkpoints/external_weights/out/external_weights_urls").json()["urls"]
+        assert (known["is_lora"], known["lora_rank"], run["is_lora"]) == (False, None, False)
+        assert {"model.safetensors", "config.json", "tokenizer.json"} <= urls.keys() and "optimizer.safetensors" not in urls
+        assert httpx.get(urls["config.json"], trust_env=False).json()["model_type"] == "qwen3"
+
     def test_the_wrong_way_round(self, service: tinker.ServiceClient, full: tinker.TrainingClient) -> None:
         adapter = service.create_lora_training_client("nano", rank=4, seed=1).result()
         state = adapter.save_state("wrong-way").result().path
