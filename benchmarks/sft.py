@@ -72,7 +72,7 @@ def prepare(model: str, steps: int, work: Path) -> dict[str, Any]:
     spec = LoraSpec(32, train_unembed=False)
     path = CheckpointPath("bench", "weights", "start")
     info = CheckpointInfo(str(path), "bench", 32, True, True, False, 0, time.time())
-    CheckpointStore(work / "checkpoints").save(path, info, base.new_adapter(spec, 0).named_tensors(), base.target_modules(spec), None)
+    CheckpointStore(work / "checkpoints").save(path, info, base.new_adapter(spec, 0), None)
     if model == "50m":
         draw, batch = np.random.default_rng(0), 8
         lengths = np.clip(np.exp(draw.normal(4.9, 0.7, steps * batch)).astype(int), 20, 442)

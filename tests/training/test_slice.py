@@ -234,17 +234,16 @@ def test_all_of_it_was_one_server(trained: Result, place: Path):
     assert (place / "servers" / "key").exists()
 
 
-def test_a_pause_acts_while_the_model_is_being_tested(in_place, data_file: Path):
+def test_a_pause_acts_while_the_model_is_being_tested(engine: Engine, data_file: Path):
     """Asked for during preparation, it ends the test before training rather than waiting for the first step."""
-    with Engine() as engine:
-        recipe = engine.file_recipe(data_file, {**SHORT, "training": {"steps": 2, "batch_size": 4}})
+    recipe = engine.file_recipe(data_file, {**SHORT, "training": {"steps": 2, "batch_size": 4}})
 
-        def pause_when_it_prepares(job: Job) -> None:
-            while engine.job(job.id).state == "queued":
-                time.sleep(0.005)
-            engine.pause(job.id)
+    def pause_when_it_prepares(job: Job) -> None:
+        while engine.job(job.id).state == "queued":
+            time.sleep(0.005)
+        engine.pause(job.id)
 
-        job = engine.run_job(recipe, on_start=lambda job: threading.Thread(target=pause_when_it_prepares, args=(job,)).start())
-        assert (job.state, job.step) == ("paused", 0)
-        assert not (job.folder / "proof.before.json").exists()
-        assert [checkpoint.step for checkpoint in engine.checkpoints(job.id)] == [0, 0]
+    job = engine.run_job(recipe, on_start=lambda job: threading.Thread(target=pause_when_it_prepares, args=(job,)).start())
+    assert (job.state, job.step) == ("paused", 0)
+    assert not (job.folder / "proof.before.json").exists()
+    assert [checkpoint.step for checkpoint in engine.checkpoints(job.id)] == [0, 0]
