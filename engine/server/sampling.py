@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from engine.errors import DataError, NotFound, StateError
 from engine.server import wire
 from engine.server.checkpoints import CheckpointPath, CheckpointStore
+from engine.server.decode import Answer, Decoder, Request
 from engine.server.model import Adapter, BaseModel
 from engine.server.order import REMEMBERED
 from engine.server.requests import Sample
 from engine.server.sampler import SampleJob, Sampler, check_job
-from engine.server.worker import Future, Task, Worker
+from engine.server.worker import Future, Task, Worker, explained
 
 MAX_EPHEMERAL = 16  # unnamed snapshots that a session keeps in memory
 MAX_LOADED = 32  # named checkpoints kept in memory
@@ -39,7 +40,10 @@ class SamplerState:
 class Sampling:
     """All samplers of one server."""
 
-    def __init__(self, base: BaseModel, sampler: Sampler, store: CheckpointStore, worker: Worker, new_future: Callable[[str], Future]):
+    def __init__(
+        self, base: BaseModel, sampler: Sampler | Decoder, store: CheckpointStore, worker: Worker, new_future: Callable[[str], Future]
+    ):
+        """`sampler` is the plain reference, or the decoder that the worker advances."""
         self._base, self._sampler, self._store, self._worker = base, sampler, store, worker
         self._new_future = new_future
         self._states: dict[str, SamplerState] = {}
@@ -89,8 +93,34 @@ class Sampling:
             while len(state.answers) > REMEMBERED:
                 state.answers.popitem(last=False)
 
+        if isinstance(self._sampler, Decoder):
+            self._hand_over(self._sampler, state, job, last_n, future, abandoned)
+        else:
+            self._queue(self._sampler, state, job, last_n, future, abandoned)
+        return future
+
+    def _hand_over(
+        self, decoder: Decoder, state: SamplerState, job: SampleJob, last_n: int | None, future: Future, abandoned: Callable[[], bool]
+    ) -> None:
+        def done(outcome: Answer | Exception) -> None:
+            if isinstance(outcome, Exception):
+                future.fail(explained(outcome))
+            else:
+                future.finish(wire.write_sample_response(outcome[0], _only_last(outcome[1], last_n)))
+
+        def work() -> None:
+            decoder.add(self._adapter(state), Request(job, done, abandoned))
+
+        task = Task(future, work, cancelled=abandoned)
+        # A snapshot that isn't taken yet waits for its turn among the run's requests, everything else overtakes them.
+        unready = state.ephemeral and state.snapshot is None
+        self._worker.put(task) if unready else self._worker.put_first(task)
+
+    def _queue(
+        self, sampler: Sampler, state: SamplerState, job: SampleJob, last_n: int | None, future: Future, abandoned: Callable[[], bool]
+    ) -> None:
         def together(payloads: list[tuple[SampleJob, int | None]]) -> list[bytes]:
-            results = self._sampler.sample(self._adapter(state), [job for job, _ in payloads])
+            results = sampler.sample(self._adapter(state), [job for job, _ in payloads])
             return [
                 wire.write_sample_response(sequences, _only_last(logprobs, n))
                 for (sequences, logprobs), (_, n) in zip(results, payloads, strict=True)
@@ -98,7 +128,6 @@ class Sampling:
 
         key = ("sample", state.id or str(state.path))
         self._worker.put(Task(future, dict, key, (job, last_n), together, job.n, abandoned))
-        return future
 
     def _job(self, request: Sample) -> SampleJob:
         params = request.sampling_params

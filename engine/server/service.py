@@ -15,6 +15,7 @@ from typing import Any
 from engine.errors import DataError, NotFound, StateError
 from engine.server import wire
 from engine.server.checkpoints import CheckpointInfo, CheckpointPath, CheckpointStore, check_name, check_ttl
+from engine.server.decode import Decoder
 from engine.server.model import MAX_RANK, BaseModel, LoraSpec
 from engine.server.order import InOrder, Work
 from engine.server.requests import CreateModel, CreateSamplingSession, LoadWeights, OptimStep, Sample, SaveForSampler, SaveWeights
@@ -60,13 +61,25 @@ class Run:
 class Service:
     """The server's memory."""
 
-    def __init__(self, base: BaseModel, name: str, tokenizer_id: str, store: CheckpointStore, tokenizer, loop: asyncio.AbstractEventLoop):
+    def __init__(
+        self,
+        base: BaseModel,
+        name: str,
+        tokenizer_id: str,
+        store: CheckpointStore,
+        tokenizer,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        reference: bool = False,
+    ):
+        """`reference` takes the plain paths, which the fast ones are measured against."""
         self.base = base
         self.name = name
         self.tokenizer_id = tokenizer_id
         self.store = store
-        self.worker = Worker(MAX_ROWS)
-        self.sampling = Sampling(base, Sampler(base, tokenizer), store, self.worker, self._new_future)
+        decoder = None if reference else Decoder(base, tokenizer)
+        self.worker = Worker(MAX_ROWS, decoder)
+        self.sampling = Sampling(base, decoder or Sampler(base, tokenizer), store, self.worker, self._new_future)
         self.sessions: dict[str, Session] = {}
         self.runs: dict[str, Run] = {}
         self.futures: dict[str, Future] = {}
