@@ -132,14 +132,20 @@ class DenseWeights:
             return self._head(hidden).float()
 
 
-def causal(rows: int, width: int, keep: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None) -> Attend:
-    """Each token attends to those before it in its row and to itself; `keep(layer, k, v)` gets [N, K, T, D] each."""
+def causal(
+    rows: int, width: int, keep: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None, mask: torch.Tensor | None = None
+) -> Attend:
+    """Each token attends to those before it in its row and to itself, or as the mask [N, 1, T, T] says.
+
+    `keep(layer, k, v)` gets [N, K, T, D] each.
+    """
 
     def attend(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        q, k, v = (part.view(rows, width, *part.shape[1:]).transpose(1, 2) for part in (q, k, v))
+        q, k, v = (part.unflatten(0, (rows, width)).transpose(1, 2) for part in (q, k, v))
         if keep:
             keep(layer, k, v)
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+        grouped = q.shape[1] != k.shape[1]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped)
         return out.transpose(1, 2).reshape(rows * width, -1)
 
     return attend
