@@ -3,10 +3,11 @@
     python benchmarks/sampling.py [--rounds 5] [--tokens 128] [--model FOLDER] [--batches 1,16,128]
 
 Two processes: this one holds `generate`, the plain sampler and the fast one on one copy of the weights, the other is
-our server, asked by the official SDK over HTTP with a request for each row. The same prompts, the same number of new tokens for all (stop=[], so no row ends early),
-greedy and at temperature 1. Each round runs all of them one after the other, in turn, and the median of the rounds
-counts, so that other programs on the machine slow all alike; ratios are medians of each round's own ratio. CPU seconds
-are the process's (the server's own for the SDK). Leaves out: adapters, early stops and shared prompts, which favour us.
+our server, asked by the official SDK over HTTP with a request for each row. The same prompts, the same number of new
+tokens for all (stop=[], so no row ends early), greedy and at temperature 1. Each round runs all of them in turn, and the
+median of the rounds counts, so that other programs on the machine slow all alike; ratios are medians of each round's own
+ratio. CPU seconds are the process's (the server's own for the SDK). Leaves out: adapters, early stops and shared
+prompts, which favour us.
 """
 
 from __future__ import annotations

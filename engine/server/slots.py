@@ -1,7 +1,7 @@
 """Rows being continued together: their keys and values, and one forward step for all. Knows nothing of drawing or requests.
 
-`SlotBatch` keeps rows in the first slots of preallocated caches that grow in blocks; rows join at any step, and the last
-rows move into the slots of those that leave. `GeneralBatch` does it for any model by transformers' own cache: rows join
+`SlotBatch` keeps rows in the first slots of preallocated caches that grow by blocks of columns; rows join at any step, and
+the last rows move into the slots of those that leave. `GeneralBatch` does it for any model by transformers' own cache: rows join
 all at once, left-padded, and leave when a quarter of the batch is idle.
 """
 
@@ -15,9 +15,13 @@ from torch.nn import functional as F
 from engine.server.dense import DenseModel, DenseWeights, causal
 from engine.server.model import Adapter, BaseModel
 
-BLOCK = 128  # columns by which caches grow
 _SLOTS = 128  # to which a batch grows by doubling
 _MATMUL_ROWS = 48  # from which on a CPU two products beat the attention kernel
+
+
+def block_columns(slots: int, device: str) -> int:
+    """Columns of a block. Attention reads a block of many rows more than twice as fast when it holds nothing but used columns."""
+    return min(1024, max(32, 4096 // slots)) if device == "cpu" else 1024
 
 
 def together(prompts: Sequence[Sequence[int]]) -> tuple[list[Sequence[int]], list[int]]:
@@ -35,7 +39,8 @@ class SlotBatch:
     def __init__(self, model: DenseModel, adapter: Adapter | None):
         self._model, self._device, self._dtype = model, model.base.device, model.base.dtype
         self._weights: DenseWeights = model.weights(adapter)
-        self._caches: list[torch.Tensor] = []  # a layer each: [keys | values, slots, K, columns, D]
+        self._blocks: list[list[torch.Tensor]] = []  # of columns; a layer each: [keys | values, slots, K, columns, D]
+        self._size = 0  # columns of a block
         self._starts: list[int] = []  # the first column of each row
         self._width = 0  # columns in use
         self._holes = False  # whether some row doesn't fill all columns
@@ -52,16 +57,21 @@ class SlotBatch:
         lengths = torch.tensor([len(prompt) for prompt in distinct], device=self._device)
         first, count, longest = len(self), len(prompts), int(lengths.max())
         last, width = first + count, max(self._width, longest)
-        self._make_room(last, width + BLOCK // 2)
+        self._make_room(last, width)
         self._widen(width)
         start = width - longest
         source = torch.tensor(which, device=self._device)
 
         def keep(layer: int, k: torch.Tensor, v: torch.Tensor) -> None:
-            for place, values in zip(self._caches[layer][:, first:last], (k, v), strict=True):
+            for block, begin, end in self._pieces(0, width):
+                places, offset = self._blocks[block][layer][:, first:last], block * self._size
                 # What nobody wrote may hold a NaN, which would spoil a sum even where the mask hides it.
-                place[:, :, :start] = 0
-                place[:, :, start:width] = values if len(values) == count else values[source]
+                places[:, :, :, begin : min(end, max(begin, start - offset))] = 0
+                begin = max(begin, start - offset)
+                if begin < end:
+                    for place, values in zip(places, (k, v), strict=True):
+                        part = values[:, :, begin + offset - start : end + offset - start]
+                        place[:, :, begin:end] = part if len(part) == count else part[source]
 
         tokens, positions, mask = _left_padded(distinct, lengths, longest, self._dtype)
         hidden = self._weights.run(tokens, causal(len(distinct), longest, keep, mask), positions)
@@ -82,10 +92,12 @@ class SlotBatch:
         self._width = width = column + 1
         mask = self._mask[:n, None, None, :width] if self._holes else None
 
+        block, place = divmod(column, self._size)
+
         def attend(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-            keys, values = self._caches[layer][:, :n, :, :width].unbind()
-            keys[:, :, column], values[:, :, column] = k, v
-            return self._attend(q, keys, values, mask)
+            keys, values = self._blocks[block][layer][:, :n].unbind()
+            keys[:, :, place], values[:, :, place] = k, v
+            return self._attend(q, [self._blocks[i][layer][:, :n, :, :end] for i, _, end in self._pieces(0, width)], mask)
 
         positions = self._positions[:n]
         hidden = self._weights.run(tokens[:, None], attend, positions[:, None])
@@ -101,8 +113,8 @@ class SlotBatch:
         order = list(range(left))
         if free:
             to, source = torch.tensor(free, device=self._device), torch.tensor(movers, device=self._device)
-            for cache in self._caches:
-                cache[:, to, :, : self._width] = cache[:, source, :, : self._width]
+            for cache in (layer for block in self._blocks for layer in block):
+                cache[:, to] = cache[:, source]
             self._mask[to], self._positions[to] = self._mask[source], self._positions[source]
             for slot, mover in zip(free, movers, strict=True):
                 order[slot] = mover
@@ -110,57 +122,69 @@ class SlotBatch:
         self._shift_left()
         return order
 
-    def _attend(self, q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        n, heads, size = q.shape
-        if self._device == "cpu" and n >= _MATMUL_ROWS:
-            scores = torch.matmul(q.reshape(n, keys.shape[1], -1, size) * size**-0.5, keys.transpose(-1, -2))
-            scores = (scores if mask is None else scores.add_(mask)).softmax(-1)
-            return torch.matmul(scores, values).view(n, -1)
-        grouped = heads != keys.shape[1]
-        return F.scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=mask, enable_gqa=grouped).reshape(n, -1)
+    def _attend(self, q: torch.Tensor, parts: list[torch.Tensor], mask: torch.Tensor | None) -> torch.Tensor:
+        """q [N, H, D]; parts: [keys | values, N, K, columns, D] of each block."""
+        (n, heads, size), kv_heads = q.shape, parts[0].shape[2]
+        if len(parts) == 1 and (self._device != "cpu" or n < _MATMUL_ROWS):
+            keys, values = parts[0].unbind()
+            return F.scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=mask, enable_gqa=heads != kv_heads).reshape(n, -1)
+        q = q.reshape(n * kv_heads, -1, size) * size**-0.5
+        scores = torch.cat([q @ part[0].flatten(0, 1).transpose(-1, -2) for part in parts], dim=-1)
+        if mask is not None:
+            scores.view(n, kv_heads, *scores.shape[1:]).add_(mask)
+        odds = scores.softmax(-1).split([part.shape[3] for part in parts], dim=-1)
+        out = odds[0] @ parts[0][1].flatten(0, 1)
+        for share, part in zip(odds[1:], parts[1:], strict=True):
+            out = out.baddbmm_(share, part[1].flatten(0, 1))
+        return out.view(n, -1)
+
+    def _pieces(self, start: int, stop: int) -> list[tuple[int, int, int]]:
+        """Columns [start, stop) by block: (block, first, last + 1)."""
+        size = self._size
+        return [(block, max(start - block * size, 0), min(stop - block * size, size)) for block in range(start // size, -(-stop // size))]
 
     def _widen(self, width: int) -> None:
         """A newcomer is longer than all: the others' columns up to its end stay empty."""
         if len(self) and width > self._width:
-            for cache in self._caches:
-                cache[:, : len(self), :, self._width : width] = 0
+            for block, begin, end in self._pieces(self._width, width):
+                for cache in self._blocks[block]:
+                    cache[:, : len(self), :, begin:end] = 0
             self._mask[: len(self), self._width : width] = float("-inf")
             self._holes = True
         self._width = width
 
     def _shift_left(self) -> None:
-        """Gives back the columns that only rows now gone had used."""
-        unused = min(self._starts, default=self._width)
-        if unused >= BLOCK or not self._starts:
-            n, width = len(self), self._width
-            for cache in self._caches if n else []:
-                cache[:, :n, :, : width - unused] = cache[:, :n, :, unused:width].clone()
-            self._mask[:n, : width - unused] = self._mask[:n, unused:width].clone()
-            self._mask[:n, width - unused :] = 0
-            self._starts = [start - unused for start in self._starts]
-            self._width = width - unused
-        self._holes = bool((self._mask[: len(self), : self._width] < 0).any()) if self._holes else False
+        """Gives back blocks that only rows now gone had used."""
+        unused = min(self._starts, default=0) // self._size
+        if unused:
+            self._blocks = self._blocks[unused:]
+            self._mask = self._mask[:, unused * self._size :].clone()
+            self._starts = [start - unused * self._size for start in self._starts]
+            self._width -= unused * self._size
+        self._holes = self._holes and bool((self._mask[: len(self), : self._width] < 0).any())
 
     def _make_room(self, slots: int, columns: int) -> None:
         have_slots, have_columns = self._mask.shape
-        if slots <= have_slots and columns <= have_columns:
-            return
+        n, width, model = len(self), self._width, self._model
         if slots > have_slots:
-            slots = max(slots, min(2 * have_slots, _SLOTS))
-        slots, columns = max(slots, have_slots), max(-(-columns // BLOCK) * BLOCK, have_columns)
-        model, n, width = self._model, len(self), self._width
-        shape = (2, slots, model.kv_heads, columns, model.head_size)
-        for layer in range(model.depth):
-            grown = torch.empty(shape, dtype=self._dtype, device=self._device)
-            if n:
-                grown[:, :n, :, :width] = self._caches[layer][:, :n, :, :width]
-            # One layer after the other, so that old and new caches are never held whole at once.
-            self._caches[layer : layer + 1] = [grown]
-        mask = torch.zeros(slots, columns, dtype=self._dtype, device=self._device)
-        mask[:have_slots, :have_columns] = self._mask
-        positions = torch.zeros(slots, dtype=torch.long, device=self._device)
-        positions[:have_slots] = self._positions
-        self._mask, self._positions = mask, positions
+            slots, old = max(slots, min(2 * have_slots, _SLOTS)), self._blocks
+            self._size, self._blocks = block_columns(slots, self._device), []
+        else:
+            slots, old = have_slots, []
+        while len(self._blocks) * self._size < columns:
+            shape = (2, slots, model.kv_heads, self._size, model.head_size)
+            self._blocks.append([torch.empty(shape, dtype=self._dtype, device=self._device) for _ in range(model.depth)])
+        for layer in range(model.depth) if old and n else []:
+            kept = torch.cat([block[layer][:, :n] for block in old], dim=3)
+            for block, _, end in self._pieces(0, width):
+                self._blocks[block][layer][:, :n, :, :end] = kept[:, :, :, block * self._size :][:, :, :, :end]
+        columns = len(self._blocks) * self._size
+        if (slots, columns) != (have_slots, have_columns):
+            mask = torch.zeros(slots, columns, dtype=self._dtype, device=self._device)
+            mask[:n, :width] = self._mask[:n, :width]
+            positions = torch.zeros(slots, dtype=torch.long, device=self._device)
+            positions[:n] = self._positions[:n]
+            self._mask, self._positions = mask, positions
 
 
 def _left_padded(

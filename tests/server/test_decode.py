@@ -99,6 +99,12 @@ class TestSameAsThePlainSampler:
         monkeypatch.setattr(slots, "_MATMUL_ROWS", 1)
         assert_same(Decoder(base).sample(None, wanted), expected)
 
+    @pytest.mark.parametrize("columns", [1, 7, 64])
+    def test_whatever_the_size_of_a_block(self, base: BaseModel, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(slots, "block_columns", lambda slots, device: columns)
+        wanted = jobs(6)
+        assert_same(Decoder(base).sample(None, wanted), Sampler(base).sample(None, wanted))
+
     def test_draws_are_those_of_the_plain_sampler(self) -> None:
         pick = torch.Generator().manual_seed(1)
         logits = torch.randn(64, 100, generator=pick) * 3
@@ -191,8 +197,9 @@ class TestJoiningAndLeaving:
             step += 1
         return [found[i] for i in range(number)], list(found)
 
-    @pytest.mark.parametrize("general", [False, True])
-    def test_at_any_step(self, base: BaseModel, general: bool) -> None:
+    @pytest.mark.parametrize(("general", "columns"), [(False, 1024), (False, 16), (True, 0)])
+    def test_at_any_step(self, base: BaseModel, general: bool, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(slots, "block_columns", lambda slots, device: columns)
         pick = random.Random(4)
         arrivals = {
             step: [
@@ -223,9 +230,10 @@ class TestJoiningAndLeaving:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(SlotBatch, "step", noting)
+            patch.setattr(slots, "block_columns", lambda slots, device: 16)
             got, _ = self.run(base, arrivals)
         assert_same(got, Sampler(base).sample(None, wanted))
-        assert max(widths) < slots.BLOCK + 40 and len(widths) > 390
+        assert max(widths) < 48 and len(widths) > 390
 
     def test_a_short_answer_overtakes_a_long_one(self, base: BaseModel) -> None:
         long, short = SampleJob([9, 10], max_tokens=200, temperature=0), SampleJob([9, 11], max_tokens=3, temperature=0)
