@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 from engine.endpoints import Endpoint
@@ -25,9 +26,7 @@ class Client:
 
     def __init__(self, endpoint: Endpoint, metadata: dict[str, str], poll: Callable[[], None] | None = None):
         """`poll` is called between slices of a wait: it may raise to abandon it."""
-        prepare_environment()
-        import tinker
-
+        tinker = load_sdk()
         self.endpoint = endpoint
         self.poll = poll
 
@@ -91,6 +90,14 @@ class Client:
             return EndpointError(f"{doing}: {body['message']}", body.get("next_step", ""), where=body.get("where", ""))
         text = str(error).partition(" for self.request_id=")[0].removeprefix("Request failed: ")
         return EndpointError(f"{doing} failed: {text or type(error).__name__}", "Look at the job's log for more.")
+
+
+def load_sdk() -> ModuleType:
+    """The official SDK; importing it takes a second or two where torch is installed."""
+    prepare_environment()
+    import tinker
+
+    return tinker
 
 
 def prepare_environment() -> None:

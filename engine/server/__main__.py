@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to PyTorch")
     parser.add_argument("--idle-exit", type=float, default=0, help="end after so many seconds without a session; 0 never")
     parser.add_argument("--compress", action="store_true", help="ask clients to compress training requests (zstd)")
-    parser.add_argument("--reference", action="store_true", help="take the plain paths that the fast ones are measured against")
+    parser.add_argument("--reference", action="store_true", help="the plain ways only: slower, and what the fast ones are tested against")
     parser.add_argument("--ready-file", type=Path, default=None, help="written when the server answers")
     return parser
 

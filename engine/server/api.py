@@ -23,8 +23,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from engine.errors import DataError, EngineError, NotFound
+from engine.server import openai_api, wire
 from engine.server import requests as bodies
-from engine.server import wire
 from engine.server.security import MAX_BODY, BodyTooLarge
 from engine.server.service import Service
 from engine.server.worker import Future
@@ -52,6 +52,7 @@ def build_app(make_service: Callable[[], Service], *, compress: bool, on_idle: C
         await asyncio.to_thread(service.worker.stop)
 
     routes = [Route(f"/api/v1/{path}", handler, methods=[method]) for method, path, handler in _ROUTES]
+    routes += openai_api.routes()
     handlers: dict[Any, Any] = {EngineError: _on_engine_error, BodyTooLarge: _on_large_body}
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
 

@@ -123,6 +123,17 @@ class CheckpointStore:
             raise missing
         return info
 
+    def listed(self, kind: str) -> list[CheckpointInfo]:
+        """All that are whole and not expired, oldest first."""
+        found = []
+        for file in self.root.glob(f"*/{kind}/*/checkpoint.json"):
+            try:
+                path = json.loads(file.read_text(encoding="utf-8"))["path"]
+                found.append(self.info(CheckpointPath.parse(path)))
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, NotFound):
+                continue
+        return sorted(found, key=lambda info: info.created_at)
+
     def save(
         self,
         path: CheckpointPath,

@@ -61,4 +61,3 @@ def get_loss(name: str, config: Config) -> tuple[LossFn, tuple[str, ...]]:
         if isinstance(value, str) or not math.isfinite(value):
             raise DataError(f"{option} has to be a finite number, not {value!r}", "Correct the loss options.", where="loss_fn_config")
     return loss, inputs
-

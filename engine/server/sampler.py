@@ -33,8 +33,9 @@ class SampleJob:
     stop_tokens: tuple[int, ...] = ()
     stop_strings: tuple[str, ...] = ()
     prompt_logprobs: bool = False
-    on_token: Callable[[int, int, float], None] | None = None  # (which of the n, token, logprob), from the worker's thread
-    abandoned: Callable[[], bool] | None = None  # nobody wants the rest
+    # Both are called on the worker's thread: (which sample, token, logprob) as each is drawn; whether nobody wants the rest.
+    on_token: Callable[[int, int, float], None] | None = None
+    abandoned: Callable[[], bool] | None = None
 
 
 @dataclass(eq=False)
@@ -42,9 +43,9 @@ class Row:
     """One continuation on its way."""
 
     job: SampleJob
-    position: int
     generator: torch.Generator
     limit: int
+    position: int
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     stopped: bool = False
@@ -101,7 +102,7 @@ class Sampler:
         # Distinct streams for the n samples of one request: neighbouring seeds are mixed by the generator's own seeding.
         generator.manual_seed((job.seed * MAX_SAMPLES + position) % 2**63) if job.seed is not None else generator.seed()
         room = self.base.context - len(job.prompt)
-        return Row(job, position, generator, room if job.max_tokens is None else min(room, job.max_tokens))
+        return Row(job, generator, room if job.max_tokens is None else min(room, job.max_tokens), position)
 
     @torch.no_grad()
     def prompt_logprobs(self, prompt: list[int]) -> list[float]:
@@ -154,7 +155,7 @@ class Sampler:
         """Whether its last token was the last one."""
         if row.tokens[-1] in row.job.stop_tokens or self._wrote_stop_string(row):
             row.stopped = True
-        return row.stopped or len(row.tokens) >= row.limit or (row.job.abandoned is not None and row.job.abandoned())
+        return row.stopped or len(row.tokens) >= row.limit or bool(row.job.abandoned and row.job.abandoned())
 
     def _wrote_stop_string(self, row: Row) -> bool:
         if not row.job.stop_strings:

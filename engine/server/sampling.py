@@ -9,6 +9,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from engine.errors import DataError, NotFound, StateError
 from engine.server import wire
@@ -18,6 +19,7 @@ from engine.server.model import Adapter, BaseModel
 from engine.server.order import REMEMBERED
 from engine.server.requests import Sample
 from engine.server.sampler import SampleJob, Sampler, check_job
+from engine.server.scoring import score
 from engine.server.worker import Future, Task, Worker, explained
 
 MAX_EPHEMERAL = 16  # unnamed snapshots that a session keeps in memory
@@ -93,41 +95,55 @@ class Sampling:
             while len(state.answers) > REMEMBERED:
                 state.answers.popitem(last=False)
 
-        if isinstance(self._sampler, Decoder):
-            self._hand_over(self._sampler, state, job, last_n, future, abandoned)
-        else:
-            self._queue(self._sampler, state, job, last_n, future, abandoned)
+        self._submit(
+            state, job, future, lambda answer: wire.write_sample_response(answer[0], _only_last(answer[1], last_n)), abandoned, abandoned
+        )
         return future
 
-    def _hand_over(
-        self, decoder: Decoder, state: SamplerState, job: SampleJob, last_n: int | None, future: Future, abandoned: Callable[[], bool]
+    def complete(self, path: CheckpointPath | None, job: SampleJob, future: Future) -> None:
+        """Finishes `future` with {"sequences"}: for whoever reads the tokens here rather than over the wire."""
+        check_job(job, self._base)
+        state = SamplerState("", "", path)
+
+        dropped = job.abandoned or (lambda: False)
+        self._submit(state, job, future, lambda answer: {"sequences": answer[0]}, dropped, lambda: False)
+
+    def score(self, path: CheckpointPath | None, tokens: list[int], start: int, top: int, future: Future) -> None:
+        """Finishes `future` with {"scores"}: see engine.server.scoring."""
+        state = SamplerState("", "", path)
+        self._worker.put(Task(future, lambda: {"scores": score(self._base, self._adapter(state), tokens, start, top)}))
+
+    def _submit(
+        self,
+        state: SamplerState,
+        job: SampleJob,
+        future: Future,
+        write: Callable[[Answer], dict[str, Any] | bytes],
+        dropped: Callable[[], bool],
+        gone: Callable[[], bool],
     ) -> None:
+        """Finishes `future` with what `write` makes of the answer, unless it is dropped beforehand or its client is gone."""
+        sampler = self._sampler
+        if not isinstance(sampler, Decoder):
+
+            def together(payloads: list[tuple[SampleJob, Callable[[Answer], dict[str, Any] | bytes]]]) -> list[dict[str, Any] | bytes]:
+                answers = sampler.sample(self._adapter(state), [job for job, _ in payloads])
+                return [write(answer) for answer, (_, write) in zip(answers, payloads, strict=True)]
+
+            key = ("sample", state.id or str(state.path))
+            self._worker.put(Task(future, dict, key, (job, write), together, job.n, dropped))
+            return
+
         def done(outcome: Answer | Exception) -> None:
             if isinstance(outcome, Exception):
                 future.fail(explained(outcome))
             else:
-                future.finish(wire.write_sample_response(outcome[0], _only_last(outcome[1], last_n)))
+                future.finish(write(outcome))
 
-        def work() -> None:
-            decoder.add(self._adapter(state), Request(job, done, abandoned))
-
-        task = Task(future, work, cancelled=abandoned)
+        task = Task(future, lambda: sampler.add(self._adapter(state), Request(job, done, gone)), cancelled=dropped)
         # A snapshot that isn't taken yet waits for its turn among the run's requests, everything else overtakes them.
         unready = state.ephemeral and state.snapshot is None
         self._worker.put(task) if unready else self._worker.put_first(task)
-
-    def _queue(
-        self, sampler: Sampler, state: SamplerState, job: SampleJob, last_n: int | None, future: Future, abandoned: Callable[[], bool]
-    ) -> None:
-        def together(payloads: list[tuple[SampleJob, int | None]]) -> list[bytes]:
-            results = sampler.sample(self._adapter(state), [job for job, _ in payloads])
-            return [
-                wire.write_sample_response(sequences, _only_last(logprobs, n))
-                for (sequences, logprobs), (_, n) in zip(results, payloads, strict=True)
-            ]
-
-        key = ("sample", state.id or str(state.path))
-        self._worker.put(Task(future, dict, key, (job, last_n), together, job.n, abandoned))
 
     def _job(self, request: Sample) -> SampleJob:
         params = request.sampling_params

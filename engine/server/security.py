@@ -117,6 +117,7 @@ def _host_name(host: str) -> str:
 
 
 async def _refuse(send: Any, status: int, reason: str) -> None:
-    body = json.dumps({"detail": reason}).encode()
+    # "error" is where clients of the OpenAI routes look.
+    body = json.dumps({"detail": reason, "error": {"message": reason, "type": "invalid_request_error"}}).encode()
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"application/json")]})
     await send({"type": "http.response.body", "body": body})

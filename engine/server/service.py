@@ -18,6 +18,7 @@ from engine.server.checkpoints import CheckpointInfo, CheckpointPath, Checkpoint
 from engine.server.decode import Decoder
 from engine.server.model import MAX_RANK, BaseModel, LoraSpec
 from engine.server.order import InOrder, Work
+from engine.server.packing import Packed
 from engine.server.requests import CreateModel, CreateSamplingSession, LoadWeights, OptimStep, Sample, SaveForSampler, SaveWeights
 from engine.server.sampler import MAX_ROWS, Sampler
 from engine.server.sampling import SamplerState, Sampling
@@ -72,10 +73,12 @@ class Service:
         *,
         reference: bool = False,
     ):
-        """`reference` takes the plain paths, which the fast ones are measured against."""
+        """`reference` keeps to the plain ways, which the fast ones are tested against."""
         self.base = base
+        self.packed = None if reference else Packed.if_it_agrees(base)
         self.name = name
         self.tokenizer_id = tokenizer_id
+        self.tokenizer = tokenizer
         self.store = store
         decoder = None if reference else Decoder(base, tokenizer)
         self.worker = Worker(MAX_ROWS, decoder)
@@ -145,7 +148,7 @@ class Service:
         run = self._new_run(run_id, session, spec)
 
         def work() -> dict[str, Any]:
-            run.trainer = Trainer(self.base, self.base.new_adapter(spec, lora.seed))
+            run.trainer = Trainer(self.base, self.base.new_adapter(spec, lora.seed), self.packed)
             return {"model_id": run_id, "type": "create_model"}
 
         self.worker.put(Task(run.created, work, cancelled=lambda: session.finished))
@@ -239,6 +242,10 @@ class Service:
         session = self.sessions[state.session_id]
         return self.sampling.sample(state, request, lambda: session.finished)
 
+    def model(self, name: str) -> CheckpointPath | None:
+        """What is meant by a model's name: a sampler checkpoint by its path, or None for the base. Raises NotFound, DataError."""
+        return self._sampler_path(name if name.startswith("tinker://") else None, name)
+
     # -- futures and upkeep
 
     def future(self, request_id: str) -> Future:
@@ -306,7 +313,7 @@ class Service:
 
     def _load_into(self, run: Run, path: CheckpointPath, optimizer: bool) -> dict[str, Any]:
         info, tensors = self.store.load_adapter(path)
-        trainer = Trainer(self.base, self.base.adapter_from_tensors(info.spec, tensors, trainable=True))
+        trainer = Trainer(self.base, self.base.adapter_from_tensors(info.spec, tensors, trainable=True), self.packed)
         trainer.steps = info.steps
         if optimizer:
             trainer.load_optimizer_tensors(self.store.load_optimizer(path))

@@ -1,4 +1,4 @@
-"""Gradients and updates for one adapter: padded batches, one optimizer. Knows nothing of requests or order.
+"""Gradients and updates for one adapter. Knows nothing of requests or order, nor how log-probabilities are come by.
 
 Losses are sums over tokens, so a batch may be cut into micro-batches, and several calls may add to the gradient
 before an update, without any change of meaning.
@@ -14,10 +14,9 @@ import torch
 from engine.errors import DataError, EngineError, ModelError
 from engine.server.losses import get_loss
 from engine.server.model import Adapter, BaseModel
+from engine.server.packing import Packed
+from engine.server.padding import padded_batches, padded_logprobs
 from engine.server.wire import Datum
-
-LOGIT_BUDGET = 256 * 2**20  # logits (padded tokens x vocabulary) held at once; 1 GiB in float32
-TOKEN_BUDGET = 16_384  # padded tokens at once
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,11 @@ def check_data(data: list[Datum], loss_fn: str, loss_config: dict, base: BaseMod
 class Trainer:
     """Trains one adapter. Gradients add up from call to call until `optim_step`."""
 
-    def __init__(self, base: BaseModel, adapter: Adapter):
+    def __init__(self, base: BaseModel, adapter: Adapter, packed: Packed | None = None):
+        """`packed` is the fast way; without it every batch is padded, which is the reference."""
         self.base = base
         self.adapter = adapter
+        self.packed = packed
         self.optimizer = torch.optim.AdamW(adapter.parameters(), lr=0.0, betas=(0.9, 0.95), eps=1e-12, weight_decay=0.0)
         self.steps = 0
 
@@ -101,11 +102,15 @@ class Trainer:
         loss, _ = get_loss(loss_fn, loss_config)
         outputs: list[dict[str, np.ndarray]] = [{} for _ in data]
         total = 0.0
+        # One target a token can be packed; several (distributions to imitate) take the plain way.
+        packed = self.packed if all(row.inputs["target_tokens"].ndim == 1 for row in data) else None
+        batches = packed.batches(data) if packed else padded_batches(data, self.base.vocab_size)
         with self.base.using(self.adapter), torch.set_grad_enabled(not forward_only):
-            for rows in _micro_batches(data, self.base.vocab_size):
-                logprobs = self._logprobs([data[i] for i in rows])
+            for batch in batches:
+                rows = [data[i] for i in batch]
+                logprobs = packed.logprobs(rows, [_looked_at(row) for row in rows]) if packed else padded_logprobs(self.base, rows)
                 losses = []
-                for i, row in zip(rows, logprobs, strict=True):
+                for i, row in zip(batch, logprobs, strict=True):
                     inputs = {name: torch.as_tensor(np.array(array), device=row.device) for name, array in data[i].inputs.items()}
                     losses.append(loss(row, inputs, loss_config))
                     outputs[i] = {"logprobs": row.detach().cpu().numpy()}
@@ -114,7 +119,7 @@ class Trainer:
                     raise ModelError(
                         "the loss isn't finite", "The weights have diverged: go back to a checkpoint and lower the learning rate."
                     )
-                if not forward_only:
+                if batch_loss.requires_grad:
                     batch_loss.backward()
                 total += float(batch_loss.detach())
         return outputs, {"loss:sum": total}
@@ -159,23 +164,11 @@ class Trainer:
         current = self.optimizer.state_dict()
         self.optimizer.load_state_dict({"state": state, "param_groups": current["param_groups"]})
 
-    def _logprobs(self, rows: list[Datum]) -> list[torch.Tensor]:
-        """Log-probabilities of each row's targets, [T] or [T, K], float32."""
-        width = max(len(row.tokens) for row in rows)
-        tokens = torch.zeros(len(rows), width, dtype=torch.long)
-        mask = torch.zeros(len(rows), width, dtype=torch.long)
-        for i, row in enumerate(rows):
-            tokens[i, : len(row.tokens)] = torch.from_numpy(row.tokens)
-            mask[i, : len(row.tokens)] = 1
-        device = self.base.device
-        logits = self.base.model(input_ids=tokens.to(device), attention_mask=mask.to(device), use_cache=False).logits
-        found = []
-        for i, row in enumerate(rows):
-            targets = torch.as_tensor(np.array(row.inputs["target_tokens"]), dtype=torch.long, device=device)
-            logs = torch.log_softmax(logits[i, : len(row.tokens)].float(), dim=-1)
-            picked = logs.gather(-1, targets if targets.ndim == 2 else targets[:, None])
-            found.append(picked if targets.ndim == 2 else picked[:, 0])
-        return found
+
+def _looked_at(row: Datum) -> np.ndarray:
+    """[T], true where the loss depends on the token's probability."""
+    weights = row.inputs.get("weights", row.inputs.get("advantages"))
+    return np.ones(len(row.tokens), bool) if weights is None else weights != 0
 
 
 def _check_ids(ids: np.ndarray, vocab_size: int, where: str) -> None:
@@ -185,18 +178,3 @@ def _check_ids(ids: np.ndarray, vocab_size: int, where: str) -> None:
         raise DataError(
             f"a token id lies outside the vocabulary of {vocab_size:,}", "Tokenize with the base model's own tokenizer.", where=where
         )
-
-
-def _micro_batches(data: list[Datum], vocab_size: int) -> list[list[int]]:
-    """Positions in order, cut where padded tokens or logits would pass the budget; a single row always fits."""
-    limit = min(TOKEN_BUDGET, max(1, LOGIT_BUDGET // vocab_size))
-    batches: list[list[int]] = []
-    widest = 0
-    for i, datum in enumerate(data):
-        widest = max(widest, len(datum.tokens))
-        if batches and (len(batches[-1]) + 1) * widest <= limit:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-            widest = len(datum.tokens)
-    return batches

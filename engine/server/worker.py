@@ -71,7 +71,7 @@ class Task:
     work: Callable[[], dict[str, Any] | bytes | None]
     batch_key: object = None
     payload: Any = None
-    work_together: Callable[[Sequence[Any]], list[bytes]] | None = None
+    work_together: Callable[[Sequence[Any]], Sequence[dict[str, Any] | bytes]] | None = None
     rows: int = 1
     cancelled: Callable[[], bool] = field(default=lambda: False)
 

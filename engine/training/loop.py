@@ -18,7 +18,7 @@ from engine import models
 from engine.data import load_data
 from engine.data.examples import DataSet, Example
 from engine.endpoints import start
-from engine.endpoints.client import Client
+from engine.endpoints.client import Client, load_sdk
 from engine.errors import EndpointLost
 from engine.evaluation import proof
 from engine.evaluation.metrics import exact_match
@@ -63,6 +63,8 @@ def execute(run: JobRun) -> str:
     renderer = get_renderer(recipe.renderer, load_tokenizer(folder))
     # It loads the model while the examples are rendered; what is wrong with the data is said before.
     endpoint = start(recipe.endpoint, recipe.base_model, folder)
+    # While the endpoint gets ready in its own process, this one does what takes long here.
+    load_sdk()
     method = make_method(recipe, data, renderer, models.context_length(folder))
     _tell(run, data, method)
     total = total_steps(recipe.training, method.rows)

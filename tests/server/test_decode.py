@@ -109,7 +109,7 @@ class TestSameAsThePlainSampler:
         pick = torch.Generator().manual_seed(1)
         logits = torch.randn(64, 100, generator=pick) * 3
         kinds = [SampleJob([1], temperature=t, top_k=k, top_p=p, seed=1) for t in (0, 0.5, 3.0) for k in (-1, 1, 7) for p in (1, 0.8, 1e-9)]
-        rows = [Row(kinds[i % len(kinds)], 0, torch.Generator().manual_seed(i), 1) for i in range(64)]
+        rows = [Row(kinds[i % len(kinds)], torch.Generator().manual_seed(i), 1, 0) for i in range(64)]
         _, tokens, logprobs = Draw(rows, "cpu", torch.Generator())(logits)
         for i, row in enumerate(rows):
             job = row.job
@@ -118,7 +118,7 @@ class TestSameAsThePlainSampler:
 
     def test_draws_without_a_seed_follow_the_distribution(self) -> None:
         odds = torch.tensor([0.5, 0.25, 0.125, 0.125])
-        rows = [Row(SampleJob([1]), 0, torch.Generator(), 1)] * 20_000
+        rows = [Row(SampleJob([1]), torch.Generator(), 1, 0)] * 20_000
         _, tokens, _ = Draw(rows, "cpu", torch.Generator().manual_seed(5))(odds.log().expand(20_000, -1))
         counts = torch.bincount(torch.tensor(tokens), minlength=4) / 20_000
         assert torch.allclose(counts, odds, atol=0.02)

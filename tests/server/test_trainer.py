@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from engine.errors import DataError, EngineError, ModelError
-from engine.server import trainer as module
+from engine.server import packing, padding
 from engine.server.model import BaseModel, LoraSpec
-from engine.server.trainer import AdamParams, Trainer, _micro_batches
+from engine.server.packing import Packed
+from engine.server.padding import padded_batches
+from engine.server.trainer import AdamParams, Trainer
 from engine.server.wire import Datum
 
 
@@ -22,9 +24,15 @@ def row(tokens: list[int], weight: float = 1.0) -> Datum:
 DATA = [row([5, 6, 7]), row([9, 10, 11, 12, 13]), row([30])]
 
 
-@pytest.fixture
-def trainer(base: BaseModel) -> Trainer:
-    return Trainer(base, base.new_adapter(LoraSpec(4), seed=1))
+@pytest.fixture(params=["padded", "packed"])
+def trainer(base: BaseModel, request: pytest.FixtureRequest) -> Trainer:
+    packed = Packed.if_it_agrees(base) if request.param == "packed" else None
+    return Trainer(base, base.new_adapter(LoraSpec(4), seed=1), packed)
+
+
+def tokens_at_once(monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
+    for way in (padding, packing):
+        monkeypatch.setattr(way, "TOKENS_AT_ONCE", tokens)
 
 
 def gradients(trainer: Trainer) -> list[torch.Tensor | None]:
@@ -38,17 +46,17 @@ def train(trainer: Trainer, data: list[Datum], **options: bool) -> float:
 def test_micro_batches_change_nothing(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, together = train(trainer, DATA), gradients(trainer)
     trainer.drop_gradients()
-    monkeypatch.setattr(module, "TOKEN_BUDGET", 4)
+    tokens_at_once(monkeypatch, 4)
     assert train(trainer, DATA) == pytest.approx(whole, rel=1e-6)
     for one, other in zip(gradients(trainer), together, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
 def test_micro_batches_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TOKEN_BUDGET", 6)
+    tokens_at_once(monkeypatch, 6)
     lengths = [3, 2, 3, 7, 1, 1, 5, 1]
     data = [row([5] * length) for length in lengths]
-    assert _micro_batches(data, 512) == [[0, 1], [2], [3], [4, 5], [6], [7]]
+    assert padded_batches(data, 512) == [[0, 1], [2], [3], [4, 5], [6], [7]]
 
 
 @pytest.mark.parametrize("earlier", [False, True])
@@ -57,7 +65,7 @@ def test_half_a_batch_leaves_no_gradient(trainer: Trainer, monkeypatch: pytest.M
     if earlier:
         train(trainer, DATA)
     before = gradients(trainer)
-    monkeypatch.setattr(module, "TOKEN_BUDGET", 3)
+    tokens_at_once(monkeypatch, 3)
     with pytest.raises(ModelError, match="isn't finite"):
         train(trainer, [row([5, 6, 7]), row([5, 6, 7], weight=3e38)])
     for now, then in zip(gradients(trainer), before, strict=True):

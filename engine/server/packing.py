@@ -1,0 +1,235 @@
+"""The fast way to log-probabilities: rows of different lengths laid end to end as one row of tokens, without padding.
+
+Every layer but attention works on single tokens, so it gets all real tokens of a batch in one matrix. Attention picks
+each row back out, side by side with rows of about its length, causally masked; it stands behind transformers' own
+attention interface, so any model that goes through that interface is served. Position numbers begin anew in each row.
+The output layer keeps gradients only where the loss looks.
+
+A model is trusted to this only once `agrees` has compared it with the padded reference on its own weights. Knows
+nothing of losses or optimizers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from engine.server.model import BaseModel
+from engine.server.padding import padded_logprobs
+from engine.server.wire import Datum
+
+log = logging.getLogger("thinker.server")
+
+NAME = "thinker_packed"
+TOKENS_AT_ONCE = 8_192
+LOGITS_AT_ONCE = 64 * 2**20  # 256 MiB in float32
+WASTE = 0.15  # the share of padding in a group of rows from which a further group is opened
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.1}
+
+
+@dataclass
+class _Group:
+    """Rows attended to side by side: `gather` [rows x width] picks their tokens from the pack, `back` undoes it."""
+
+    rows: int
+    width: int
+    gather: torch.Tensor
+    back: torch.Tensor
+
+
+@dataclass
+class Pack:
+    """Many rows as one: tokens and positions [1, N], the rows' lengths in the pack's order, and who attends to whom."""
+
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    lengths: list[int]
+    groups: list[_Group]
+
+
+_pack: list[Pack | None] = [None]
+
+
+class Packed:
+    """Log-probabilities of packed rows, for one base model with whichever adapter is active."""
+
+    def __init__(self, base: BaseModel):
+        self._base = base
+        self._decoder = base.model.get_decoder()
+        self._head = base.model.get_output_embeddings()
+        configs = [module.config for module in base.model.modules() if hasattr(module, "config")]
+        self._configs = list({id(config): config for config in configs}.values())
+        ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)
+
+    @classmethod
+    def if_it_agrees(cls, base: BaseModel) -> Packed | None:
+        """None for a model that this way would get other numbers from, or that it can't run at all."""
+        try:
+            packed = cls(base)
+            off = packed.disagreement()
+        except Exception as error:
+            log.info("packing isn't used: %s: %s", type(error).__name__, error)
+            return None
+        if not off <= TOLERANCE[base.dtype]:
+            log.info("packing isn't used: its log-probabilities are off by %.2g", off)
+            return None
+        return packed
+
+    @torch.no_grad()
+    def disagreement(self) -> float:
+        """The largest difference from the padded reference over a few random rows."""
+        draw = np.random.default_rng(0)
+        longest = min(self._base.context, 48)
+        rows = []
+        for length in (longest, 3, 17, 1, longest - 5):
+            tokens = draw.integers(0, self._base.vocab_size, length + 1)
+            rows.append(Datum(tokens[:-1], {"target_tokens": tokens[1:]}))
+        with self._base.using(None):
+            expected = padded_logprobs(self._base, rows)
+            found = self.logprobs(rows, [np.ones(len(row.tokens), bool) for row in rows])
+        return max(float((a - b).abs().max()) for a, b in zip(expected, found, strict=True))
+
+    def batches(self, data: Sequence[Datum]) -> list[list[int]]:
+        """Positions of the rows to take at once, longest first, so that a batch holds rows of about one length."""
+        order = sorted(range(len(data)), key=lambda i: -len(data[i].tokens))
+        found: list[list[int]] = []
+        tokens = 0
+        for i in order:
+            tokens += len(data[i].tokens)
+            if not found or tokens > TOKENS_AT_ONCE:
+                found.append([])
+                tokens = len(data[i].tokens)
+            found[-1].append(i)
+        return found
+
+    def logprobs(self, rows: Sequence[Datum], looked_at: Sequence[np.ndarray]) -> list[torch.Tensor]:
+        """Each row's targets' log-probabilities, float32 [T]; gradients reach those where `looked_at` [T] is true."""
+        order = sorted(range(len(rows)), key=lambda i: -len(rows[i].tokens))
+        device = self._base.device
+        pack = make_pack([rows[i].tokens for i in order], device)
+        targets = torch.from_numpy(np.concatenate([rows[i].inputs["target_tokens"] for i in order])).to(device)
+        wanted = torch.from_numpy(np.concatenate([looked_at[i] for i in order])).to(device)
+        hidden = self._hidden(pack)
+        flat = self._scores(hidden, targets, wanted)
+        found: list[torch.Tensor] = [flat] * len(rows)
+        for i, part in zip(order, flat.split(pack.lengths), strict=True):
+            found[i] = part
+        return found
+
+    def _hidden(self, pack: Pack) -> torch.Tensor:
+        with _packed_attention(self._configs, pack):
+            return self._decoder(input_ids=pack.tokens, position_ids=pack.positions, use_cache=False).last_hidden_state[0]
+
+    def _scores(self, hidden: torch.Tensor, targets: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities of targets [N] from hidden states [N, H], a slice of the vocabulary's logits at a time."""
+        if not torch.is_grad_enabled() or bool(wanted.all()):
+            return self._head_in_slices(hidden, targets)
+        kept, rest = wanted.nonzero()[:, 0], (~wanted).nonzero()[:, 0]
+        scored = self._head_in_slices(hidden[kept], targets[kept])
+        with torch.no_grad():
+            others = self._head_in_slices(hidden[rest], targets[rest])
+        return torch.zeros_like(targets, dtype=torch.float32).index_put((kept,), scored).index_put((rest,), others)
+
+    def _head_in_slices(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        size = max(1, LOGITS_AT_ONCE // self._base.vocab_size)
+        parts = [
+            -F.cross_entropy(self._head(states).float(), wanted, reduction="none")
+            for states, wanted in zip(hidden.split(size), targets.split(size), strict=True)
+        ]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def make_pack(rows: Sequence[np.ndarray], device: str) -> Pack:
+    """One pack of token rows, which come longest first."""
+    lengths = [len(row) for row in rows]
+    groups, first, start = [], 0, 0
+    for end in range(1, len(rows) + 1):
+        real = sum(lengths[first : end + 1])
+        full = end == len(rows) or real < (1 - WASTE) * lengths[first] * (end + 1 - first)
+        if full:
+            groups.append(_group(lengths[first:end], start, device))
+            start += sum(lengths[first:end])
+            first = end
+    positions = np.concatenate([np.arange(length) for length in lengths])
+    tokens = torch.from_numpy(np.concatenate(rows).astype(np.int64))[None].to(device)
+    return Pack(tokens, torch.from_numpy(positions)[None].to(device), lengths, groups)
+
+
+def packed_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    **others: object,
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention interface over the current pack; query [1, H, N, D], key and value [1, K, N, D] -> [1, N, H, D]."""
+    if softcap is not None or s_aux is not None:
+        raise NotImplementedError("capped or sinking attention scores")
+    pack = _pack[0]
+    assert pack is not None, "packed attention outside a pack"
+    heads = query.shape[1]
+    parts = []
+    for group in pack.groups:
+        q, k, v = (_rows(states, group) for states in (query, key, value))
+        banded = sliding_window is not None and group.width > sliding_window
+        mask = _band(group.width, sliding_window, query.device) if banded else None
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=heads != key.shape[1]
+        )
+        parts.append(mixed.transpose(0, 1).reshape(heads, group.rows * group.width, -1).index_select(1, group.back))
+    joined = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+    return joined.transpose(0, 1)[None].contiguous(), None
+
+
+@contextmanager
+def _packed_attention(configs: Sequence[object], pack: Pack) -> Iterator[None]:
+    """The model attends within the pack's rows for as long as this lasts."""
+    before = [config._attn_implementation for config in configs]
+    for config in configs:
+        config._attn_implementation = NAME
+    _pack[0] = pack
+    try:
+        yield
+    finally:
+        _pack[0] = None
+        for config, name in zip(configs, before, strict=True):
+            config._attn_implementation = name
+
+
+def _group(lengths: Sequence[int], start: int, device: str) -> _Group:
+    width = lengths[0]
+    gather = np.zeros((len(lengths), width), np.int64)
+    back = []
+    for row, length in enumerate(lengths):
+        # What is gathered past a row's end is some token of the pack; causal masking keeps it from mattering.
+        gather[row, :length] = start + np.arange(length)
+        back.append(row * width + np.arange(length))
+        start += length
+    whole = (torch.from_numpy(gather.reshape(-1)), torch.from_numpy(np.concatenate(back)))
+    return _Group(len(lengths), width, *(index.to(device) for index in whole))
+
+
+def _rows(states: torch.Tensor, group: _Group) -> torch.Tensor:
+    """[1, H, N, D] -> [rows, H, width, D]"""
+    heads, size = states.shape[1], states.shape[-1]
+    return states[0].index_select(1, group.gather).view(heads, group.rows, group.width, size).transpose(0, 1)
+
+
+def _band(width: int, window: int, device: torch.device) -> torch.Tensor:
+    """True where a token may look: at itself and the window - 1 tokens before it."""
+    ages = torch.arange(width, device=device)[:, None] - torch.arange(width, device=device)
+    return (ages >= 0) & (ages < window)
