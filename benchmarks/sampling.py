@@ -2,7 +2,7 @@
 
     python benchmarks/sampling.py [--rounds 5] [--tokens 128] [--model FOLDER] [--batches 1,16,128]
 
-Two processes: this one holds `generate`, the plain sampler and the fast one on one copy of the weights, the other is
+Two processes: this one holds `generate`, the plain sampler and the fast one, the other is
 our server, asked by the official SDK over HTTP with a request for each row. The same prompts, the same number of new
 tokens for all (stop=[], so no row ends early), greedy and at temperature 1. Each round runs all of them in turn, and the
 median of the rounds counts, so that other programs on the machine slow all alike; ratios are medians of each round's own
@@ -42,6 +42,7 @@ class Bench:
         import psutil
         import tinker
         import torch
+        from transformers import AutoModelForCausalLM
 
         from engine.server.decode import Decoder
         from engine.server.model import BaseModel
@@ -50,6 +51,8 @@ class Bench:
 
         self.tokens = tokens
         self.base = BaseModel(folder, "cpu", "float32")
+        # A copy of its own for `generate`: ours has a look-up for adapters in each layer.
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").eval()
         torch.utils.deterministic.fill_uninitialized_memory = False
         self.plain, self.fast = Sampler(self.base), Decoder(self.base)
         self.server = RunningServer(home, base_model=folder)
@@ -74,7 +77,7 @@ class Bench:
         chance = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
 
         def generate() -> int:
-            out = self.base.model.generate(
+            out = self.model.generate(
                 input_ids=tokens, attention_mask=mask, max_new_tokens=self.tokens, min_new_tokens=self.tokens, pad_token_id=0, **chance
             )
             return out[:, width:].numel()

@@ -4,7 +4,8 @@
 each run's requests in order; `worker` is the one thread that touches the model; `model` loads the base and its
 adapters, `trainer` and `sampler` use them, `losses` says what is minimised, `checkpoints` writes to disk.
 
-This is the plain version: padded batches, one request after the other. It is meant to be obviously right, and stays
-as the reference that faster paths are tested against. It imports nothing of the engine but errors, system and
+The plain paths (padded batches, one request after the other) are meant to be obviously right and stay as the reference,
+`--reference`. What is served is faster and proven equal: `decode` samples, by `slots`, `draw` and `dense`. The package
+imports nothing of the engine but errors, system and
 rendering, so that it can be shipped to another machine alone.
 """
