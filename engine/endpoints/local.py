@@ -22,6 +22,7 @@ import httpx
 import engine
 from engine import paths, platforms
 from engine.errors import EndpointError
+from engine.server.owners import own_key
 
 IDLE_EXIT_SECONDS = 600
 START_SECONDS = 600.0  # a large model may take minutes to load
@@ -79,7 +80,8 @@ class LocalServer:
     def key(self) -> str:
         """From the key file that the server made; empty before it did."""
         file = paths.folder("servers") / KEY_FILE
-        return os.environ.get("THINKER_SERVER_KEY") or (file.read_text(encoding="utf-8").strip() if file.exists() else "")
+        text = os.environ.get("THINKER_SERVER_KEY") or os.environ.get("THINKER_SERVER_KEYS", "").partition(",")[0]
+        return own_key(text or (file.read_text(encoding="utf-8") if file.exists() else ""))
 
     @property
     def log_file(self) -> Path:

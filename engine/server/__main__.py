@@ -38,9 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def serve(options: argparse.Namespace) -> None:
     """Loads the model, binds, answers until told to stop. Raises EngineError."""
-    from engine.server.security import KEY_VARIABLE, LOOPBACK, Guard, read_or_make_key
+    from engine.server.security import KEY_VARIABLE, KEYS_VARIABLE, LOOPBACK, Guard, read_or_make_keys
 
-    key = read_or_make_key(options.key_file)
+    keys = read_or_make_keys(options.key_file)
     listener = bind(options.host, options.port)
 
     import torch
@@ -77,13 +77,13 @@ def serve(options: argparse.Namespace) -> None:
     port = listener.getsockname()[1]
     url = f"http://{options.host}:{port}"
     beyond_loopback = options.host not in LOOPBACK
-    app = build_app(make_service, compress=options.compress or beyond_loopback, on_idle=on_idle)
+    app = build_app(make_service, compress=options.compress or beyond_loopback, on_idle=on_idle, keys=keys)
     hosts = [*LOOPBACK, options.host, *options.allow_host]
     config = uvicorn.Config(
-        Guard(app, key, hosts), log_level="warning", lifespan="on", timeout_graceful_shutdown=3, timeout_keep_alive=75, access_log=False
+        Guard(app, keys, hosts), log_level="warning", lifespan="on", timeout_graceful_shutdown=3, timeout_keep_alive=75, access_log=False
     )
     server = uvicorn.Server(config)
-    key_place = KEY_VARIABLE if os.environ.get(KEY_VARIABLE) else str(options.key_file)
+    key_place = next((name for name in (KEY_VARIABLE, KEYS_VARIABLE) if os.environ.get(name)), str(options.key_file))
     ready = {
         "url": url,
         "pid": os.getpid(),
@@ -132,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--base-model", type=Path, required=True, help="a local folder with config.json and *.safetensors")
     parser.add_argument("--name", default="", help="the name by which clients ask for the base model")
     parser.add_argument("--checkpoints", type=Path, required=True, help="where checkpoints are kept")
-    parser.add_argument("--key-file", type=Path, default=None, help="the file with the key; made if absent")
+    parser.add_argument("--key-file", type=Path, default=None, help="the file with the key, or `name key` a line; made if absent")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
     parser.add_argument("--port", type=int, default=8765, help="0 takes a free one")
     parser.add_argument("--allow-host", action="append", default=[], help="a further name that clients may call this machine by")

@@ -11,32 +11,40 @@ import json
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel as Body
-from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from engine.errors import DataError, EngineError, NotFound
-from engine.server import openai_api, wire
+from engine.errors import EngineError, NotFound, StateError
+from engine.server import openai_api, rest, wire
 from engine.server import requests as bodies
+from engine.server.links import Links
 from engine.server.security import MAX_BODY, BodyTooLarge
 from engine.server.service import Service
+from engine.server.web import read_body, service_of
 from engine.server.worker import Future
 
 log = logging.getLogger("thinker.server")
 POLL_SECONDS = 20.0  # below the SDK's 45 s time-out
 UPKEEP_SECONDS = 5.0
-B = TypeVar("B", bound=Body)
 
 
-def build_app(make_service: Callable[[], Service], *, compress: bool, on_idle: Callable[[float], None] | None = None) -> Starlette:
-    """The application. `make_service` runs on the event loop; `on_idle` is told the idle seconds every few seconds."""
+def build_app(
+    make_service: Callable[[], Service],
+    *,
+    compress: bool,
+    on_idle: Callable[[float], None] | None = None,
+    keys: Mapping[str, str] | None = None,
+) -> Starlette:
+    """The application. `make_service` runs on the event loop; `on_idle` is told the idle seconds every few seconds.
+
+    `keys` sign the links to files; who may come in at all is the Guard's business.
+    """
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -45,13 +53,14 @@ def build_app(make_service: Callable[[], Service], *, compress: bool, on_idle: C
         app.state.boot_id = os.urandom(8).hex()
         app.state.started = time.time()
         app.state.compress = compress
+        app.state.links = Links(keys)
         service.worker.start()
         keeper = asyncio.create_task(_keep_up(service, on_idle))
         yield
         keeper.cancel()
         await asyncio.to_thread(service.worker.stop)
 
-    routes = [Route(f"/api/v1/{path}", handler, methods=[method]) for method, path, handler in _ROUTES]
+    routes = [Route(f"/api/v1/{path}", handler, methods=[method]) for method, path, handler in [*_ROUTES, *rest.ROUTES]]
     routes += openai_api.routes()
     handlers: dict[Any, Any] = {EngineError: _on_engine_error, BodyTooLarge: _on_large_body}
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
@@ -77,24 +86,8 @@ async def _on_large_body(request: Request, error: BodyTooLarge) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, 413)
 
 
-async def _read(request: Request, kind: type[B]) -> B:
-    raw = wire.decompress(await request.body(), request.headers.get("content-encoding"), MAX_BODY)
-    try:
-        return kind.model_validate_json(raw or b"{}")
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{first['msg']}", "Send the body as the Tinker SDK does.", where=place or "body") from error
-
-
 def _promise(future: Future, **more: Any) -> JSONResponse:
     return JSONResponse({"request_id": future.request_id, **more})
-
-
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    service.last_request = time.monotonic()
-    return service
 
 
 # -- service
@@ -132,17 +125,17 @@ async def client_config(request: Request) -> JSONResponse:
             "use_pyqwest_transport": False,
             "sample_use_retrieve_futures": False,
             "custom_loss_server_side": False,
-            "sample_join_sampling_session": False,
+            "sample_join_sampling_session": True,
         }
     )
 
 
 async def dynamic_config(request: Request) -> JSONResponse:
-    return JSONResponse({"refresh_interval_sec": 300, "sample_cancel_enabled": False})
+    return JSONResponse({"refresh_interval_sec": 300, "sample_cancel_enabled": True})
 
 
 async def capabilities(request: Request) -> JSONResponse:
-    service = _service(request)
+    service = service_of(request)
     model = {"model_name": service.name, "max_context_length": service.base.context, "trainable": True, "sampleable": True}
     return JSONResponse({"supported_models": [model]})
 
@@ -154,23 +147,24 @@ async def telemetry(request: Request) -> JSONResponse:
 
 
 async def create_session(request: Request) -> JSONResponse:
-    body = await _read(request, bodies.CreateSession)
-    session = _service(request).create_session(body.user_metadata)
+    body = await read_body(request, bodies.CreateSession)
+    session = service_of(request).create_session(body.user_metadata, body.display_name)
     return JSONResponse({"session_id": session.id, "type": "create_session"})
 
 
 async def session_heartbeat(request: Request) -> JSONResponse:
-    body = await _read(request, bodies.Heartbeat)
-    service = _service(request)
-    session = service.sessions.get(body.session_id)
-    if session is None or session.finished:
+    body = await read_body(request, bodies.Heartbeat)
+    service = service_of(request)
+    try:
+        service.session(body.session_id)
+    except (NotFound, StateError):
         return JSONResponse({"detail": "the session has ended"}, 410)
-    service.session(session.id)
     return JSONResponse({"type": "session_heartbeat"})
 
 
 async def finish_session(request: Request) -> JSONResponse:
-    _service(request).finish_session(request.path_params["session_id"])
+    body = await read_body(request, bodies.FinishSession)
+    service_of(request).finish_session(request.path_params["session_id"], body)
     return JSONResponse({})
 
 
@@ -178,13 +172,13 @@ async def finish_session(request: Request) -> JSONResponse:
 
 
 async def create_model(request: Request) -> JSONResponse:
-    future, model_id = _service(request).create_model(await _read(request, bodies.CreateModel))
+    future, model_id = service_of(request).create_model(await read_body(request, bodies.CreateModel))
     return _promise(future, model_id=model_id)
 
 
 async def get_info(request: Request) -> JSONResponse:
-    body = await _read(request, bodies.GetInfo)
-    service = _service(request)
+    body = await read_body(request, bodies.GetInfo)
+    service = service_of(request)
     run = service.run(body.model_id)
     data = {"arch": service.base.architecture, "model_name": service.name, "tokenizer_id": service.tokenizer_id}
     return JSONResponse(
@@ -200,7 +194,7 @@ async def get_info(request: Request) -> JSONResponse:
 
 
 async def forward_backward(request: Request) -> JSONResponse:
-    service = _service(request)
+    service = service_of(request)
     body = await request.body()
     if request.headers.get("content-encoding"):
         body = await asyncio.to_thread(wire.decompress, body, request.headers["content-encoding"], MAX_BODY)
@@ -209,31 +203,35 @@ async def forward_backward(request: Request) -> JSONResponse:
 
 
 async def optim_step(request: Request) -> JSONResponse:
-    return _promise(_service(request).optim_step(await _read(request, bodies.OptimStep)))
+    return _promise(service_of(request).optim_step(await read_body(request, bodies.OptimStep)))
 
 
 async def save_weights(request: Request) -> JSONResponse:
-    return _promise(_service(request).save_weights(await _read(request, bodies.SaveWeights)))
+    return _promise(service_of(request).save_weights(await read_body(request, bodies.SaveWeights)))
 
 
 async def load_weights(request: Request) -> JSONResponse:
-    return _promise(_service(request).load_weights(await _read(request, bodies.LoadWeights)))
+    return _promise(service_of(request).load_weights(await read_body(request, bodies.LoadWeights)))
+
+
+async def save_weights_external(request: Request) -> JSONResponse:
+    return _promise(service_of(request).save_external(await read_body(request, bodies.SaveWeights)))
 
 
 async def save_weights_for_sampler(request: Request) -> JSONResponse:
-    return _promise(_service(request).save_for_sampler(await _read(request, bodies.SaveForSampler)))
+    return _promise(service_of(request).save_for_sampler(await read_body(request, bodies.SaveForSampler)))
 
 
 # -- sampling
 
 
 async def create_sampling_session(request: Request) -> JSONResponse:
-    state = _service(request).create_sampling_session(await _read(request, bodies.CreateSamplingSession))
+    state = service_of(request).create_sampling_session(await read_body(request, bodies.CreateSamplingSession))
     return JSONResponse({"sampling_session_id": state.id, "type": "create_sampling_session"})
 
 
 async def get_sampler(request: Request) -> JSONResponse:
-    service = _service(request)
+    service = service_of(request)
     state = service.sampler(request.path_params["sampler_id"])
     path = str(state.path) if state.path else None
     # The SDK loads the tokenizer by this name, so it has to be one that resolves where the client runs.
@@ -241,15 +239,15 @@ async def get_sampler(request: Request) -> JSONResponse:
 
 
 async def asample(request: Request) -> JSONResponse:
-    body = await _read(request, bodies.Sample)
-    future = _service(request).sample(body)
+    body = await read_body(request, bodies.Sample)
+    future = service_of(request).sample(body)
     return _promise(future, sample_sequence_ids=[f"{future.request_id}:{i}" for i in range(body.num_samples)])
 
 
 async def retrieve_future(request: Request) -> Response:
     """A long poll: the result as soon as it is there, 408 after a while without one (the SDK asks again)."""
-    body = await _read(request, bodies.RetrieveFuture)
-    future = _service(request).future(body.request_id)
+    body = await read_body(request, bodies.RetrieveFuture)
+    future = service_of(request).future(body.request_id)
     if not await future.wait(POLL_SECONDS):
         pending = {"type": "try_again", "request_id": future.request_id, "queue_state": "active"}
         return JSONResponse(pending, 408)
@@ -275,6 +273,7 @@ _ROUTES: list[tuple[str, str, Callable[[Request], Any]]] = [
     ("POST", "optim_step", optim_step),
     ("POST", "save_weights", save_weights),
     ("POST", "load_weights", load_weights),
+    ("POST", "save_weights_external", save_weights_external),
     ("POST", "save_weights_for_sampler", save_weights_for_sampler),
     ("POST", "create_sampling_session", create_sampling_session),
     ("GET", "samplers/{sampler_id}", get_sampler),

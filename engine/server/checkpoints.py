@@ -2,6 +2,7 @@
 
     ROOT/RUN/weights/NAME/            to go on training: adapter, optimizer, checkpoint.json
     ROOT/RUN/sampler_weights/NAME/    to sample and export: adapter, checkpoint.json
+    ROOT/RUN/external_weights/NAME/   to be fetched over HTTP: the same
 
 `adapter_model.safetensors` and `adapter_config.json` are PEFT's, so a checkpoint folder is a PEFT adapter as it
 stands. A checkpoint is written into a folder of its own beside its place, synced, then renamed. Colons in run ids are
@@ -10,13 +11,14 @@ written as dots. Knows files; nothing of models in memory.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import time
 import uuid
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,9 @@ from engine.errors import NotFound, StateError, StorageError
 from engine.platforms import process_alive, sync_path
 from engine.server.model import LORA_ALPHA, LoraSpec
 
-KINDS = ("weights", "sampler_weights")
+KINDS = ("weights", "sampler_weights", "external_weights")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]{0,199}")
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]{0,199}")
 _LEFTOVER = re.compile(r"\.(.+)\.(\d+)\.[0-9a-f]+\.(tmp|old)")
 MIN_TTL, MAX_TTL = 3600, 10 * 365 * 24 * 3600
 
@@ -51,9 +53,10 @@ class CheckpointPath:
         """Raises NotFound for anything that can't be a path of ours."""
         parts = text.removeprefix("tinker://").split("/")
         sound = text.startswith("tinker://") and len(parts) == 3 and parts[1] in KINDS
-        if not sound or not _RUN.fullmatch(parts[0]) or not _NAME.fullmatch(parts[2]):
+        if not sound or not RUN_NAME.fullmatch(parts[0]) or not _NAME.fullmatch(parts[2]):
             raise NotFound(
-                f"{text[:200]!r} is no checkpoint path", "It has the form tinker://RUN/weights/NAME or .../sampler_weights/NAME."
+                f"{text[:200]!r} is no checkpoint path",
+                "It has the form tinker://RUN/KIND/NAME; a KIND is weights, sampler_weights or external_weights.",
             )
         return CheckpointPath(*parts)
 
@@ -73,6 +76,7 @@ class CheckpointInfo:
     expires_at: float | None = None
     has_optimizer: bool = False
     user_metadata: dict[str, str] = field(default_factory=dict)
+    public: bool = False
     format: int = 1
 
     @property
@@ -179,6 +183,38 @@ class CheckpointStore:
         """Raises NotFound."""
         self.info(path)
         shutil.rmtree(self._folder(path), ignore_errors=True)
+
+    def all_of(self, run: str) -> list[CheckpointInfo]:
+        """A run's checkpoints, oldest first."""
+        found = []
+        for file in (self.root / run.replace(":", ".")).glob("*/*/checkpoint.json"):
+            kind, name = file.parts[-3:-1]
+            if kind in KINDS and _NAME.fullmatch(name):
+                with contextlib.suppress(NotFound):
+                    found.append(self.info(CheckpointPath(run, kind, name)))
+        return sorted(found, key=lambda info: info.created_at)
+
+    def size(self, path: CheckpointPath) -> int:
+        """Bytes on disk."""
+        return sum(file.stat().st_size for file in self._folder(path).glob("*") if file.is_file())
+
+    def change(self, path: CheckpointPath, **fields: Any) -> None:
+        """Writes fields of checkpoint.json anew. Raises NotFound and StorageError."""
+        info = replace(self.info(path), **fields)
+        file = self._folder(path) / "checkpoint.json"
+        draft = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            _write_json(draft, asdict(info))
+            sync_path(draft)
+            os.replace(draft, file)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise StorageError(f"the checkpoint couldn't be changed: {error}", "Make room on the disk.", where=str(file)) from error
+
+    def files(self, path: CheckpointPath) -> dict[str, Path]:
+        """Its files by name. Raises NotFound."""
+        self.info(path)
+        return {file.name: file for file in sorted(self._folder(path).iterdir()) if _NAME.fullmatch(file.name) and file.is_file()}
 
     def _tensors(self, path: CheckpointPath, name: str) -> dict[str, torch.Tensor]:
         file = self._folder(path) / name

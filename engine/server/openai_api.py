@@ -84,7 +84,7 @@ def _service(request: Request) -> Service:
 async def models(request: Request) -> Response:
     service = _service(request)
     base = {**_model(service.name, request.app.state.started), "max_model_len": service.base.context}
-    listed = await asyncio.to_thread(service.store.listed, "sampler_weights")
+    listed = await asyncio.to_thread(service.library.listed, "sampler_weights")
     ours = [_checkpoint(info) for info in listed if info.base_model == service.name]
     return JSONResponse({"object": "list", "data": [base, *ours]})
 

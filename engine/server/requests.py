@@ -76,11 +76,29 @@ class SaveWeights(BaseModel):
     ttl_seconds: int | None = None
     overwrite: bool = False
     user_metadata: dict[str, str] | None = None
+    age_encryption_recipients: list[str] | None = None
 
 
 class SaveForSampler(SaveWeights):
     sampling_session_seq_id: int | None = None
     kind: Literal["snapshot", "inflight"] = "snapshot"
+
+
+class FinishReason(BaseModel):
+    type: Literal["success", "errored", "interrupted"] = "success"
+
+
+class FinishSession(BaseModel):
+    reason: FinishReason = FinishReason()
+    detail: str | None = None
+
+
+class TinkerPath(BaseModel):
+    tinker_path: str
+
+
+class TimeToLive(BaseModel):
+    ttl_seconds: int | None
 
 
 class LoadWeights(BaseModel):
@@ -119,6 +137,16 @@ class SamplingParams(BaseModel):
     top_p: float = 1.0
 
 
+class TensorBody(BaseModel):
+    """Sparse rows (CSR) where the indices are given."""
+
+    data: list[int] | list[float]
+    dtype: str
+    shape: list[int] | None = None
+    sparse_crow_indices: list[int] | None = None
+    sparse_col_indices: list[int] | None = None
+
+
 class Sample(BaseModel):
     prompt: Prompt
     sampling_params: SamplingParams = SamplingParams()
@@ -132,13 +160,43 @@ class Sample(BaseModel):
     topk_prompt_logprobs: int = 0
     topk_sample_logprobs: int = 0
     prompt_alt_tokens_k: int = 0
-    target_prompt_logprobs: Any = None
+    target_prompt_logprobs: TensorBody | None = None
 
     def tokens(self) -> list[int]:
         """Raises DataError for chunks that aren't text."""
         if any(chunk.type != "encoded_text" for chunk in self.prompt.chunks):
             raise DataError("only text prompts are supported here", "Send tokens.", where="prompt")
         return [token for chunk in self.prompt.chunks for token in chunk.tokens]
+
+
+class SearchSessions(BaseModel):
+    session_id: str | None = None
+    project_ids: list[str] | None = None
+    user_metadata: dict[str, str] = {}
+    display_name: str | None = None
+    statuses: list[dict[str, Any]] | None = None
+    limit: int = Field(default=50, ge=1, le=200)
+    cursor: dict[str, Any] | None = None
+
+
+class JoinSamplingSession(BaseModel):
+    sampling_session_id: str
+
+
+class FuturesTarget(BaseModel):
+    sampling_session_id: str
+    cloned_sampler_id: int = 0
+
+
+class RetrieveFutures(BaseModel):
+    target: FuturesTarget
+    prev_cursor: int = 0
+    timeout: float | None = Field(default=None, allow_inf_nan=False)
+    retrieved_request_ids: list[str] = []
+
+
+class CancelFuture(BaseModel):
+    request_id: str
 
 
 class RetrieveFuture(BaseModel):

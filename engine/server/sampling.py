@@ -15,16 +15,18 @@ from engine.errors import DataError, NotFound, StateError
 from engine.server import wire
 from engine.server.checkpoints import CheckpointPath, CheckpointStore
 from engine.server.decode import Answer, Decoder, Request
+from engine.server.logprobs import Wanted, other_logprobs
 from engine.server.model import Adapter, BaseModel
 from engine.server.order import REMEMBERED
-from engine.server.requests import Sample
-from engine.server.sampler import SampleJob, Sampler, check_job
+from engine.server.owners import current_owner
+from engine.server.polling import FinishedLog
+from engine.server.requests import Sample, TensorBody
+from engine.server.sampler import SampleJob, Sampler, Sequences, check_job
 from engine.server.scoring import score
 from engine.server.worker import Future, Task, Worker, explained
 
 MAX_EPHEMERAL = 16  # unnamed snapshots that a session keeps in memory
 MAX_LOADED = 32  # named checkpoints kept in memory
-_NOT_OFFERED = ("topk_prompt_logprobs", "topk_sample_logprobs", "prompt_alt_tokens_k", "target_prompt_logprobs")
 
 
 @dataclass
@@ -37,6 +39,18 @@ class SamplerState:
     snapshot: Adapter | None = None
     ephemeral: bool = False
     answers: OrderedDict[int, Future] = field(default_factory=OrderedDict)
+    owner: str = field(default_factory=current_owner)
+    finished: FinishedLog = field(default_factory=FinishedLog)
+    clones: int = 0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request to sample, checked; `targets` as they travelled."""
+
+    job: SampleJob
+    wanted: Wanted
+    targets: TensorBody | None
 
 
 class Sampling:
@@ -50,6 +64,7 @@ class Sampling:
         self._new_future = new_future
         self._states: dict[str, SamplerState] = {}
         self._loaded: OrderedDict[str, Adapter] = OrderedDict()
+        self._stale: set[str] = set()
 
     def open(self, sampler_id: str, session_id: str, path: CheckpointPath | None) -> SamplerState:
         """The state of that id, made if it's new."""
@@ -66,11 +81,19 @@ class Sampling:
     def state(self, sampler_id: str) -> SamplerState:
         """Raises NotFound."""
         found = self._states.get(sampler_id)
-        if found is None:
+        if found is None or found.owner != current_owner():
             raise NotFound(
                 f"there is no sampling session {sampler_id[:120]!r}", "It ended, or the server was restarted: create a new sampler."
             )
         return found
+
+    def of_session(self, session_id: str) -> list[str]:
+        """The ids of a session's samplers."""
+        return [state.id for state in self._states.values() if state.session_id == session_id]
+
+    def forget(self, path: CheckpointPath) -> None:
+        """Its checkpoint was deleted: a new one of that name is read anew."""
+        self._stale.add(str(path))
 
     def close_session(self, session_id: str) -> None:
         """Lets go of all its samplers."""
@@ -81,24 +104,50 @@ class Sampling:
         numbered = state.id and request.seq_id is not None
         if numbered and request.seq_id in state.answers:
             return state.answers[request.seq_id]
-        for name in _NOT_OFFERED:
-            if getattr(request, name):
-                raise DataError(f"{name} isn't offered by this server", "Leave it out.", where=name)
         job = self._job(request)
         check_job(job, self._base)
+        wanted = self._wanted(request, job)
         last_n = request.prompt_logprobs_last_n
-        if last_n is not None and not (job.prompt_logprobs and last_n < len(job.prompt)):
+        if last_n is not None and not ((job.prompt_logprobs or wanted.topk_prompt) and last_n < len(job.prompt)):
             raise DataError("prompt_logprobs_last_n needs prompt_logprobs, and fewer tokens than the prompt", "Correct it.", where="prompt")
         future = self._new_future(f"{state.id}:{request.seq_id if numbered else uuid.uuid4().hex}")
+        future.can_be_cancelled = True
         if numbered:
             state.answers[request.seq_id] = future
+            state.finished.watch(request.seq_id, future)
             while len(state.answers) > REMEMBERED:
                 state.answers.popitem(last=False)
+        asked = Asked(job, wanted, request.target_prompt_logprobs)
 
-        self._submit(
-            state, job, future, lambda answer: wire.write_sample_response(answer[0], _only_last(answer[1], last_n)), abandoned, abandoned
-        )
+        def gone() -> bool:
+            return future.cancelled or abandoned()
+
+        # What is scored besides runs by itself, so that its cost and its errors are nobody else's.
+        key = ("scored", future.request_id) if wanted else ("sample", state.id or str(state.path))
+        self._submit(state, job, future, key, lambda answer: self._reply(state, asked, *answer), gone, gone)
         return future
+
+    def _reply(self, state: SamplerState, asked: Asked, sequences: Sequences, logprobs: list[float] | None) -> bytes:
+        """What was sampled, as it travels, with what else was asked for. Only the worker calls it."""
+        wanted, scores = asked.wanted, None
+        if wanted:
+            written = [tokens for tokens, _, _ in sequences]
+            scores = other_logprobs(self._base, self._adapter(state), asked.job.prompt, written, wanted)
+        return wire.write_sample_response(sequences, _only_last(logprobs, wanted.last_n), scores, asked.targets)
+
+    def _wanted(self, request: Sample, job: SampleJob) -> Wanted:
+        targets = request.target_prompt_logprobs
+        wanted = Wanted(
+            topk_prompt=request.topk_prompt_logprobs,
+            topk_sample=request.topk_sample_logprobs,
+            alternatives=request.prompt_alt_tokens_k,
+            targets=None if targets is None else wire.read_targets(targets, len(job.prompt) - 1),
+            last_n=request.prompt_logprobs_last_n,
+            temperature=job.temperature,
+            seed=job.seed,
+        )
+        wanted.check(len(job.prompt), job.n, min(self._base.context, job.max_tokens or self._base.context), self._base)
+        return wanted
 
     def complete(self, path: CheckpointPath | None, job: SampleJob, future: Future) -> None:
         """Finishes `future` with {"sequences"}: for whoever reads the tokens here rather than over the wire."""
@@ -106,7 +155,8 @@ class Sampling:
         state = SamplerState("", "", path)
 
         dropped = job.abandoned or (lambda: False)
-        self._submit(state, job, future, lambda answer: {"sequences": answer[0]}, dropped, lambda: False)
+        key = ("complete", str(path))
+        self._submit(state, job, future, key, lambda answer: {"sequences": answer[0]}, dropped, lambda: False)
 
     def score(self, path: CheckpointPath | None, tokens: list[int], start: int, top: int, future: Future) -> None:
         """Finishes `future` with {"scores"}: see engine.server.scoring."""
@@ -118,11 +168,15 @@ class Sampling:
         state: SamplerState,
         job: SampleJob,
         future: Future,
+        key: object,
         write: Callable[[Answer], dict[str, Any] | bytes],
         dropped: Callable[[], bool],
         gone: Callable[[], bool],
     ) -> None:
-        """Finishes `future` with what `write` makes of the answer, unless it is dropped beforehand or its client is gone."""
+        """Finishes `future` with what `write` makes of the answer, unless it is dropped beforehand or its client is gone.
+
+        The plain sampler answers what waits under the same `key` together.
+        """
         sampler = self._sampler
         if not isinstance(sampler, Decoder):
 
@@ -130,15 +184,16 @@ class Sampling:
                 answers = sampler.sample(self._adapter(state), [job for job, _ in payloads])
                 return [write(answer) for answer, (_, write) in zip(answers, payloads, strict=True)]
 
-            key = ("sample", state.id or str(state.path))
             self._worker.put(Task(future, dict, key, (job, write), together, job.n, dropped))
             return
 
         def done(outcome: Answer | Exception) -> None:
-            if isinstance(outcome, Exception):
-                future.fail(explained(outcome))
-            else:
+            try:
+                if isinstance(outcome, Exception):
+                    raise outcome
                 future.finish(write(outcome))
+            except Exception as error:
+                future.fail(explained(error))
 
         task = Task(future, lambda: sampler.add(self._adapter(state), Request(job, done, gone)), cancelled=dropped)
         # A snapshot that isn't taken yet waits for its turn among the run's requests, everything else overtakes them.
@@ -174,6 +229,9 @@ class Sampling:
         if state.path is None:
             return None
         key = str(state.path)
+        if key in self._stale:
+            self._stale.discard(key)
+            self._loaded.pop(key, None)
         if key not in self._loaded:
             info, tensors = self._store.load_adapter(state.path)
             self._loaded[key] = self._base.adapter_from_tensors(info.spec, tensors, trainable=False)

@@ -1,7 +1,7 @@
 """Sessions, training runs and futures: who is there, what they own, and what becomes of it when they're gone.
 
-Checks each request as it arrives, so that a mistake is answered at once, and gives the worker what is to be done. All
-methods run on the event loop's thread.
+Each is found by its owner's requests alone; to others it isn't there. Checks each request as it arrives, so that a mistake
+is answered at once, and gives the worker what is to be done. All methods run on the event loop's thread.
 """
 
 from __future__ import annotations
@@ -16,28 +16,22 @@ from engine.errors import DataError, NotFound, StateError
 from engine.server import wire
 from engine.server.checkpoints import CheckpointInfo, CheckpointPath, CheckpointStore, check_name, check_ttl
 from engine.server.decode import Decoder
+from engine.server.library import Library, RunRecord
 from engine.server.model import MAX_RANK, BaseModel, LoraSpec
 from engine.server.order import InOrder, Work
+from engine.server.owners import current_owner
 from engine.server.packing import Packed
 from engine.server.requests import CreateModel, CreateSamplingSession, LoadWeights, OptimStep, Sample, SaveForSampler, SaveWeights
 from engine.server.sampler import MAX_ROWS, Sampler
 from engine.server.sampling import SamplerState, Sampling
+from engine.server.sessions import FinishSession, Session
 from engine.server.trainer import Trainer, check_data
 from engine.server.worker import Future, Task, Worker
 
 SESSION_SECONDS = 600.0  # without a sign of life
 KEEP_SECONDS = 120.0  # for which a retrieved result can be fetched again
 UNFETCHED_SECONDS = 3600.0  # for which a result waits to be fetched at all
-
-
-@dataclass
-class Session:
-    """One client: the runs and samplers it made end with it."""
-
-    id: str
-    seen: float
-    metadata: dict[str, Any] = field(default_factory=dict)
-    finished: bool = False
+_SAVED = {"weights": "save_weights", "sampler_weights": "save_weights_for_sampler", "external_weights": "save_weights_external"}
 
 
 @dataclass
@@ -51,6 +45,7 @@ class Run:
     requests: InOrder
     trainer: Trainer | None = None
     saving: set[CheckpointPath] = field(default_factory=set)
+    last_request: float = field(default_factory=time.time)
 
     def ready(self) -> Trainer:
         """Raises StateError when its creation failed."""
@@ -80,6 +75,7 @@ class Service:
         self.tokenizer_id = tokenizer_id
         self.tokenizer = tokenizer
         self.store = store
+        self.library = Library(store)
         decoder = None if reference else Decoder(base, tokenizer)
         self.worker = Worker(MAX_ROWS, decoder)
         self.sampling = Sampling(base, decoder or Sampler(base, tokenizer), store, self.worker, self._new_future)
@@ -91,42 +87,48 @@ class Service:
 
     # -- sessions
 
-    def create_session(self, metadata: dict[str, Any] | None) -> Session:
+    def create_session(self, metadata: dict[str, Any] | None, display_name: str | None = None) -> Session:
         """A new one, with an id that no other life of the server has given."""
-        session = Session(str(uuid.uuid4()), time.monotonic(), metadata or {})
+        session = Session(str(uuid.uuid4()), time.monotonic(), metadata or {}, display_name)
         self.sessions[session.id] = session
         return session
 
     def session(self, session_id: str) -> Session:
         """Raises NotFound for ids of an earlier life, StateError for a finished one."""
-        session = self.sessions.get(session_id)
-        if session is None:
-            raise NotFound(f"there is no session {session_id[:80]!r}", "The server may have been restarted: create a new client.")
+        session = self.known_session(session_id)
         if session.finished:
             raise StateError("the session is finished", "Create a new client.")
         session.seen = time.monotonic()
         return session
 
-    def finish_session(self, session_id: str) -> None:
-        """Frees what the session held. Finishing twice is harmless."""
+    def known_session(self, session_id: str) -> Session:
+        """Finished or not. Raises NotFound."""
         session = self.sessions.get(session_id)
-        if session is None:
-            raise NotFound(f"there is no session {session_id[:80]!r}", "Nothing is left to finish.")
-        session.finished = True
+        if session is None or session.owner != current_owner():
+            raise NotFound(f"there is no session {session_id[:80]!r}", "The server may have been restarted: create a new client.")
+        return session
+
+    def finish_session(self, session_id: str, end: FinishSession | None = None) -> None:
+        """Frees what the session held. Finishing twice is harmless. Raises NotFound."""
+        self._finish(self.known_session(session_id), end)
+
+    def _finish(self, session: Session, end: FinishSession | None = None) -> None:
+        session.finish(end)
         for run in self.runs.values():
             if run.session is session:
                 run.requests.close()
         self.runs = {key: run for key, run in self.runs.items() if run.session is not session}
-        self.sampling.close_session(session_id)
+        self.sampling.close_session(session.id)
 
     # -- training runs
 
     def run(self, model_id: str) -> Run:
         """Raises NotFound."""
         run = self.runs.get(model_id)
-        if run is None:
+        if run is None or run.session.owner != current_owner():
             raise NotFound(f"there is no training run {model_id[:120]!r}", "The server may have been restarted: create a new client.")
         self.session(run.session.id)
+        run.last_request = time.time()
         return run
 
     def create_model(self, request: CreateModel) -> tuple[Future, str]:
@@ -145,7 +147,7 @@ class Service:
         if not 1 <= spec.rank <= MAX_RANK or not self.base.target_modules(spec):
             advice = f"Ranks go from 1 to {MAX_RANK}; train_mlp, train_attn or train_unembed has to be on."
             raise DataError("the adapter would have no layers, or its rank is out of range", advice, where="lora_config")
-        run = self._new_run(run_id, session, spec)
+        run = self._new_run(run_id, session, spec, request.user_metadata)
 
         def work() -> dict[str, Any]:
             run.trainer = Trainer(self.base, self.base.new_adapter(spec, lora.seed), self.packed)
@@ -200,6 +202,10 @@ class Service:
         """A checkpoint to go on from."""
         return self._save_as("weights", request, overwrite=request.overwrite)
 
+    def save_external(self, request: SaveWeights) -> Future:
+        """A checkpoint to be fetched over HTTP."""
+        return self._save_as("external_weights", request, overwrite=False)
+
     def save_for_sampler(self, request: SaveForSampler) -> Future:
         """Named: a checkpoint on disk. Unnamed: a snapshot in memory, for the sampling session of that number."""
         if request.path is not None:
@@ -251,7 +257,7 @@ class Service:
     def future(self, request_id: str) -> Future:
         """Raises NotFound for one that never was, or was retrieved and let go."""
         found = self.futures.get(request_id)
-        if found is None:
+        if found is None or found.owner != current_owner():
             raise NotFound(f"there is no request {request_id[:160]!r}", "The server may have been restarted: create a new client.")
         return found
 
@@ -268,7 +274,7 @@ class Service:
             run.requests.skip_gap(now)
         for session in list(self.sessions.values()):
             if now - session.seen > SESSION_SECONDS:
-                self.finish_session(session.id)
+                self._finish(session)
                 del self.sessions[session.id]
                 self.futures = {key: future for key, future in self.futures.items() if not key.startswith(session.id)}
 
@@ -284,7 +290,10 @@ class Service:
         future = self.futures[request_id] = Future(request_id, self._loop)
         return future
 
-    def _new_run(self, run_id: str, session: Session, spec: LoraSpec) -> Run:
+    def _new_run(self, run_id: str, session: Session, spec: LoraSpec, metadata: dict[str, Any] | None) -> Run:
+        now, of_session = time.time(), {"session_metadata": session.metadata, "display_name": session.display_name}
+        record = RunRecord(run_id, session.owner, session.id, self.name, now, now, spec.rank, user_metadata=metadata or {}, **of_session)
+        self.library.add_run(record)
         requests = InOrder(self.worker, lambda number: self._new_future(f"{run_id}:{number}"), lambda: session.finished)
         run = self.runs[run_id] = Run(run_id, session, spec, self._new_future(f"{run_id}:create"), requests)
         return run
@@ -297,13 +306,15 @@ class Service:
         if request.base_model is not None:
             self._check_base(request.base_model)
         path, info = self._loadable(request)
-        run = self._new_run(run_id, session, info.spec)
+        run = self._new_run(run_id, session, info.spec, request.user_metadata)
         self.worker.put(Task(run.created, lambda: self._load_into(run, path, request.optimizer), cancelled=lambda: session.finished))
         return run.created
 
     def _loadable(self, request: LoadWeights) -> tuple[CheckpointPath, CheckpointInfo]:
         path = CheckpointPath.parse(request.path)
-        info = self.store.info(path)
+        info = self.library.readable(path)
+        if path.kind == "external_weights":
+            raise DataError(f"{path} is for download, not for training on", "Use the path that save_state gave.", where="path")
         self._check_base(info.base_model)
         if request.optimizer and not info.has_optimizer:
             raise DataError(
@@ -331,13 +342,15 @@ class Service:
                     self._save(run, path, request)
                 finally:
                     run.saving.discard(path)
-                return {"path": str(path), "type": "save_weights" if kind == "weights" else "save_weights_for_sampler"}
+                return {"path": str(path), "size_bytes": self.store.size(path), "type": _SAVED[kind]}
 
             return work
 
         return run.requests.submit(request.seq_id, make)
 
     def _new_path(self, run: Run, kind: str, request: SaveWeights, overwrite: bool) -> CheckpointPath:
+        if request.age_encryption_recipients:
+            raise DataError("this server doesn't encrypt checkpoints", "Leave it out.", where="age_encryption_recipients")
         name = request.path or f"unnamed-{uuid.uuid4().hex[:12]}"
         check_name(name)
         check_ttl(request.ttl_seconds)
@@ -365,6 +378,7 @@ class Service:
         )
         optimizer = trainer.optimizer_tensors() if with_optimizer else None
         self.store.save(path, info, trainer.adapter.named_tensors(), self.base.target_modules(spec), optimizer)
+        self.library.touch(run.id)
 
     def _sampler_path(self, model_path: str | None, base_model: str | None) -> CheckpointPath | None:
         if model_path is None:
@@ -375,7 +389,7 @@ class Service:
             raise DataError(
                 f"{path} is for training on, not for sampling", "Use the path that save_weights_for_sampler gave.", where="model_path"
             )
-        self._check_base(self.store.info(path).base_model)
+        self._check_base(self.library.readable(path).base_model)
         return path
 
     def _check_base(self, name: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import zstandard
@@ -18,7 +19,12 @@ from tinker.proto import tinker_public_pb2 as pb
 
 from engine.errors import DataError
 
+if TYPE_CHECKING:
+    from engine.server.logprobs import Scores
+    from engine.server.requests import TensorBody
+
 _DTYPES = {pb.DTYPE_FLOAT32: np.dtype("<f4"), pb.DTYPE_INT64: np.dtype("<i8"), pb.DTYPE_INT32: np.dtype("<i4")}
+MAX_TARGETS = 4_000_000  # cells of target_prompt_logprobs
 MAX_ELEMENTS = 64_000_000  # of one request, unpacked: as many as fit into the largest body
 
 
@@ -110,8 +116,16 @@ def write_train_output(outputs: list[dict[str, np.ndarray]], metrics: dict[str, 
     return reply.SerializeToString()
 
 
-def write_sample_response(sequences: list[tuple[list[int], list[float], bool]], prompt_logprobs: list[float] | None) -> bytes:
-    """`sequences`: (token ids, their logprobs, stopped by itself); `prompt_logprobs`: one a prompt token, the first NaN."""
+def write_sample_response(
+    sequences: list[tuple[list[int], list[float], bool]],
+    prompt_logprobs: list[float] | None,
+    scores: Scores | None = None,
+    targets: TensorBody | None = None,
+) -> bytes:
+    """`sequences`: (token ids, their logprobs, stopped by itself); `prompt_logprobs`: one a prompt token, the first NaN.
+
+    `scores`: what else was asked for; `targets`: the request's, whose layout the answer takes.
+    """
     reply = pb.SampleResponse()
     for tokens, logprobs, stopped in sequences:
         sequence = reply.sequences.add()
@@ -120,7 +134,54 @@ def write_sample_response(sequences: list[tuple[list[int], list[float], bool]], 
         sequence.logprobs = np.asarray(logprobs, "<f4").tobytes()
     if prompt_logprobs is not None:
         reply.prompt_logprobs = np.asarray(prompt_logprobs, "<f4").tobytes()
+    if scores is not None:
+        _write_scores(reply, scores, targets)
     return reply.SerializeToString()
+
+
+def read_targets(body: TensorBody, rows: int) -> np.ndarray:
+    """The token ids of `target_prompt_logprobs`, int64 [rows, K], -1 where none is asked for. Raises DataError."""
+    where, shape = "target_prompt_logprobs", tuple(body.shape or [len(body.data)])
+    # Sparse rows of a few bytes can claim any shape, so it is held against the prompt before anything is unpacked.
+    if body.dtype != "int64" or len(shape) != 2 or shape[0] != rows or not 0 <= shape[1] * max(rows, 1) <= MAX_TARGETS:
+        advice = "Row i is for token i + 1 of the prompt."
+        raise DataError(f"token ids have to be an int64 tensor of the shape [{rows}, K]", advice, where=where)
+    try:
+        values = np.asarray(body.data, np.int64)
+        if body.sparse_crow_indices is None:
+            return values.reshape(shape)
+        crow, col = (np.asarray(row, np.int64) for row in (body.sparse_crow_indices, body.sparse_col_indices or []))
+    except (ValueError, OverflowError) as error:
+        raise DataError("the shape doesn't fit the values", "Make shape and data agree.", where=where) from error
+    return _spread(values, crow, col, shape, where, empty=-1)
+
+
+def _write_scores(reply: pb.SampleResponse, scores: Scores, targets: TensorBody | None) -> None:
+    if scores.topk_prompt is not None:
+        _write_cells(reply.topk_prompt_logprobs, *scores.topk_prompt)
+    for sequence, cells in zip(reply.sequences, scores.topk_samples or [], strict=bool(scores.topk_samples)):
+        _write_cells(sequence.topk_sampled_logprobs, *cells)
+    if scores.alternatives is not None:
+        for tensor, values in zip((reply.prompt_alt_tokens.tokens, reply.prompt_alt_tokens.logprobs), scores.alternatives, strict=True):
+            tensor.dtype = pb.DTYPE_INT32 if values.dtype.kind == "i" else pb.DTYPE_FLOAT32
+            tensor.shape.extend(values.shape)
+            tensor.dense = values.tobytes()
+    if scores.targets is not None and targets is not None:
+        tensor = reply.target_prompt_logprobs
+        tensor.dtype = pb.DTYPE_FLOAT32
+        tensor.shape.extend(scores.targets.shape)
+        if targets.sparse_crow_indices is None:
+            tensor.dense = scores.targets.tobytes()
+            return
+        crow, col = np.asarray(targets.sparse_crow_indices, "<i8"), np.asarray(targets.sparse_col_indices, "<i8")
+        row = np.repeat(np.arange(len(crow) - 1), np.diff(crow))
+        tensor.sparse_csr.values = scores.targets[row, col].astype("<f4").tobytes()
+        tensor.sparse_csr.crow_indices, tensor.sparse_csr.col_indices = crow.tobytes(), col.tobytes()
+
+
+def _write_cells(message: pb.TopkLogprobs, ids: np.ndarray, logprobs: np.ndarray) -> None:
+    message.length, message.k = ids.shape
+    message.token_ids, message.logprobs = ids.astype("<i4").tobytes(), logprobs.astype("<f4").tobytes()
 
 
 def _runs_of_equal_width(outputs: list[dict[str, np.ndarray]]) -> list[tuple[int, int]]:
@@ -166,6 +227,10 @@ def _from_csr(csr: pb.SparseCsr, dtype: np.dtype, shape: tuple[int, ...], where:
     values = _from_bytes(csr.values, dtype, where)
     crow = _from_bytes(csr.crow_indices, np.dtype("<i8"), where)
     col = _from_bytes(csr.col_indices, np.dtype("<i8"), where)
+    return _spread(values, crow, col, shape, where)
+
+
+def _spread(values: np.ndarray, crow: np.ndarray, col: np.ndarray, shape: tuple[int, ...], where: str, empty: int = 0) -> np.ndarray:
     sound = (
         len(shape) == 2
         and crow.size == shape[0] + 1
@@ -178,6 +243,6 @@ def _from_csr(csr: pb.SparseCsr, dtype: np.dtype, shape: tuple[int, ...], where:
     )
     if not sound:
         raise DataError("the sparse rows (CSR) contradict their shape", "Make indices, values and shape agree.", where=where)
-    dense = np.zeros(shape, dtype)
+    dense = np.full(shape, empty, values.dtype)
     dense[np.repeat(np.arange(shape[0]), np.diff(crow)), col] = values
     return dense

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from engine.errors import EngineError
+from engine.server.owners import current_owner
 
 log = logging.getLogger("thinker.server")
 TURN_SECONDS = 0.02  # of work done bit by bit, before others are looked at again
@@ -30,8 +31,12 @@ class Future:
         self.result: dict[str, Any] | bytes | None = None
         self.finished_at: float | None = None
         self.retrieved_at: float | None = None
+        self.owner = current_owner()
+        self.cancelled = False
+        self.can_be_cancelled = False
         self._loop = loop
         self._event = asyncio.Event()
+        self._listeners: list[Callable[[], None]] = []
 
     def finish(self, result: dict[str, Any] | bytes) -> None:
         """JSON as a dict, protobuf as bytes. A second call changes nothing."""
@@ -40,7 +45,7 @@ class Future:
         self.result = result
         self.finished_at = time.monotonic()
         try:
-            self._loop.call_soon_threadsafe(self._event.set)
+            self._loop.call_soon_threadsafe(self._announce)
         except RuntimeError:
             log.debug("the event loop is closed; nobody waits for %s any more", self.request_id)
 
@@ -51,6 +56,18 @@ class Future:
         text = str(error) if known else f"{type(error).__name__}: {error}"
         self.finish({"error": text, "category": "user" if theirs else "server", "kind": type(error).__name__})
 
+    def cancel(self) -> None:
+        """Nobody waits for it any more: it fails now, and its work is dropped where that hasn't been done yet."""
+        self.cancelled = True
+        self.fail(EngineError("the request was cancelled", "Send it again if it is wanted after all."))
+
+    def when_done(self, listener: Callable[[], None]) -> None:
+        """Calls `listener` on the event loop once the result is there. Called there too."""
+        if self._event.is_set():
+            listener()
+        else:
+            self._listeners.append(listener)
+
     async def wait(self, seconds: float) -> bool:
         """Whether the result is there, after at most that long."""
         try:
@@ -58,6 +75,11 @@ class Future:
         except TimeoutError:
             return False
         return True
+
+    def _announce(self) -> None:
+        self._event.set()
+        for listener in self._listeners:
+            listener()
 
 
 @dataclass

@@ -148,7 +148,7 @@ def test_the_expired_are_not_there_and_go_at_the_next_start(store: CheckpointSto
 def test_paths() -> None:
     assert CheckpointPath.parse(str(PATH)) == PATH
     for text in (
-        "", "weights", "tinker://", "tinker://a/weights", "tinker://a/weights/b/c", "tinker://a/external_weights/b", "tinker://../weights/b",
+        "", "weights", "tinker://", "tinker://a/weights", "tinker://a/weights/b/c", "tinker://a/other_weights/b", "tinker://../weights/b",
         "tinker://a/weights/..", "tinker://a/weights/.b", "tinker:///weights/b", "tinker://a\\b/weights/c", "tinker://a/weights/b\0", "TINKER://a/weights/b",
         "tinker://a/weights/" + "b" * 129, "tinker://tinker://a/weights/b", "tinker://a/weights/b\n",
     ):  # fmt: skip

@@ -232,9 +232,15 @@ def test_losses_have_their_golden_values(service: tinker.ServiceClient) -> None:
     for advantage in (1.5, -0.7):
         datum = rl_datum("Hi", "Hello", q.tolist(), advantage)
         ratio = np.exp(p[-answer:] - q)
+        sequence = np.exp(np.mean(p[-answer:] - q))
+        # The prompt's p isn't given to the server as an advantage, so only dro's penalty sees it: there q is 0.
+        penalty = ((p[:-answer] - 0) ** 2).sum() + ((p[-answer:] - q) ** 2).sum()
         expected = {
             "importance_sampling": -(ratio * advantage).sum(),
             "ppo": -np.minimum(ratio * advantage, np.clip(ratio, 0.8, 1.2) * advantage).sum(),
+            "cispo": -(np.clip(ratio, 0.8, 1.2) * p[-answer:] * advantage).sum(),
+            "dro": -(p[-answer:] * advantage).sum() + 0.025 * penalty,
+            "gspo": -answer * min(sequence * advantage, np.clip(sequence, 0.9997, 1.0004) * advantage),
         }
         for name, value in expected.items():
             got = client.forward([datum], name).result(timeout=60).metrics["loss:sum"]

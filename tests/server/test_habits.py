@@ -161,7 +161,7 @@ class TestRefusals:
         client = service.create_lora_training_client("nano", rank=4, seed=1).result(timeout=60)
         started = time.monotonic()
         with pytest.raises(tinker.BadRequestError, match="no loss"):
-            client.forward_backward(batch(), "cispo").result(timeout=60)
+            client.forward_backward(batch(), "stable_reinforce").result(timeout=60)
         with pytest.raises(tinker.BadRequestError, match="can't be a checkpoint's name"):
             client.save_state("a/b").result(timeout=60)
         assert time.monotonic() - started < 5

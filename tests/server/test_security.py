@@ -269,16 +269,16 @@ class TestTheKey:
 
     def test_an_existing_key_is_kept_and_a_bad_one_refused(self, tmp_path: Path) -> None:
         from engine.errors import EndpointError
-        from engine.server.security import read_or_make_key
+        from engine.server.security import read_or_make_keys
 
         file = tmp_path / "key"
-        key = read_or_make_key(file)
-        assert read_or_make_key(file) == key
+        key = read_or_make_keys(file)
+        assert list(key) == ["default"] and read_or_make_keys(file) == key
         file.write_text("hunter2")
         with pytest.raises(EndpointError, match="isn't a key"):
-            read_or_make_key(file)
+            read_or_make_keys(file)
         with pytest.raises(EndpointError, match="has no key"):
-            read_or_make_key(None)
+            read_or_make_keys(None)
 
 
 class TestNoStart:
