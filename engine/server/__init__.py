@@ -7,6 +7,5 @@ finds it again and `rest` shows it; `owners` knows whose request it is.
 
 The plain paths (padded batches, one request after the other) are meant to be obviously right and stay as the reference,
 `--reference`. What is served is faster and proven equal: `decode` samples, by `slots`, `draw` and `dense`. The package
-imports nothing of the engine but errors, system and
-rendering, so that it can be shipped to another machine alone.
+imports nothing of the engine but errors, system, platforms and rendering, so that it can be shipped alone.
 """
