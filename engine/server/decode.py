@@ -107,7 +107,10 @@ class Decoder:
         return [found[i] for i in range(len(jobs))]
 
     def new_batch(self, adapter: Adapter | None) -> SlotBatch | GeneralBatch:
-        return SlotBatch(self.dense, adapter) if self.dense else GeneralBatch(self.base, adapter)
+        # Other weights than pairs beside the base's are in place only while the base is `using` them.
+        if self.dense and (adapter is None or isinstance(adapter, Adapter)):
+            return SlotBatch(self.dense, adapter)
+        return GeneralBatch(self.base, adapter)
 
     def draw(self, rows: Sequence[Row]) -> Draw:
         return Draw(rows, self.base.device, self._free)
