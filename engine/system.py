@@ -48,6 +48,17 @@ def probe(folder: Path) -> Machine:
     )
 
 
+def free_memory(device: str) -> int:
+    """Bytes that are free where the device's tensors lie, containers' limits not counted. Imports torch for CUDA."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.mem_get_info(device if ":" in device else None)[0]
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
 def pick_device(wanted: str = "auto") -> str:
     """cuda, mps or cpu: the wanted one, or the best that torch finds. Imports torch."""
     import torch

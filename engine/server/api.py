@@ -187,8 +187,8 @@ async def get_info(request: Request) -> JSONResponse:
             "model_id": run.id,
             "model_name": service.name,
             "model_data": data,
-            "is_lora": True,
-            "lora_rank": run.spec.rank,
+            "is_lora": run.spec.is_lora,
+            "lora_rank": run.spec.rank or None,
         }
     )
 

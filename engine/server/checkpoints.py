@@ -1,12 +1,12 @@
 """Checkpoints on disk: safetensors and JSON only, each whole or not there at all.
 
-    ROOT/RUN/weights/NAME/            to go on training: adapter, optimizer, checkpoint.json
-    ROOT/RUN/sampler_weights/NAME/    to sample and export: adapter, checkpoint.json
+    ROOT/RUN/weights/NAME/            to go on training: weights, optimizer, checkpoint.json
+    ROOT/RUN/sampler_weights/NAME/    to sample and export: weights, checkpoint.json
     ROOT/RUN/external_weights/NAME/   to be fetched over HTTP: the same
 
-`adapter_model.safetensors` and `adapter_config.json` are PEFT's, so a checkpoint folder is a PEFT adapter as it
-stands. A checkpoint is written into a folder of its own beside its place, synced, then renamed. Colons in run ids are
-written as dots. Knows files; nothing of models in memory.
+`adapter_model.safetensors` and `adapter_config.json` are PEFT's, so a checkpoint folder is a PEFT adapter as it stands;
+that of a full run is a whole model folder for AutoModelForCausalLM. A checkpoint is written into a folder of its own
+beside its place, synced, then renamed. Colons in run ids are written as dots. Knows files; nothing of models in memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 import uuid
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -28,7 +28,10 @@ from safetensors.torch import load_file, save_file
 
 from engine.errors import NotFound, StateError, StorageError
 from engine.platforms import process_alive, sync_path
-from engine.server.model import LORA_ALPHA, LoraSpec
+from engine.server.weights import FullSpec, LoraSpec, Weights
+
+if TYPE_CHECKING:
+    from engine.server.model import BaseModel
 
 KINDS = ("weights", "sampler_weights", "external_weights")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -78,10 +81,13 @@ class CheckpointInfo:
     user_metadata: dict[str, str] = field(default_factory=dict)
     public: bool = False
     format: int = 1
+    full: bool = False
 
     @property
-    def spec(self) -> LoraSpec:
-        """The adapter's shape."""
+    def spec(self) -> LoraSpec | FullSpec:
+        """What was trained: an adapter of that shape, or everything."""
+        if self.full:
+            return FullSpec()
         return LoraSpec(self.rank, self.train_mlp, self.train_attn, self.train_unembed)
 
 
@@ -138,23 +144,17 @@ class CheckpointStore:
                 continue
         return sorted(found, key=lambda info: info.created_at)
 
-    def save(
-        self,
-        path: CheckpointPath,
-        info: CheckpointInfo,
-        adapter: dict[str, torch.Tensor],
-        layers: list[str],
-        optimizer: dict[str, torch.Tensor] | None,
-    ) -> None:
+    def save(self, path: CheckpointPath, info: CheckpointInfo, weights: Weights, optimizer: dict[str, torch.Tensor] | None) -> None:
         """Writes all of it or nothing; replaces a checkpoint of that path. Raises StorageError (a full disk, say)."""
         place = self._folder(path)
         draft = _beside(place, "tmp")
         try:
             draft.mkdir(parents=True)
-            save_file(adapter, draft / "adapter_model.safetensors", metadata={"format": "pt"})
+            weights.write(draft, to_train=path.kind == "weights")
             if optimizer is not None:
                 save_file(optimizer, draft / "optimizer.safetensors")
-            _write_json(draft / "adapter_config.json", _peft_config(info, layers))
+            if not info.full:
+                _name_base_model(draft / "adapter_config.json", info.base_model)
             _write_json(draft / "checkpoint.json", asdict(info))
             for file in draft.iterdir():
                 sync_path(file)
@@ -167,6 +167,13 @@ class CheckpointStore:
                 "Make room on the disk; earlier checkpoints are still there.",
                 where=str(place.parent),
             ) from error
+
+    def load(self, path: CheckpointPath, base: BaseModel, *, trainable: bool) -> tuple[CheckpointInfo, Weights]:
+        """Into memory. Raises NotFound; StorageError or ModelError for one that can't be read, ModelError where it doesn't fit the base."""
+        info = self.info(path)
+        if info.full:
+            return info, base.full_from_folder(self._folder(path), trainable=trainable)
+        return info, base.adapter_from_tensors(info.spec, self.load_adapter(path)[1], trainable=trainable)
 
     def load_adapter(self, path: CheckpointPath) -> tuple[CheckpointInfo, dict[str, torch.Tensor]]:
         """Raises NotFound, or StorageError for a file that can't be read."""
@@ -264,18 +271,9 @@ def _beside(place: Path, suffix: str) -> Path:
     return place.parent / f".{place.name}.{os.getpid()}.{uuid.uuid4().hex}.{suffix}"
 
 
-def _peft_config(info: CheckpointInfo, layers: list[str]) -> dict[str, Any]:
-    return {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": info.base_model,
-        "r": info.rank,
-        "lora_alpha": LORA_ALPHA,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "target_modules": layers,
-        "inference_mode": True,
-    }
+def _name_base_model(file: Path, base_model: str) -> None:
+    """PEFT's own field for what an adapter belongs to."""
+    _write_json(file, {**json.loads(file.read_text(encoding="utf-8")), "base_model_name_or_path": base_model})
 
 
 def _write_json(file: Path, values: dict[str, Any]) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from engine.errors import DataError
-from engine.server.model import Adapter, BaseModel
+from engine.server.model import BaseModel
+from engine.server.weights import Weights
 
 MAX_CELLS = 4_000_000  # numbers in one answer
 EMPTY_LOGPROB = -99999.0  # with token 0, the wire's mark of a cell that holds nothing
@@ -60,7 +61,7 @@ class Scores:
 
 @torch.no_grad()
 def other_logprobs(
-    base: BaseModel, adapter: Adapter | None, prompt: Sequence[int], sequences: Sequence[Sequence[int]], wanted: Wanted
+    base: BaseModel, adapter: Weights | None, prompt: Sequence[int], sequences: Sequence[Sequence[int]], wanted: Wanted
 ) -> Scores:
     """`sequences`: the tokens that were sampled after the prompt."""
     topk_prompt = alternatives = targets = topk_samples = None

@@ -177,8 +177,8 @@ def packed_attention(
     **others: object,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface over the current pack; query [1, H, N, D], key and value [1, K, N, D] -> [1, N, H, D]."""
-    if softcap is not None or s_aux is not None:
-        raise NotImplementedError("capped or sinking attention scores")
+    if softcap is not None or s_aux is not None or attention_mask is not None:
+        raise NotImplementedError("capped or sinking attention scores, or a mask of the model's own")
     pack = _pack[0]
     assert pack is not None, "packed attention outside a pack"
     heads = query.shape[1]

@@ -7,7 +7,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from engine.errors import DataError
+from engine.server.model import MAX_RANK
 from engine.server.trainer import AdamParams
+from engine.server.weights import FullSpec, LoraSpec
 
 
 class CreateSession(BaseModel):
@@ -39,8 +41,22 @@ class CreateModel(BaseModel):
     model_seq_id: int
     base_model: str
     lora_config: LoraConfig | None = None
+    full: bool = False  # ours: the API's own requests make adapters only
     optimizer_config: OptimizerConfig = OptimizerConfig()
     user_metadata: dict[str, Any] | None = None
+
+    def spec(self) -> LoraSpec | FullSpec:
+        """What is to be trained. Raises DataError."""
+        if self.optimizer_config.type != "adamw":
+            raise DataError("this server's optimizer is AdamW", "Leave optimizer_config out.", where="optimizer_config")
+        lora = self.lora_config
+        if self.full and lora is None:
+            return FullSpec()
+        if lora is None or self.full:
+            raise DataError("this server trains either an adapter or everything", "Send a lora_config, or full.", where="lora_config")
+        if not 1 <= lora.rank <= MAX_RANK:
+            raise DataError(f"LoRA rank {lora.rank} is out of range", f"Use 1 to {MAX_RANK}.", where="lora_config")
+        return LoraSpec(lora.rank, lora.train_mlp, lora.train_attn, lora.train_unembed)
 
 
 class GetInfo(BaseModel):

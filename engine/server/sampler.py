@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import torch
 
 from engine.errors import DataError
-from engine.server.model import Adapter, BaseModel
+from engine.server.model import BaseModel
+from engine.server.weights import Weights
 
 MAX_ROWS = 128
 MAX_SAMPLES = 1024
@@ -75,7 +76,7 @@ def check_job(job: SampleJob, base: BaseModel) -> None:
 
 
 class Sampler:
-    """Samples from the base with any adapter."""
+    """Samples from the base, with an adapter, or with weights in its place."""
 
     def __init__(self, base: BaseModel, tokenizer=None):
         """`tokenizer` is needed for stop strings only."""
@@ -83,7 +84,7 @@ class Sampler:
         self.tokenizer = tokenizer
 
     @torch.no_grad()
-    def sample(self, adapter: Adapter | None, jobs: Sequence[SampleJob]) -> list[tuple[Sequences, list[float] | None]]:
+    def sample(self, adapter: Weights | None, jobs: Sequence[SampleJob]) -> list[tuple[Sequences, list[float] | None]]:
         """Per job: n x (tokens, logprobs, stopped by itself), and prompt logprobs (first NaN) or None."""
         with self.base.using(adapter):
             rows = [[self.row(job, i) for i in range(job.n)] for job in jobs]

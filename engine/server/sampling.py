@@ -16,17 +16,19 @@ from engine.server import wire
 from engine.server.checkpoints import CheckpointPath, CheckpointStore
 from engine.server.decode import Answer, Decoder, Request
 from engine.server.logprobs import Wanted, other_logprobs
-from engine.server.model import Adapter, BaseModel
+from engine.server.model import BaseModel
 from engine.server.order import REMEMBERED
 from engine.server.owners import current_owner
 from engine.server.polling import FinishedLog
 from engine.server.requests import Sample, TensorBody
 from engine.server.sampler import SampleJob, Sampler, Sequences, check_job
 from engine.server.scoring import score
+from engine.server.weights import Weights
 from engine.server.worker import Future, Task, Worker, explained
 
 MAX_EPHEMERAL = 16  # unnamed snapshots that a session keeps in memory
 MAX_LOADED = 32  # named checkpoints kept in memory
+MAX_WHOLE = 2  # of either, where they are whole copies of the model
 
 
 @dataclass
@@ -36,8 +38,9 @@ class SamplerState:
     id: str
     session_id: str
     path: CheckpointPath | None = None
-    snapshot: Adapter | None = None
+    snapshot: Weights | None = None
     ephemeral: bool = False
+    whole: bool = False
     answers: OrderedDict[int, Future] = field(default_factory=OrderedDict)
     owner: str = field(default_factory=current_owner)
     finished: FinishedLog = field(default_factory=FinishedLog)
@@ -63,18 +66,19 @@ class Sampling:
         self._base, self._sampler, self._store, self._worker = base, sampler, store, worker
         self._new_future = new_future
         self._states: dict[str, SamplerState] = {}
-        self._loaded: OrderedDict[str, Adapter] = OrderedDict()
+        self._loaded: OrderedDict[str, Weights] = OrderedDict()
         self._stale: set[str] = set()
 
     def open(self, sampler_id: str, session_id: str, path: CheckpointPath | None) -> SamplerState:
         """The state of that id, made if it's new."""
         return self._states.setdefault(sampler_id, SamplerState(sampler_id, session_id, path))
 
-    def open_snapshot(self, sampler_id: str, session_id: str) -> SamplerState:
+    def open_snapshot(self, sampler_id: str, session_id: str, *, whole: bool) -> SamplerState:
         """A state whose snapshot the worker is going to take. A session's oldest ones are let go."""
-        state = self._states[sampler_id] = SamplerState(sampler_id, session_id, ephemeral=True)
-        own = [known.id for known in self._states.values() if known.ephemeral and known.session_id == session_id]
-        for old in own[:-MAX_EPHEMERAL]:
+        state = self._states[sampler_id] = SamplerState(sampler_id, session_id, ephemeral=True, whole=whole)
+        states = self._states.values()
+        own = [known.id for known in states if known.ephemeral and known.session_id == session_id and known.whole == whole]
+        for old in own[: -(MAX_WHOLE if whole else MAX_EPHEMERAL)]:
             del self._states[old]
         return state
 
@@ -221,7 +225,7 @@ class Sampling:
             prompt_logprobs=bool(request.prompt_logprobs),
         )
 
-    def _adapter(self, state: SamplerState) -> Adapter | None:
+    def _adapter(self, state: SamplerState) -> Weights | None:
         if state.ephemeral:
             if state.snapshot is None:
                 raise StateError("the snapshot could not be made", "Save the weights again.")
@@ -233,8 +237,12 @@ class Sampling:
             self._stale.discard(key)
             self._loaded.pop(key, None)
         if key not in self._loaded:
-            info, tensors = self._store.load_adapter(state.path)
-            self._loaded[key] = self._base.adapter_from_tensors(info.spec, tensors, trainable=False)
+            if self._store.info(state.path).full:
+                # Before the next one is loaded: two copies may be all that the memory holds.
+                whole = [known for known, weights in self._loaded.items() if not weights.spec.is_lora]
+                for old in whole[: len(whole) + 1 - MAX_WHOLE]:
+                    del self._loaded[old]
+            self._loaded[key] = self._store.load(state.path, self._base, trainable=False)[1]
         self._loaded.move_to_end(key)
         while len(self._loaded) > MAX_LOADED:
             self._loaded.popitem(last=False)

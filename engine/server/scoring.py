@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from engine.server.model import Adapter, BaseModel
+from engine.server.model import BaseModel
+from engine.server.weights import Weights
 
 # (the token's own log-probability, the likeliest tokens with theirs, best first)
 Score = tuple[float, list[tuple[int, float]]]
@@ -12,7 +13,7 @@ _SLICE = 256  # places at once, so that a large vocabulary doesn't fill the memo
 
 
 @torch.no_grad()
-def score(base: BaseModel, adapter: Adapter | None, tokens: list[int], start: int, top: int) -> list[Score]:
+def score(base: BaseModel, adapter: Weights | None, tokens: list[int], start: int, top: int) -> list[Score]:
     """One for each token from place `start` (1 or more, since nothing comes before the first)."""
     if start >= len(tokens):
         return []

@@ -17,7 +17,7 @@ from engine.server import wire
 from engine.server.checkpoints import CheckpointInfo, CheckpointPath, CheckpointStore, check_name, check_ttl
 from engine.server.decode import Decoder
 from engine.server.library import Library, RunRecord
-from engine.server.model import MAX_RANK, BaseModel, LoraSpec
+from engine.server.model import BaseModel
 from engine.server.order import InOrder, Work
 from engine.server.owners import current_owner
 from engine.server.packing import Packed
@@ -26,6 +26,7 @@ from engine.server.sampler import MAX_ROWS, Sampler
 from engine.server.sampling import SamplerState, Sampling
 from engine.server.sessions import FinishSession, Session
 from engine.server.trainer import Trainer, check_data
+from engine.server.weights import FullSpec, LoraSpec
 from engine.server.worker import Future, Task, Worker
 
 SESSION_SECONDS = 600.0  # without a sign of life
@@ -40,7 +41,7 @@ class Run:
 
     id: str
     session: Session
-    spec: LoraSpec
+    spec: LoraSpec | FullSpec
     created: Future
     requests: InOrder
     trainer: Trainer | None = None
@@ -138,19 +139,15 @@ class Service:
         if run_id in self.runs:
             return self.runs[run_id].created, run_id
         self._check_base(request.base_model)
-        lora = request.lora_config
-        if lora is None:
-            raise DataError("this server trains LoRA adapters", "Send a lora_config.", where="lora_config")
-        if request.optimizer_config.type != "adamw":
-            raise DataError("this server's optimizer is AdamW", "Leave optimizer_config out.", where="optimizer_config")
-        spec = LoraSpec(lora.rank, lora.train_mlp, lora.train_attn, lora.train_unembed)
-        if not 1 <= spec.rank <= MAX_RANK or not self.base.target_modules(spec):
-            advice = f"Ranks go from 1 to {MAX_RANK}; train_mlp, train_attn or train_unembed has to be on."
-            raise DataError("the adapter would have no layers, or its rank is out of range", advice, where="lora_config")
+        spec = request.spec()
+        if isinstance(spec, LoraSpec) and not self.base.target_modules(spec):
+            raise DataError("the adapter would have no layers", "Switch on train_mlp, train_attn or train_unembed.", where="lora_config")
         run = self._new_run(run_id, session, spec, request.user_metadata)
 
         def work() -> dict[str, Any]:
-            run.trainer = Trainer(self.base, self.base.new_adapter(spec, lora.seed), self.packed)
+            whole = isinstance(spec, FullSpec)
+            weights = self.base.new_full() if whole else self.base.new_adapter(spec, request.lora_config.seed)
+            run.trainer = Trainer(self.base, weights, self.packed)
             return {"model_id": run_id, "type": "create_model"}
 
         self.worker.put(Task(run.created, work, cancelled=lambda: session.finished))
@@ -165,7 +162,7 @@ class Service:
         def make() -> Work:
             path, info = self._loadable(request)
             if info.spec != run.spec:
-                raise DataError("the checkpoint's adapter has another shape", "Create the client from the checkpoint.", where="path")
+                raise DataError("the checkpoint's weights have another shape", "Create the client from the checkpoint.", where="path")
             return lambda: self._load_into(run, path, request.optimizer)
 
         return run.requests.submit(request.seq_id, make)
@@ -215,10 +212,11 @@ class Service:
         def make() -> Work:
             if request.sampling_session_seq_id is None:
                 raise DataError("neither a name nor a sampling session's number was given", "Send one of them.", where="path")
-            state = self.sampling.open_snapshot(f"{run.session.id}:sample:{request.sampling_session_seq_id}", run.session.id)
+            sampler_id = f"{run.session.id}:sample:{request.sampling_session_seq_id}"
+            state = self.sampling.open_snapshot(sampler_id, run.session.id, whole=not run.spec.is_lora)
 
             def work() -> dict[str, Any]:
-                state.snapshot = run.ready().adapter.frozen_copy()
+                state.snapshot = run.ready().weights.frozen_copy()
                 return {"sampling_session_id": state.id, "type": "save_weights_for_sampler"}
 
             return work
@@ -290,7 +288,7 @@ class Service:
         future = self.futures[request_id] = Future(request_id, self._loop)
         return future
 
-    def _new_run(self, run_id: str, session: Session, spec: LoraSpec, metadata: dict[str, Any] | None) -> Run:
+    def _new_run(self, run_id: str, session: Session, spec: LoraSpec | FullSpec, metadata: dict[str, Any] | None) -> Run:
         now, of_session = time.time(), {"session_metadata": session.metadata, "display_name": session.display_name}
         record = RunRecord(run_id, session.owner, session.id, self.name, now, now, spec.rank, user_metadata=metadata or {}, **of_session)
         self.library.add_run(record)
@@ -323,8 +321,8 @@ class Service:
         return path, info
 
     def _load_into(self, run: Run, path: CheckpointPath, optimizer: bool) -> dict[str, Any]:
-        info, tensors = self.store.load_adapter(path)
-        trainer = Trainer(self.base, self.base.adapter_from_tensors(info.spec, tensors, trainable=True), self.packed)
+        info, weights = self.store.load(path, self.base, trainable=True)
+        trainer = Trainer(self.base, weights, self.packed)
         trainer.steps = info.steps
         if optimizer:
             trainer.load_optimizer_tensors(self.store.load_optimizer(path))
@@ -375,9 +373,10 @@ class Service:
             expires_at=now + request.ttl_seconds if request.ttl_seconds else None,
             has_optimizer=with_optimizer,
             user_metadata=request.user_metadata or {},
+            full=not spec.is_lora,
         )
         optimizer = trainer.optimizer_tensors() if with_optimizer else None
-        self.store.save(path, info, trainer.adapter.named_tensors(), self.base.target_modules(spec), optimizer)
+        self.store.save(path, info, trainer.weights, optimizer)
         self.library.touch(run.id)
 
     def _sampler_path(self, model_path: str | None, base_model: str | None) -> CheckpointPath | None:

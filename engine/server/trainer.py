@@ -1,4 +1,4 @@
-"""Gradients and updates for one adapter. Knows nothing of requests or order, nor how log-probabilities are come by.
+"""Gradients and updates for one run's weights. Knows nothing of requests or order, nor how log-probabilities are come by.
 
 Losses are sums over tokens, so a batch may be cut into micro-batches, and several calls may add to the gradient
 before an update, without any change of meaning.
@@ -13,9 +13,10 @@ import torch
 
 from engine.errors import DataError, EngineError, ModelError
 from engine.server.losses import get_loss
-from engine.server.model import Adapter, BaseModel
+from engine.server.model import BaseModel
 from engine.server.packing import Packed
 from engine.server.padding import padded_batches, padded_logprobs
+from engine.server.weights import Weights
 from engine.server.wire import Datum
 
 
@@ -70,14 +71,14 @@ def check_data(data: list[Datum], loss_fn: str, loss_config: dict, base: BaseMod
 
 
 class Trainer:
-    """Trains one adapter. Gradients add up from call to call until `optim_step`."""
+    """Trains an adapter or a whole copy. Gradients add up from call to call until `optim_step`."""
 
-    def __init__(self, base: BaseModel, adapter: Adapter, packed: Packed | None = None):
+    def __init__(self, base: BaseModel, weights: Weights, packed: Packed | None = None):
         """`packed` is the fast way; without it every batch is padded, which is the reference."""
         self.base = base
-        self.adapter = adapter
+        self.weights = weights
         self.packed = packed
-        self.optimizer = torch.optim.AdamW(adapter.parameters(), lr=0.0, betas=(0.9, 0.95), eps=1e-12, weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(weights.parameters(), lr=0.0, betas=(0.9, 0.95), eps=1e-12, weight_decay=0.0)
         self.steps = 0
 
     def forward_backward(
@@ -88,11 +89,11 @@ class Trainer:
         Adds to the gradients, or when it raises leaves them as they were: a client has sent its optim_step by then, which must
         not act on half a batch.
         """
-        gradients = [None if p.grad is None else p.grad.clone() for p in self.adapter.parameters()]
+        gradients = [None if p.grad is None else p.grad.clone() for p in self.weights.parameters()]
         try:
             return self._forward_backward(data, loss_fn, loss_config, forward_only)
         except BaseException:
-            for parameter, gradient in zip(self.adapter.parameters(), gradients, strict=True):
+            for parameter, gradient in zip(self.weights.parameters(), gradients, strict=True):
                 parameter.grad = gradient
             raise
 
@@ -105,7 +106,7 @@ class Trainer:
         # One target a token can be packed; several (distributions to imitate) take the plain way.
         packed = self.packed if all(row.inputs["target_tokens"].ndim == 1 for row in data) else None
         batches = packed.batches(data) if packed else padded_batches(data, self.base.vocab_size)
-        with self.base.using(self.adapter), torch.set_grad_enabled(not forward_only):
+        with self.base.using(self.weights), torch.set_grad_enabled(not forward_only):
             for batch in batches:
                 rows = [data[i] for i in batch]
                 logprobs = packed.logprobs(rows, [_looked_at(row) for row in rows]) if packed else padded_logprobs(self.base, rows)
@@ -126,7 +127,7 @@ class Trainer:
 
     def optim_step(self, params: AdamParams) -> dict[str, float]:
         """One AdamW update from the gathered gradients, which are cleared. -> {"grad_norm:mean": before clipping}."""
-        trained = [p for p in self.adapter.parameters() if p.grad is not None]
+        trained = [p for p in self.weights.parameters() if p.grad is not None]
         if not trained:
             raise EngineError("there are no gradients to step on", "Call forward_backward before optim_step.")
         limit = params.grad_clip_norm or float("inf")
@@ -158,9 +159,9 @@ class Trainer:
         for key, value in tensors.items():
             position, _, name = key.partition(".")
             state.setdefault(int(position), {})[name] = value
-        own = self.adapter.parameters()
+        own = self.weights.parameters()
         if state and (max(state) >= len(own) or any(own[i].shape != slots["exp_avg"].shape for i, slots in state.items())):
-            raise ModelError("the optimizer's state doesn't fit the adapter", "Load the weights without the optimizer.")
+            raise ModelError("the optimizer's state doesn't fit the weights", "Load the weights without the optimizer.")
         current = self.optimizer.state_dict()
         self.optimizer.load_state_dict({"state": state, "param_groups": current["param_groups"]})
 

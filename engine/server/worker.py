@@ -157,12 +157,15 @@ class Worker:
                 if self._stopping:
                     return
                 self.busy = True
-                brief = list(self._first)
-                self._first.clear()
-            for task in brief:
-                if not self._dropped(task):
-                    self._work([task])
+            # In methods of their own, so that nothing here holds on to tasks, and so to their run's weights, while waiting.
+            self._do_brief()
             self._take_turn()
+
+    def _do_brief(self) -> None:
+        while self._first:
+            task = self._first.popleft()
+            if not self._dropped(task):
+                self._work([task])
 
     def _take_turn(self) -> None:
         """A task, or a turn of the stepwise work, whichever has had less of the time they share."""

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from engine.errors import NotFound, StateError, StorageError
 from engine.server import checkpoints
 from engine.server.checkpoints import CheckpointInfo, CheckpointPath, CheckpointStore, check_name, check_ttl
+from engine.server.layers import Layer
+from engine.server.weights import Adapter, LoraSpec
 
 PATH = CheckpointPath("run:train:1", "weights", "step-1")
 DEAD = 2**22 + 1  # no Linux process has so high a number
@@ -23,9 +26,14 @@ def info(path: CheckpointPath = PATH, **more) -> CheckpointInfo:
     return CheckpointInfo(**{"path": str(path), "base_model": "nano", "has_optimizer": True, **values, **more})
 
 
+def adapter(value: float) -> Adapter:
+    linear = nn.Linear(3, 4)
+    pair = (nn.Parameter(torch.full((2, 3), value)), nn.Parameter(torch.zeros(4, 2)))
+    return Adapter(LoraSpec(2), {"x": pair}, {"x": Layer("x", "mlp", "base_model.model.x", linear, "weight", 3, 4)})
+
+
 def save(store: CheckpointStore, value: float = 1.0, path: CheckpointPath = PATH, **more) -> None:
-    tensors = {"base_model.model.x.lora_A.weight": torch.full((2, 3), value)}
-    store.save(path, info(path, **more), tensors, ["x"], {"0.exp_avg": torch.full((2, 3), value)})
+    store.save(path, info(path, **more), adapter(value), {"0.exp_avg": torch.full((2, 3), value)})
 
 
 def value_of(store: CheckpointStore, path: CheckpointPath = PATH) -> float:
@@ -48,6 +56,7 @@ def test_round_trip(store: CheckpointStore) -> None:
     assert value_of(store) == 2.5 and float(store.load_optimizer(PATH)["0.exp_avg"].sum()) == 15.0
     peft = json.loads((folder(store) / "adapter_config.json").read_text())
     assert (peft["peft_type"], peft["r"], peft["lora_alpha"], peft["target_modules"]) == ("LORA", 2, 32, ["x"])
+    assert peft["base_model_name_or_path"] == "nano"
     store.delete(PATH)
     assert not store.exists(PATH) and not folder(store).exists()
     for call in (store.info, store.load_adapter, store.load_optimizer, store.delete):
@@ -56,7 +65,7 @@ def test_round_trip(store: CheckpointStore) -> None:
 
 
 def test_without_optimizer(store: CheckpointStore) -> None:
-    store.save(PATH, info(has_optimizer=False), {"a": torch.zeros(1)}, ["x"], None)
+    store.save(PATH, info(has_optimizer=False), adapter(0.0), None)
     with pytest.raises(NotFound, match="no optimizer"):
         store.load_optimizer(PATH)
 

@@ -48,7 +48,7 @@ def pair(base: BaseModel, packed: Packed) -> tuple[Trainer, Trainer]:
     for trainer in trainers:
         generator = torch.Generator().manual_seed(5)
         with torch.no_grad():
-            for parameter in trainer.adapter.parameters():
+            for parameter in trainer.weights.parameters():
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.02)
     return trainers[0], trainers[1]
 
@@ -69,7 +69,7 @@ def test_losses_logprobs_and_gradients_are_the_references(base: BaseModel, packe
     assert fast_metrics["loss:sum"] == pytest.approx(metrics["loss:sum"], rel=1e-4)
     for a, b in zip(expected, found, strict=True):
         np.testing.assert_allclose(b["logprobs"], a["logprobs"], atol=2e-4)
-    for a, b in zip(plain.adapter.parameters(), fast.adapter.parameters(), strict=True):
+    for a, b in zip(plain.weights.parameters(), fast.weights.parameters(), strict=True):
         scale = float(a.grad.abs().max()) + 1e-6
         torch.testing.assert_close(b.grad / scale, a.grad / scale, atol=2e-3, rtol=0)
 
@@ -81,7 +81,7 @@ def test_forward_alone_gives_all_positions_and_no_gradient(base: BaseModel, pack
     found, _ = fast.forward_backward(data, "cross_entropy", {}, forward_only=True)
     for a, b in zip(expected, found, strict=True):
         np.testing.assert_allclose(b["logprobs"], a["logprobs"], atol=2e-4)
-    assert all(parameter.grad is None for parameter in fast.adapter.parameters())
+    assert all(parameter.grad is None for parameter in fast.weights.parameters())
 
 
 def test_ten_updates_stay_together(base: BaseModel, packed: Packed) -> None:

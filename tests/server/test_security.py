@@ -285,7 +285,8 @@ class TestNoStart:
     """Exit code 2 and one line that says why."""
 
     def start(self, tmp_path: Path, *options: str, model: Path = NANO) -> str:
-        command = [sys.executable, "-m", "engine.server", "--base-model", str(model), "--checkpoints", str(tmp_path / "c"), *options]
+        command = [sys.executable, "-m", "engine.server", "--base-model", str(model), "--checkpoints", str(tmp_path / "c")]
+        command += ["--port", "0", *options]  # the usual one may be somebody's
         environment = {**os.environ, "THINKER_SERVER_KEY": KEY}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 2 and not done.stdout, done.stderr

@@ -10,10 +10,11 @@ import torch
 
 from engine.errors import DataError, EngineError, ModelError
 from engine.server import packing, padding
-from engine.server.model import BaseModel, LoraSpec
+from engine.server.model import BaseModel
 from engine.server.packing import Packed
 from engine.server.padding import padded_batches
 from engine.server.trainer import AdamParams, Trainer
+from engine.server.weights import LoraSpec
 from engine.server.wire import Datum
 
 
@@ -36,7 +37,7 @@ def tokens_at_once(monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
 
 
 def gradients(trainer: Trainer) -> list[torch.Tensor | None]:
-    return [None if p.grad is None else p.grad.clone() for p in trainer.adapter.parameters()]
+    return [None if p.grad is None else p.grad.clone() for p in trainer.weights.parameters()]
 
 
 def train(trainer: Trainer, data: list[Datum], **options: bool) -> float:
@@ -79,7 +80,7 @@ def test_half_a_batch_leaves_no_gradient(trainer: Trainer, monkeypatch: pytest.M
 
 def test_a_gradient_that_is_not_finite_changes_no_weight(trainer: Trainer) -> None:
     train(trainer, DATA)
-    parameters = trainer.adapter.parameters()
+    parameters = trainer.weights.parameters()
     parameters[1].grad[0, 0] = float("inf")
     before = [p.detach().clone() for p in parameters]
     with pytest.raises(ModelError, match="left as they were"):

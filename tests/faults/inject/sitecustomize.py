@@ -39,10 +39,10 @@ def arm() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import resource
 
-    from engine.server import checkpoints
+    from engine.server import checkpoints, weights
     from engine.server.trainer import Trainer
 
-    train, update, write, put = Trainer.forward_backward, Trainer.optim_step, checkpoints.save_file, checkpoints.CheckpointStore._put
+    train, update, write, put = Trainer.forward_backward, Trainer.optim_step, weights.save_file, checkpoints.CheckpointStore._put
 
     def forward_backward(self, data, loss_fn, loss_config, *, forward_only):
         if slow := planned("slow"):
@@ -78,7 +78,7 @@ def arm() -> None:
         put(self, draft, place)
 
     Trainer.forward_backward, Trainer.optim_step = forward_backward, optim_step
-    checkpoints.save_file, checkpoints.CheckpointStore._put = save_file, _put
+    weights.save_file, checkpoints.CheckpointStore._put = save_file, _put
 
 
 if "engine.server" in sys.orig_argv:
