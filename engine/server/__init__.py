@@ -6,7 +6,7 @@ each run's requests in order; `worker` is the one thread that touches the model;
 `trainer` and `sampler` use them, `losses` says what is minimised, `checkpoints` writes to disk, where `library` finds it
 again and `rest` shows it; `owners` knows whose request it is.
 
-This is the plain version: padded batches, one request after the other. It is meant to be obviously right, and stays
-as the reference that faster paths are tested against. It imports nothing of the engine but errors, system and
-rendering, so that it can be shipped to another machine alone.
+The plain paths (padded batches, one request after the other) are meant to be obviously right and stay as the reference,
+`--reference`. What is served is faster and proven equal: `decode` samples, by `slots`, `draw` and `dense`. The package
+imports nothing of the engine but errors, system, platforms and rendering, so that it can be shipped alone.
 """

@@ -39,8 +39,10 @@ class SampleJob:
     abandoned: Callable[[], bool] | None = None
 
 
-@dataclass
-class _Row:
+@dataclass(eq=False)
+class Row:
+    """One continuation on its way."""
+
     job: SampleJob
     generator: torch.Generator
     limit: int
@@ -85,30 +87,33 @@ class Sampler:
     def sample(self, adapter: Weights | None, jobs: Sequence[SampleJob]) -> list[tuple[Sequences, list[float] | None]]:
         """Per job: n x (tokens, logprobs, stopped by itself), and prompt logprobs (first NaN) or None."""
         with self.base.using(adapter):
-            rows = [[self._row(job, i) for i in range(job.n)] for job in jobs]
+            rows = [[self.row(job, i) for i in range(job.n)] for job in jobs]
             flat = [row for group in rows for row in group if row.limit > 0]
             flat.sort(key=lambda row: len(row.job.prompt))
             for start in range(0, len(flat), MAX_ROWS):
                 self._generate(flat[start : start + MAX_ROWS])
-            prompts = [self._prompt_logprobs(job.prompt) if job.prompt_logprobs else None for job in jobs]
+            prompts = [self.prompt_logprobs(job.prompt) if job.prompt_logprobs else None for job in jobs]
         return [
             ([(row.tokens, row.logprobs, row.stopped) for row in group], logprobs) for group, logprobs in zip(rows, prompts, strict=True)
         ]
 
-    def _row(self, job: SampleJob, position: int) -> _Row:
+    def row(self, job: SampleJob, position: int) -> Row:
+        """The continuation at that position of the job's n."""
         generator = torch.Generator()
         # Distinct streams for the n samples of one request: neighbouring seeds are mixed by the generator's own seeding.
         generator.manual_seed((job.seed * MAX_SAMPLES + position) % 2**63) if job.seed is not None else generator.seed()
         room = self.base.context - len(job.prompt)
-        return _Row(job, generator, room if job.max_tokens is None else min(room, job.max_tokens), position)
+        return Row(job, generator, room if job.max_tokens is None else min(room, job.max_tokens), position)
 
-    def _prompt_logprobs(self, prompt: list[int]) -> list[float]:
+    @torch.no_grad()
+    def prompt_logprobs(self, prompt: list[int]) -> list[float]:
+        """Of each token given those before it, the first NaN, with the adapter in use."""
         tokens = torch.tensor([prompt], device=self.base.device)
         logits = self.base.model(input_ids=tokens, use_cache=False).logits[0, :-1].float()
         logs = torch.log_softmax(logits, dim=-1).gather(-1, tokens[0, 1:, None])[:, 0]
         return [float("nan"), *logs.tolist()]
 
-    def _generate(self, rows: list[_Row]) -> None:
+    def _generate(self, rows: list[Row]) -> None:
         device = self.base.device
         width = max(len(row.job.prompt) for row in rows)
         tokens = torch.zeros(len(rows), width, dtype=torch.long)
@@ -125,7 +130,7 @@ class Sampler:
             drawn = [0] * len(rows)
             for i in live:
                 drawn[i] = self._draw(rows[i], logits[i])
-            live = [i for i in live if not self._finished(rows[i])]
+            live = [i for i in live if not self.finished(rows[i])]
             if not live:
                 return
             mask = torch.cat([mask, torch.ones(len(rows), 1, dtype=torch.long, device=device)], dim=1)
@@ -138,7 +143,7 @@ class Sampler:
                 use_cache=True,
             )
 
-    def _draw(self, row: _Row, logits: torch.Tensor) -> int:
+    def _draw(self, row: Row, logits: torch.Tensor) -> int:
         logs = torch.log_softmax(logits, dim=-1)
         token = draw_token(logits, row.job.temperature, row.job.top_k, row.job.top_p, row.generator)
         row.tokens.append(token)
@@ -147,12 +152,13 @@ class Sampler:
             row.job.on_token(row.position, token, row.logprobs[-1])
         return token
 
-    def _finished(self, row: _Row) -> bool:
+    def finished(self, row: Row) -> bool:
+        """Whether its last token was the last one."""
         if row.tokens[-1] in row.job.stop_tokens or self._wrote_stop_string(row):
             row.stopped = True
         return row.stopped or len(row.tokens) >= row.limit or bool(row.job.abandoned and row.job.abandoned())
 
-    def _wrote_stop_string(self, row: _Row) -> bool:
+    def _wrote_stop_string(self, row: Row) -> bool:
         if not row.job.stop_strings:
             return False
         tail = self.tokenizer.decode(row.tokens[-_tail_length(row.job.stop_strings) :], skip_special_tokens=False)

@@ -14,6 +14,7 @@ from typing import Any
 from engine.errors import DataError, NotFound, StateError
 from engine.server import wire
 from engine.server.checkpoints import CheckpointPath, CheckpointStore
+from engine.server.decode import Answer, Decoder, Request
 from engine.server.logprobs import Wanted, other_logprobs
 from engine.server.model import BaseModel
 from engine.server.order import REMEMBERED
@@ -23,7 +24,7 @@ from engine.server.requests import Sample, TensorBody
 from engine.server.sampler import SampleJob, Sampler, Sequences, check_job
 from engine.server.scoring import score
 from engine.server.weights import Weights
-from engine.server.worker import Future, Task, Worker
+from engine.server.worker import Future, Task, Worker, explained
 
 MAX_EPHEMERAL = 16  # unnamed snapshots that a session keeps in memory
 MAX_LOADED = 32  # named checkpoints kept in memory
@@ -58,7 +59,10 @@ class Asked:
 class Sampling:
     """All samplers of one server."""
 
-    def __init__(self, base: BaseModel, sampler: Sampler, store: CheckpointStore, worker: Worker, new_future: Callable[[str], Future]):
+    def __init__(
+        self, base: BaseModel, sampler: Sampler | Decoder, store: CheckpointStore, worker: Worker, new_future: Callable[[str], Future]
+    ):
+        """`sampler` is the plain reference, or the decoder that the worker advances."""
         self._base, self._sampler, self._store, self._worker = base, sampler, store, worker
         self._new_future = new_future
         self._states: dict[str, SamplerState] = {}
@@ -117,15 +121,14 @@ class Sampling:
             state.finished.watch(request.seq_id, future)
             while len(state.answers) > REMEMBERED:
                 state.answers.popitem(last=False)
+        asked = Asked(job, wanted, request.target_prompt_logprobs)
 
-        def together(payloads: list[Asked]) -> list[bytes]:
-            results = self._sampler.sample(self._adapter(state), [asked.job for asked in payloads])
-            return [self._reply(state, asked, *result) for asked, result in zip(payloads, results, strict=True)]
+        def gone() -> bool:
+            return future.cancelled or abandoned()
 
         # What is scored besides runs by itself, so that its cost and its errors are nobody else's.
         key = ("scored", future.request_id) if wanted else ("sample", state.id or str(state.path))
-        asked = Asked(job, wanted, request.target_prompt_logprobs)
-        self._worker.put(Task(future, dict, key, asked, together, job.n, lambda: future.cancelled or abandoned()))
+        self._submit(state, job, future, key, lambda answer: self._reply(state, asked, *answer), gone, gone)
         return future
 
     def _reply(self, state: SamplerState, asked: Asked, sequences: Sequences, logprobs: list[float] | None) -> bytes:
@@ -155,15 +158,51 @@ class Sampling:
         check_job(job, self._base)
         state = SamplerState("", "", path)
 
-        def together(jobs: list[SampleJob]) -> list[dict[str, Any]]:
-            return [{"sequences": sequences} for sequences, _ in self._sampler.sample(self._adapter(state), jobs)]
-
-        self._worker.put(Task(future, dict, ("complete", str(path)), job, together, job.n, job.abandoned or (lambda: False)))
+        dropped = job.abandoned or (lambda: False)
+        key = ("complete", str(path))
+        self._submit(state, job, future, key, lambda answer: {"sequences": answer[0]}, dropped, lambda: False)
 
     def score(self, path: CheckpointPath | None, tokens: list[int], start: int, top: int, future: Future) -> None:
         """Finishes `future` with {"scores"}: see engine.server.scoring."""
         state = SamplerState("", "", path)
         self._worker.put(Task(future, lambda: {"scores": score(self._base, self._adapter(state), tokens, start, top)}))
+
+    def _submit(
+        self,
+        state: SamplerState,
+        job: SampleJob,
+        future: Future,
+        key: object,
+        write: Callable[[Answer], dict[str, Any] | bytes],
+        dropped: Callable[[], bool],
+        gone: Callable[[], bool],
+    ) -> None:
+        """Finishes `future` with what `write` makes of the answer, unless it is dropped beforehand or its client is gone.
+
+        The plain sampler answers what waits under the same `key` together.
+        """
+        sampler = self._sampler
+        if not isinstance(sampler, Decoder):
+
+            def together(payloads: list[tuple[SampleJob, Callable[[Answer], dict[str, Any] | bytes]]]) -> list[dict[str, Any] | bytes]:
+                answers = sampler.sample(self._adapter(state), [job for job, _ in payloads])
+                return [write(answer) for answer, (_, write) in zip(answers, payloads, strict=True)]
+
+            self._worker.put(Task(future, dict, key, (job, write), together, job.n, dropped))
+            return
+
+        def done(outcome: Answer | Exception) -> None:
+            try:
+                if isinstance(outcome, Exception):
+                    raise outcome
+                future.finish(write(outcome))
+            except Exception as error:
+                future.fail(explained(error))
+
+        task = Task(future, lambda: sampler.add(self._adapter(state), Request(job, done, gone)), cancelled=dropped)
+        # A snapshot that isn't taken yet waits for its turn among the run's requests, everything else overtakes them.
+        unready = state.ephemeral and state.snapshot is None
+        self._worker.put(task) if unready else self._worker.put_first(task)
 
     def _job(self, request: Sample) -> SampleJob:
         params = request.sampling_params

@@ -15,6 +15,7 @@ from typing import Any
 from engine.errors import DataError, NotFound, StateError
 from engine.server import wire
 from engine.server.checkpoints import CheckpointInfo, CheckpointPath, CheckpointStore, check_name, check_ttl
+from engine.server.decode import Decoder
 from engine.server.library import Library, RunRecord
 from engine.server.model import BaseModel
 from engine.server.order import InOrder, Work
@@ -76,8 +77,9 @@ class Service:
         self.tokenizer = tokenizer
         self.store = store
         self.library = Library(store)
-        self.worker = Worker(MAX_ROWS)
-        self.sampling = Sampling(base, Sampler(base, tokenizer), store, self.worker, self._new_future)
+        decoder = None if reference else Decoder(base, tokenizer)
+        self.worker = Worker(MAX_ROWS, decoder)
+        self.sampling = Sampling(base, decoder or Sampler(base, tokenizer), store, self.worker, self._new_future)
         self.sessions: dict[str, Session] = {}
         self.runs: dict[str, Run] = {}
         self.futures: dict[str, Future] = {}

@@ -1,7 +1,8 @@
 """The one thread that touches the model, and the futures its results arrive in. Knows no HTTP and no sessions.
 
-Tasks run one after the other in the order they were put. Sampling tasks for the same weights that wait together are
-answered as one batch: the only liberty this plain worker takes.
+Tasks run one after the other in the order they were put. Work that is done bit by bit (sampling) goes on between them:
+while both are there, each gets half of the time, so that neither a job nor a chat waits for the other to end. The plain
+reference has no such work; there, sampling tasks for the same weights that wait together are answered as one batch.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from engine.errors import EngineError
 from engine.server.owners import current_owner
 
 log = logging.getLogger("thinker.server")
+TURN_SECONDS = 0.02  # of work done bit by bit, before others are looked at again
 
 
 class Future:
@@ -82,10 +84,13 @@ class Future:
 
 @dataclass
 class Task:
-    """`work()` gives the result. Tasks with an equal `batch_key` may be run together by `work_together`."""
+    """`work()` gives the result, or None when it has seen to the future itself.
+
+    Tasks with an equal `batch_key` may be run together by `work_together`.
+    """
 
     future: Future
-    work: Callable[[], dict[str, Any] | bytes]
+    work: Callable[[], dict[str, Any] | bytes | None]
     batch_key: object = None
     payload: Any = None
     work_together: Callable[[Sequence[Any]], Sequence[dict[str, Any] | bytes]] | None = None
@@ -93,11 +98,25 @@ class Task:
     cancelled: Callable[[], bool] = field(default=lambda: False)
 
 
+class Stepwise(Protocol):
+    """Work that can be left at any step and taken up again."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is any."""
+
+    def advance(self, seconds: float) -> None:
+        """Some of it, for about so long. Raises nothing: its errors are its requests' results."""
+
+
 class Worker:
     """Runs tasks on its own thread until `stop`."""
 
-    def __init__(self, max_batch_rows: int = 128):
+    def __init__(self, max_batch_rows: int = 128, stepwise: Stepwise | None = None):
         self._tasks: deque[Task] = deque()
+        self._first: deque[Task] = deque()
+        self._stepwise = stepwise
+        self._owed = 0.0  # seconds by which tasks have had more of the thread than the stepwise work while both were there
         self._changed = threading.Condition()
         self._stopping = False
         self._max_batch_rows = max_batch_rows
@@ -119,25 +138,63 @@ class Worker:
             self._tasks.append(task)
             self._changed.notify()
 
+    def put_first(self, task: Task) -> None:
+        """Ahead of all that wait, and at nobody's cost: it must be brief, such as handing over to the stepwise work."""
+        with self._changed:
+            self._first.append(task)
+            self._changed.notify()
+
     @property
     def waiting(self) -> int:
-        return len(self._tasks)
+        return len(self._tasks) + len(self._first)
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self.busy = False
-                while not self._tasks and not self._stopping:
+                while not (self._tasks or self._first or self._has_steps or self._stopping):
+                    self.busy = False
                     self._changed.wait()
                 if self._stopping:
                     return
                 self.busy = True
-                tasks = self._take()
+            # In methods of their own, so that nothing here holds on to tasks, and so to their run's weights, while waiting.
+            self._do_brief()
+            self._take_turn()
+
+    def _do_brief(self) -> None:
+        while self._first:
+            task = self._first.popleft()
+            if not self._dropped(task):
+                self._work([task])
+
+    def _take_turn(self) -> None:
+        """A task, or a turn of the stepwise work, whichever has had less of the time they share."""
+        steps = self._has_steps
+        with self._changed:
+            contested = bool(self._tasks) and steps
+            tasks = self._take() if self._tasks and not (steps and self._owed >= 0) else []
+        started = time.monotonic()
+        if tasks:
             tasks = [task for task in tasks if not self._dropped(task)]
             if tasks:
                 self._work(tasks)
-            # While waiting for the next ones nothing holds on to these, and so to their run's weights.
-            tasks = []
+            self._account(time.monotonic() - started, contested)
+        elif steps:
+            self._stepwise.advance(TURN_SECONDS)
+            self._account(started - time.monotonic(), contested)
+
+    @property
+    def _has_steps(self) -> bool:
+        return self._stepwise is not None and self._stepwise.busy
+
+    def _account(self, seconds: float, contested: bool) -> None:
+        """More time for tasks, or if negative for steps. Time that nobody else wanted pays debts but makes none."""
+        if not self._has_steps:
+            self._owed = 0.0
+        elif contested:
+            self._owed += seconds
+        elif self._owed * seconds < 0:
+            self._owed = (self._owed + seconds) if abs(seconds) < abs(self._owed) else 0.0
 
     def _take(self) -> list[Task]:
         first = self._tasks.popleft()
@@ -163,12 +220,14 @@ class Worker:
                 for task, result in zip(tasks, tasks[0].work_together([task.payload for task in tasks]), strict=True):
                     task.future.finish(result)
             else:
-                tasks[0].future.finish(tasks[0].work())
+                result = tasks[0].work()
+                if result is not None:
+                    tasks[0].future.finish(result)
         except Exception as error:
             if not isinstance(error, EngineError):
                 log.exception("a request failed")
             for task in tasks:
-                task.future.fail(_explained(error))
+                task.future.fail(explained(error))
 
 
 def session_ended() -> EngineError:
@@ -176,7 +235,8 @@ def session_ended() -> EngineError:
     return EngineError("the session ended before this request ran", "Start a new session.")
 
 
-def _explained(error: Exception) -> Exception:
+def explained(error: Exception) -> Exception:
+    """What went wrong, in words that help."""
     text = str(error).lower()
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         return EngineError("the memory of this machine didn't suffice for the request", "Use smaller batches or shorter examples.")

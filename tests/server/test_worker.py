@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -108,3 +109,59 @@ def test_a_future_finishes_once() -> None:
         assert await future.wait(1) and future.result == {"n": 1}
 
     asyncio.run(run())
+
+
+class Endless:
+    """Stepwise work that never ends, and how long it was worked on."""
+
+    busy = True
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def advance(self, seconds: float) -> None:
+        time.sleep(seconds)
+        self.seconds += seconds
+
+
+def test_tasks_and_stepwise_work_share_the_time() -> None:
+    async def run() -> tuple[float, float, float]:
+        steps = Endless()
+        worker = Worker(stepwise=steps)
+        loop = asyncio.get_running_loop()
+        queue = [Future(str(i), loop) for i in range(10)]
+        for future in queue:
+            worker.put(Task(future, lambda: time.sleep(0.05) or {"fine": True}))
+        started = time.monotonic()
+        worker.start()
+        assert await queue[-1].wait(20)
+        shared, both = steps.seconds, time.monotonic() - started
+        await asyncio.sleep(0.2)
+        worker.stop()
+        return shared, both, steps.seconds
+
+    shared, both, afterwards = asyncio.run(run())
+    assert 0.35 < shared / both < 0.65, "half of the time each"
+    assert afterwards > shared + 0.1, "all of it once the tasks are done"
+
+
+def test_a_brief_task_goes_first_and_a_failing_one_harms_nobody() -> None:
+    ran: list[str] = []
+
+    def story(worker: Worker, loop: asyncio.AbstractEventLoop) -> list[Future]:
+        futures = [Future(name, loop) for name in ("task", "brief", "broken")]
+
+        def hand_over() -> None:
+            ran.append("brief")
+            futures[1].finish({"later": True})
+
+        def fails() -> None:
+            raise DataError("no such weights", "Save them.")
+
+        worker.put(Task(futures[0], lambda: ran.append("task") or {}))
+        worker.put_first(Task(futures[1], hand_over))
+        worker.put_first(Task(futures[2], fails))
+        return futures
+
+    task, brief, broken = play(story)
+    assert (task, brief, broken["kind"], ran) == ({}, {"later": True}, "DataError", ["brief", "task"])
