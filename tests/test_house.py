@@ -246,6 +246,13 @@ def test_requirements_are_pinned_together() -> None:
     assert set(names(project["dependencies"] + project["optional-dependencies"]["test"])) == set(direct)
 
 
+def test_the_documents_are_there() -> None:
+    for name in ("README.md", "TRAINING_GUIDE.md", "CHANGELOG.md", "benchmarks/README.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert text.startswith("# ") and len(text.splitlines()) > 10, name
+        assert not re.search(r"^(<<<<<<<|=======|>>>>>>>)", text, re.MULTILINE), f"{name} holds an unfinished merge"
+
+
 def test_lint() -> None:
     command = [sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format", "concise", "."]
     result = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
