@@ -70,3 +70,12 @@ def pick_device(wanted: str = "auto") -> str:
     if torch.backends.mps.is_available():
         return "mps"
     return "cpu"
+
+
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions for products of bfloat16 (AVX-512 BF16 or AMX). Imports torch."""
+    import torch
+
+    # torch names these with an underscore and has no other way to ask; a version without them counts as a no.
+    questions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, question, bool)() for question in questions)

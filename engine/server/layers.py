@@ -99,7 +99,9 @@ class AdaptedLinear(nn.Module):
             return self.base(x)
         a, b = pair
         weight = self.base.weight
-        if self._mergeable and weight.dtype == a.dtype and _merging_pays(x.numel() // x.shape[-1], weight.shape, a.shape[0]):
+        # In mixed precision a sum W + BA would be rounded to bfloat16, and small BA with it.
+        exact = weight.dtype == a.dtype and not torch.is_autocast_enabled(x.device.type)
+        if self._mergeable and exact and _merging_pays(x.numel() // x.shape[-1], weight.shape, a.shape[0]):
             return F.linear(x, torch.addmm(weight, b, a, alpha=adapter.scale), self.base.bias)
         y = self.base(x)
         return y + (F.linear(F.linear(x.to(a.dtype), a), b) * adapter.scale).to(y.dtype)

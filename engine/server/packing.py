@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +67,8 @@ class Packed:
         self._head = base.model.get_output_embeddings()
         configs = [module.config for module in base.model.modules() if hasattr(module, "config")]
         self._configs = list({id(config): config for config in configs}.values())
+        # Off while the packing itself is checked, which is to be exact.
+        self._mixed = False
         ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)
 
     @classmethod
@@ -81,6 +83,7 @@ class Packed:
         if not off <= TOLERANCE[base.dtype]:
             log.info("packing isn't used: its log-probabilities are off by %.2g", off)
             return None
+        packed._mixed = base.mixed
         return packed
 
     @torch.no_grad()
@@ -124,8 +127,12 @@ class Packed:
             found[i] = part
         return found
 
+    def _precision(self) -> AbstractContextManager:
+        """Products in bfloat16 where they pay; sums, norms and what runs past the layers stay in float32."""
+        return torch.autocast("cpu", torch.bfloat16) if self._mixed else nullcontext()
+
     def _hidden(self, pack: Pack) -> torch.Tensor:
-        with _packed_attention(self._configs, pack):
+        with _packed_attention(self._configs, pack), self._precision():
             return self._decoder(input_ids=pack.tokens, position_ids=pack.positions, use_cache=False).last_hidden_state[0]
 
     def _scores(self, hidden: torch.Tensor, targets: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
@@ -140,10 +147,11 @@ class Packed:
 
     def _head_in_slices(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         size = max(1, LOGITS_AT_ONCE // self._base.vocab_size)
-        parts = [
-            -F.cross_entropy(self._head(states).float(), wanted, reduction="none")
-            for states, wanted in zip(hidden.split(size), targets.split(size), strict=True)
-        ]
+        parts = []
+        for states, wanted in zip(hidden.split(size), targets.split(size), strict=True):
+            with self._precision():
+                logits = self._head(states)
+            parts.append(-F.cross_entropy(logits.float(), wanted, reduction="none"))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from engine.server.model import BaseModel, LoraSpec
 from engine.server.packing import Packed, make_pack, packed_attention
 from engine.server.trainer import AdamParams, Trainer
 from engine.server.wire import Datum
+from engine.system import cpu_multiplies_bfloat16
 from tests.server.harness import NANO
 
 LENGTHS = (5, 60, 61, 1, 33, 12, 90, 7, 7, 2, 40)
@@ -158,3 +162,41 @@ def test_a_model_that_disagrees_isnt_packed(base: BaseModel, monkeypatch: pytest
 
     monkeypatch.setattr(Packed, "disagreement", broken)
     assert Packed.if_it_agrees(base) is None
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model of 3.6 million parameters, large enough for products in bfloat16."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(1)
+    config = Qwen3Config(
+        vocab_size=264, hidden_size=256, num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=4, head_dim=32,
+        intermediate_size=768, max_position_embeddings=512, tie_word_embeddings=True,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("larger")
+    Qwen3ForCausalLM(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(NANO / name, folder / name)
+    return folder
+
+
+@pytest.mark.skipif(not cpu_multiplies_bfloat16(), reason="this CPU has no products in bfloat16")
+def test_mixed_precision_learns_as_the_reference_does(larger: Path) -> None:
+    """Loss within 2 % after ten updates; asked for float32, nothing is rounded."""
+    exact, mixed = BaseModel(larger, "cpu", "float32"), BaseModel(larger, "cpu")
+    assert mixed.mixed and not exact.mixed and not BaseModel(NANO, "cpu").mixed
+    reference = Trainer(exact, exact.new_adapter(LoraSpec(8), seed=3))
+    fast = Trainer(mixed, mixed.new_adapter(LoraSpec(8), seed=3), Packed.if_it_agrees(mixed))
+    assert fast.packed is not None
+    losses: list[list[float]] = [[], []]
+    for _ in range(10):
+        for trainer, found in zip((reference, fast), losses, strict=True):
+            data = rows(("weights",), seed=1)
+            for datum in data:
+                datum.inputs["weights"] = (datum.inputs["weights"] != 0).astype(np.float32) / 100
+            found.append(trainer.forward_backward(data, "cross_entropy", {}, forward_only=False)[1]["loss:sum"])
+            trainer.optim_step(AdamParams(learning_rate=3e-3, eps=1e-8, grad_clip_norm=1.0))
+    assert losses[0] != losses[1], "products were in float32"
+    assert losses[0][-1] < 0.9 * losses[0][0]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.02)
