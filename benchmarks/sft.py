@@ -132,7 +132,7 @@ def run_thinker(name: str, job: dict[str, Any]) -> dict[str, float]:
     work = Path(job["work"])
     ready = work / f"ready-{time.time_ns()}.json"
     command = [sys.executable, "-m", "engine.server", "--base-model", job["folder"], "--name", "bench", "--port", "0"]
-    command += ["--checkpoints", str(work / "checkpoints"), "--ready-file", str(ready), "--device", "cpu", "--dtype", "float32"]
+    command += ["--checkpoints", str(work / "checkpoints"), "--ready-file", str(ready), "--device", "cpu"]
     command += ["--reference"] if name.endswith("reference") else []
     key = "tml-benchmark-on-loopback-only"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "THINKER_SERVER_KEY": key, "TINKER_TELEMETRY": "0"}

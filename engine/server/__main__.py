@@ -137,7 +137,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=8765, help="0 takes a free one")
     parser.add_argument("--allow-host", action="append", default=[], help="a further name that clients may call this machine by")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    parser.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16; auto on a CPU is float32, larger models training with bfloat16 products")
+    parser.add_argument(
+        "--dtype", default="auto", help="auto (on a CPU float32, for larger models with bfloat16 products), float32 or bfloat16"
+    )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to PyTorch")
     parser.add_argument("--idle-exit", type=float, default=0, help="end after so many seconds without a session; 0 never")
     parser.add_argument("--compress", action="store_true", help="ask clients to compress training requests (zstd)")
