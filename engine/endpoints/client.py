@@ -7,7 +7,6 @@ whether it still lives. Knows the SDK and endpoints; nothing of methods or data.
 from __future__ import annotations
 
 import concurrent.futures
-import json
 import os
 import threading
 import time
@@ -94,13 +93,13 @@ class Client:
 
 def load_sdk() -> ModuleType:
     """The official SDK; importing it takes a second or two where torch is installed."""
-    prepare_environment()
+    _prepare_environment()
     import tinker
 
     return tinker
 
 
-def prepare_environment() -> None:
+def _prepare_environment() -> None:
     """Before the SDK is imported: no telemetry, and no proxy between us and this machine."""
     os.environ.setdefault("TINKER_TELEMETRY", "0")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -121,12 +120,6 @@ def _on_a_thread(call: Callable[[], Any]) -> concurrent.futures.Future:
 
     threading.Thread(target=run, name="sdk", daemon=True).start()
     return future
-
-
-def error_details(error: Exception) -> str:
-    """Everything that an SDK error carries, for a log."""
-    body = getattr(error, "body", None)
-    return f"{type(error).__name__}: {error}" + (f" {json.dumps(body)}" if isinstance(body, dict) else "")
 
 
 def _settles(endpoint: Endpoint) -> bool:

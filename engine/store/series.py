@@ -63,17 +63,6 @@ class Series(Lifecycle):
         values = {"step": step, "total_steps": total_steps, "tokens": tokens, "training_seconds": training_seconds}
         self.record(job_id, attempt, progress=values)
 
-    def add_samples(self, job_id: str, attempt: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Answers to the fixed prompts; see `record`."""
-        self.record(job_id, attempt, samples=rows)
-
-    def add_checkpoint(
-        self, job_id: str, attempt: int, *, step: int, kind: str, path: str, reason: str, loop_state: dict[str, Any], renderer: str
-    ) -> None:
-        """Remembers a saved state; the files have to be there already."""
-        row = {"step": step, "kind": kind, "path": path, "reason": reason, "loop_state": loop_state, "renderer": renderer}
-        self.record(job_id, attempt, checkpoints=[row])
-
     def metrics(
         self,
         job_id: str,
