@@ -117,16 +117,12 @@ class Watch:
             parts.append(f"loss {values['train_loss']:.3f}")
         if "held_out_loss" in values:
             parts.append(f"held-out {values['held_out_loss']:.3f}")
-        if job.training_seconds > 0 and job.step:
-            parts.append(f"{job.tokens / job.training_seconds:,.0f} tokens/s")
-            if job.step < job.total_steps:
-                parts.append(f"{duration(eta(job))} left")
+        pace = self._engine.pace(job)
+        if pace.tokens_per_second is not None:
+            parts.append(f"{pace.tokens_per_second:,.0f} tokens/s")
+        if pace.seconds_left:
+            parts.append(f"{duration(pace.seconds_left)} left")
         return "  ".join(parts)
-
-
-def eta(job: Job) -> float:
-    """Seconds of training that are left, at the pace so far."""
-    return job.training_seconds / max(1, job.step) * max(0, job.total_steps - job.step)
 
 
 def result_table(result: Result) -> Table:
