@@ -32,6 +32,8 @@ log = logging.getLogger("thinker.server")
 NAME = "thinker_packed"
 TOKENS_AT_ONCE = 8_192
 LOGITS_AT_ONCE = 64 * 2**20  # 256 MiB in float32
+BLOCK_TOKENS = 512
+SMALL_VOCABULARY = 4_096  # up to which logits of tokens that the loss doesn't look at cost less than leaving them out
 WASTE = 0.15  # the share of padding in a group of rows from which a further group is opened
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.1}
 
@@ -54,6 +56,7 @@ class Pack:
     positions: torch.Tensor
     lengths: list[int]
     groups: list[Group]
+    filler: int = 0  # tokens at the end that belong to no row
 
 
 _pack: list[Pack | None] = [None]
@@ -155,11 +158,12 @@ class Packed:
         """All rows' one after the other [N], and the order that the rows are in: longest first. `mixed`: products in bfloat16."""
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i].tokens))
         device = self._base.device
-        pack = make_pack([rows[i].tokens for i in order], device)
-        targets = torch.from_numpy(np.concatenate([rows[i].inputs["target_tokens"] for i in order])).to(device)
-        wanted = torch.from_numpy(np.concatenate([looked_at[i] for i in order])).to(device)
+        pack = make_pack([rows[i].tokens for i in order], device, few_shapes=mixed and self.fused is not None)
+        targets = np.concatenate([*(rows[i].inputs["target_tokens"] for i in order), np.zeros(pack.filler, np.int64)])
+        wanted = np.concatenate([*(looked_at[i] for i in order), np.zeros(pack.filler, bool)])
         precision = torch.autocast("cpu", torch.bfloat16) if mixed else nullcontext()
-        return self._scores(self._hidden(pack, mixed, precision), targets, wanted, precision), order
+        flat = self._scores(self._hidden(pack, mixed, precision), torch.from_numpy(targets).to(device), wanted, precision)
+        return flat[: len(flat) - pack.filler], order
 
     def _hidden(self, pack: Pack, mixed: bool, precision: AbstractContextManager) -> torch.Tensor:
         weights = self._base.in_use
@@ -168,15 +172,16 @@ class Packed:
         with _packed_attention(self._configs, pack), precision:
             return self._decoder(input_ids=pack.tokens, position_ids=pack.positions, use_cache=False).last_hidden_state[0]
 
-    def _scores(self, hidden: torch.Tensor, targets: torch.Tensor, wanted: torch.Tensor, precision: AbstractContextManager) -> torch.Tensor:
+    def _scores(self, hidden: torch.Tensor, targets: torch.Tensor, wanted: np.ndarray, precision: AbstractContextManager) -> torch.Tensor:
         """Log-probabilities of targets [N] from hidden states [N, H], a slice of the vocabulary's logits at a time."""
-        if not torch.is_grad_enabled() or bool(wanted.all()):
+        if not torch.is_grad_enabled() or wanted.all() or self._base.vocab_size <= SMALL_VOCABULARY:
             return self._head_in_slices(hidden, targets, precision)
-        kept, rest = wanted.nonzero()[:, 0], (~wanted).nonzero()[:, 0]
-        scored = self._head_in_slices(hidden[kept], targets[kept], precision)
+        kept, rest = (torch.from_numpy(_rounded_up(np.flatnonzero(which))).to(hidden.device) for which in (wanted, ~wanted))
+        scored = self._head_in_slices(hidden[kept], targets[kept], precision)[: wanted.sum()]
         with torch.no_grad():
             others = self._head_in_slices(hidden[rest], targets[rest], precision)
-        return torch.zeros_like(targets, dtype=torch.float32).index_put((kept,), scored).index_put((rest,), others)
+        found = torch.zeros_like(targets, dtype=torch.float32).index_put((rest,), others)
+        return found.index_put((kept[: len(scored)],), scored)
 
     def _head_in_slices(self, hidden: torch.Tensor, targets: torch.Tensor, precision: AbstractContextManager) -> torch.Tensor:
         size = max(1, LOGITS_AT_ONCE // self._base.vocab_size)
@@ -188,20 +193,56 @@ class Packed:
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
-def make_pack(rows: Sequence[np.ndarray], device: str) -> Pack:
-    """One pack of token rows, which come longest first."""
+def make_pack(rows: Sequence[np.ndarray], device: str, *, few_shapes: bool = False) -> Pack:
+    """One pack of token rows, which come longest first.
+
+    With `few_shapes` packs of about one size become tensors of the very same sizes, filled up with a little that nobody
+    looks at: bfloat16's products on CPUs cost extra time and memory for each new size.
+    """
     lengths = [len(row) for row in rows]
-    groups, first, start = [], 0, 0
-    for end in range(1, len(rows) + 1):
-        real = sum(lengths[first : end + 1])
-        full = end == len(rows) or real < (1 - WASTE) * lengths[first] * (end + 1 - first)
-        if full:
-            groups.append(_group(lengths[first:end], start, device))
-            start += sum(lengths[first:end])
-            first = end
+    filler = -sum(lengths) % _step(sum(lengths)) if few_shapes else 0
+    if filler:
+        rows, lengths = [*rows, np.zeros(filler, np.int64)], [*lengths, filler]
+    groups = _blocks(lengths, device) if few_shapes else _alike(lengths, device)
     positions = np.concatenate([np.arange(length) for length in lengths])
     tokens = torch.from_numpy(np.concatenate(rows).astype(np.int64))[None].to(device)
-    return Pack(tokens, torch.from_numpy(positions)[None].to(device), lengths, groups)
+    return Pack(tokens, torch.from_numpy(positions)[None].to(device), lengths, groups, filler)
+
+
+def _alike(lengths: Sequence[int], device: str) -> list[Group]:
+    """Rows of about one length together, as many as there are."""
+    groups, first, start = [], 0, 0
+    for end in range(1, len(lengths) + 1):
+        real = sum(lengths[first : end + 1])
+        if end == len(lengths) or real < (1 - WASTE) * lengths[first] * (end + 1 - first):
+            groups.append(_group(lengths[first:end], start, end - first, lengths[first], device))
+            start += sum(lengths[first:end])
+            first = end
+    return groups
+
+
+def _blocks(lengths: Sequence[int], device: str) -> list[Group]:
+    """Rows in blocks of about as many tokens each; rows a block and tokens a row come in steps."""
+    groups, first, start = [], 0, 0
+    while first < len(lengths):
+        width = -(-lengths[first] // 8) * 8
+        rows = 1 << max(0, (BLOCK_TOKENS // width).bit_length() - 1)
+        width = max(width, -(-max(lengths[first : first + rows]) // 8) * 8)
+        part = lengths[first : first + rows]
+        groups.append(_group(part, start, rows, width, device))
+        start += sum(part)
+        first += rows
+    return groups
+
+
+def _step(count: int) -> int:
+    """Counts near this one are rounded up to a multiple of it: 3 % more on average."""
+    return max(8, 1 << max(0, (count // 16).bit_length() - 1))
+
+
+def _rounded_up(places: np.ndarray) -> np.ndarray:
+    """As many as its step asks for, the first one standing in for what is missing."""
+    return np.concatenate([places, np.repeat(places[:1], -len(places) % _step(len(places)))])
 
 
 def packed_attention(
@@ -251,9 +292,8 @@ def _packed_attention(configs: Sequence[object], pack: Pack) -> Iterator[None]:
             config._attn_implementation = name
 
 
-def _group(lengths: Sequence[int], start: int, device: str) -> Group:
-    width = lengths[0]
-    gather = np.zeros((len(lengths), width), np.int64)
+def _group(lengths: Sequence[int], start: int, rows: int, width: int, device: str) -> Group:
+    gather = np.zeros((rows, width), np.int64)
     back = []
     for row, length in enumerate(lengths):
         # What is gathered past a row's end is some token of the pack; causal masking keeps it from mattering.
@@ -261,7 +301,7 @@ def _group(lengths: Sequence[int], start: int, device: str) -> Group:
         back.append(row * width + np.arange(length))
         start += length
     whole = (torch.from_numpy(gather.reshape(-1)), torch.from_numpy(np.concatenate(back)))
-    return Group(len(lengths), width, *(index.to(device) for index in whole))
+    return Group(rows, width, *(index.to(device) for index in whole))
 
 
 def _rows(states: torch.Tensor, group: Group) -> torch.Tensor:
