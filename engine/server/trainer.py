@@ -78,7 +78,8 @@ class Trainer:
         self.base = base
         self.weights = weights
         self.packed = packed
-        self.optimizer = torch.optim.AdamW(weights.parameters(), lr=0.0, betas=(0.9, 0.95), eps=1e-12, weight_decay=0.0)
+        fused = base.device.startswith(("cpu", "cuda"))
+        self.optimizer = torch.optim.AdamW(weights.parameters(), lr=0.0, betas=(0.9, 0.95), eps=1e-12, weight_decay=0.0, fused=fused)
         self.steps = 0
 
     def forward_backward(

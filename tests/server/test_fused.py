@@ -87,7 +87,7 @@ def always(answer: bool) -> Callable[..., bool]:
 def test_gradients_are_autograds(base: BaseModel, spec: LoraSpec, merges: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     packed = Packed.if_it_agrees(base)
     assert packed is not None and packed.fused is not None
-    monkeypatch.setattr(joined, "merging_pays", always(merges))
+    monkeypatch.setattr(joined.Joined, "_merging_pays", always(merges))
     assert_same(base, spec, packed)
 
 
@@ -140,7 +140,7 @@ def test_gradients_in_bfloat16_point_the_same_way(base: BaseModel, merges: bool,
     halves = BaseModel(base.folder, "cpu", "auto")
     packed = Packed.if_it_agrees(halves)
     assert packed is not None and packed.mixes("cross_entropy", forward_only=False)
-    monkeypatch.setattr(joined, "merging_pays", always(merges))
+    monkeypatch.setattr(joined.Joined, "_merging_pays", always(merges))
     _, exact = trained(BaseModel(base.folder, "cpu", "float32"), LoraSpec(8), None)
     _, rounded = trained(halves, LoraSpec(8), packed)
     for a, b in zip(exact, rounded, strict=True):
