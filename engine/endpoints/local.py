@@ -57,7 +57,8 @@ class LocalServer:
                 self._release_lock()
                 if self._process.returncode < 0:
                     # By a signal, of the system's memory guard perhaps: it had no say in it, and the next one may live.
-                    raise EndpointLost(f"the server for {self.base_model} was killed while it was starting", "Try again; a job does so by itself.")
+                    killed = f"the server for {self.base_model} was killed while it was starting"
+                    raise EndpointLost(killed, "Try again; a job does so by itself.")
                 raise EndpointError(
                     f"the server for {self.base_model} could not start: {self._last_words()}",
                     "Look at the server's log for more.",

@@ -1,4 +1,10 @@
-"""Sessions: one for each client. Knows nothing of what a session holds."""
+"""Sessions: one for each client, for as long as it is heard of. Knows nothing of what a session holds.
+
+The SDK sends a heartbeat every ten seconds, whatever else it does. A client that misses six of them is quiet: nothing more
+is computed for it until it is heard again. It is taken for dead, and what it held is let go, as soon as it is quiet and its
+connection broke off while it waited for an answer, as that of a killed process does; one that merely says nothing (halted
+in a debugger, cut off from the network) may come back within ten minutes.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.server.owners import current_owner
-from engine.server.requests import FinishSession
+from engine.server.requests import FinishReason, FinishSession
+from engine.server.worker import Future, Task, Work
+
+QUIET_SECONDS = 60.0
+SESSION_SECONDS = 600.0
 
 
 @dataclass
@@ -21,6 +31,11 @@ class Session:
     owner: str = field(default_factory=current_owner)
     created_at: float = field(default_factory=time.time)
     end: FinishSession | None = None
+    hung_up: bool = False  # it went away in the middle of waiting, and wasn't heard of since
+
+    def heard(self) -> None:
+        """A sign of life."""
+        self.seen, self.hung_up = time.monotonic(), False
 
     def finish(self, end: FinishSession | None) -> None:
         """Ends it; the first end stays."""
@@ -30,3 +45,21 @@ class Session:
     def finished(self) -> bool:
         """Whether its client said so, or fell silent."""
         return self.end is not None
+
+    @property
+    def quiet(self) -> bool:
+        """Whether it was heard of so long ago that nothing is computed for it."""
+        return time.monotonic() - self.seen > QUIET_SECONDS
+
+    @property
+    def lapsed(self) -> bool:
+        """Whether it won't come back."""
+        return time.monotonic() - self.seen > (QUIET_SECONDS if self.hung_up else SESSION_SECONDS)
+
+    def lapse(self) -> None:
+        """Ends it for want of a client."""
+        self.finish(FinishSession(reason=FinishReason(type="interrupted"), detail="the client fell silent"))
+
+    def task(self, run_id: str, future: Future, work: Work) -> Task:
+        """Work of one of its runs: dropped when the session ends, put off while the client is quiet."""
+        return Task(future, work, cancelled=lambda: self.finished, held=lambda: self.quiet, lane=run_id)

@@ -1,7 +1,8 @@
-"""What all routes share: reading a body, finding the service."""
+"""What routes share: reading a body, finding the service, waiting for a result for as long as the client does."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from engine.errors import DataError
 from engine.server import wire
 from engine.server.security import MAX_BODY
 from engine.server.service import Service
+from engine.server.worker import Future
 
 B = TypeVar("B", bound=Body)
 
@@ -33,3 +35,26 @@ def service_of(request: Request) -> Service:
     service: Service = request.app.state.service
     service.last_request = time.monotonic()
     return service
+
+
+async def wait_with(request: Request, future: Future, seconds: float) -> bool:
+    """Whether the result is there, after at most that long. Whoever waits is alive; whoever hangs up may not be."""
+    session = service_of(request).sessions.get(future.request_id.partition(":")[0])
+    if session:
+        session.heard()
+    waiting, gone = asyncio.create_task(future.wait(seconds)), asyncio.create_task(_hung_up(request))
+    try:
+        await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+        gone.cancel()
+    if session and gone.done() and not gone.cancelled():
+        session.hung_up = True
+    elif session:
+        session.heard()
+    return waiting.done() and not waiting.cancelled() and waiting.result()
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
