@@ -42,7 +42,7 @@ async def wait_with(request: Request, future: Future, seconds: float) -> bool:
     session = service_of(request).sessions.get(future.request_id.partition(":")[0])
     if session:
         session.heard()
-    waiting, gone = asyncio.create_task(future.wait(seconds)), asyncio.create_task(_hung_up(request))
+    waiting, gone = asyncio.create_task(future.wait(seconds)), asyncio.create_task(hung_up(request))
     try:
         await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -55,6 +55,7 @@ async def wait_with(request: Request, future: Future, seconds: float) -> bool:
     return waiting.done() and not waiting.cancelled() and waiting.result()
 
 
-async def _hung_up(request: Request) -> None:
+async def hung_up(request: Request) -> None:
+    """Returns when the client's connection is gone. The body has to have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
