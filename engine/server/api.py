@@ -117,6 +117,8 @@ async def status(request: Request) -> JSONResponse:
             "parameters": base.parameters,
             "runs": len(service.runs),
             "waiting": service.worker.waiting,
+            "busy": service.worker.busy,
+            "sessions": sum(not session.finished for session in service.sessions.values()),
         }
     )
 

@@ -1,14 +1,15 @@
 """Sessions: one for each client, for as long as it is heard of. Knows nothing of what a session holds.
 
 The SDK sends a heartbeat every ten seconds, whatever else it does. A client that misses six of them is quiet: nothing more
-is computed for it until it is heard again. It is taken for dead, and what it held is let go, as soon as it is quiet and its
-connection broke off while it waited for an answer, as that of a killed process does; one that merely says nothing (halted
-in a debugger, cut off from the network) may come back within ten minutes.
+is computed for it until it is heard again. It is taken for dead, and what it held is let go, as soon as it is quiet and the
+last thing heard of it was that it hung up, as the connections of a killed process do; one that merely says nothing (halted in
+a debugger, cut off from the network) may come back within ten minutes.
 """
 
 from __future__ import annotations
 
 import time
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,9 @@ from engine.server.worker import Future, Task, Work
 
 QUIET_SECONDS = 60.0
 SESSION_SECONDS = 600.0
+
+# Of the connection that the request at hand came by: the sessions that were heard over it.
+talking: ContextVar[dict[str, Session] | None] = ContextVar("talking", default=None)
 
 
 @dataclass
@@ -31,11 +35,14 @@ class Session:
     owner: str = field(default_factory=current_owner)
     created_at: float = field(default_factory=time.time)
     end: FinishSession | None = None
-    hung_up: bool = False  # it went away in the middle of waiting, and wasn't heard of since
+    hung_up: bool = False  # a connection of it was closed, and it wasn't heard of since
 
     def heard(self) -> None:
         """A sign of life."""
         self.seen, self.hung_up = time.monotonic(), False
+        connection = talking.get()
+        if connection is not None:
+            connection[self.id] = self
 
     def finish(self, end: FinishSession | None) -> None:
         """Ends it; the first end stays."""

@@ -1,8 +1,7 @@
-"""What routes share: reading a body, finding the service, waiting for a result for as long as the client does."""
+"""What routes share: reading a body, finding the service, waiting for a result."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TypeVar
 
@@ -38,21 +37,11 @@ def service_of(request: Request) -> Service:
 
 
 async def wait_with(request: Request, future: Future, seconds: float) -> bool:
-    """Whether the result is there, after at most that long. Whoever waits is alive; whoever hangs up may not be."""
+    """Whether the result is there, after at most that long. Whoever waits is alive."""
     session = service_of(request).sessions.get(future.request_id.partition(":")[0])
     if session:
         session.heard()
-    waiting, gone = asyncio.create_task(future.wait(seconds)), asyncio.create_task(hung_up(request))
-    try:
-        await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        waiting.cancel()
-        gone.cancel()
-    if session and gone.done() and not gone.cancelled():
-        session.hung_up = True
-    elif session:
-        session.heard()
-    return waiting.done() and not waiting.cancelled() and waiting.result()
+    return await future.wait(seconds)
 
 
 async def hung_up(request: Request) -> None:

@@ -173,7 +173,10 @@ def fuzz(server: RunningServer, requests: int, seed: int, say: Callable[[str], N
     before = process.memory_info().rss
     bystander.start()
     while report.requests < requests:
+        known = len(report.problems)
         _round(server, chance, min(ROUND, requests - report.requests), report)
+        for problem in report.problems[known:]:
+            say(problem)
         if report.requests % 1200 == 0:
             say(f"{report.requests} {dict(report.statuses)} {process.memory_info().rss >> 20} MiB, {len(report.problems)} problems")
     report.worst_loss = bystander.end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Iterator
@@ -148,10 +149,10 @@ def spoil_json(body: dict[str, Any], chance: random.Random) -> bytes:
             holder[key] = holder[key] * chance.choice((2, 50, 3000))
         elif how == 3:
             (holder.__setitem__ if isinstance(holder, dict) else holder.insert)(
-                "x" if isinstance(holder, dict) else 0, chance.choice(_JUNK)
+                "x" if isinstance(holder, dict) else 0, copy.deepcopy(chance.choice(_JUNK))
             )
         else:
-            holder[key] = chance.choice(_JUNK)
+            holder[key] = copy.deepcopy(chance.choice(_JUNK))
     return _text(spoilt)
 
 
