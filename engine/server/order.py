@@ -67,6 +67,8 @@ class InOrder:
         for task in self._waiting.values():
             task.future.fail(session_ended())
         self._waiting.clear()
+        # The errors among them hold on, by their tracebacks, to the run, its weights and its optimizer.
+        self._answers.clear()
 
     def _enqueue(self, number: int, task: Task) -> None:
         before, waited = self.next, bool(self._waiting)

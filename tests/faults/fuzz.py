@@ -151,6 +151,7 @@ class Bystander(threading.Thread):
         try:
             while not self._over.is_set():
                 self.found.append(self.losses())
+                self._over.wait(0.3)
         except Exception as error:
             self.error = error
 
