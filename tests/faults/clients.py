@@ -61,7 +61,8 @@ def train_many(url: str, key: str, first: int, count: int, steps: int, *, togeth
     found: dict[int, Any] = {}
     services = [tinker.ServiceClient(base_url=url, api_key=key) for _ in range(count)]
     for service in services:
-        service.get_server_capabilities()
+        service.holder  # noqa: B018  the session is created on first use
+    batch(0, 1)  # loads the tokenizer, which transformers can't bear from several threads at once
     if together:
         print("ready", flush=True)
         sys.stdin.readline()

@@ -21,10 +21,11 @@ from tests.faults.conftest import ROOT
 from tests.running import until
 from tests.server.harness import RunningServer
 
-pytestmark = [pytest.mark.faults, pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX's")]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300), pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX's")]
 
 QUIET_SECONDS = 12.0  # beyond the SDK's ten seconds between heartbeats; without the plan it is a minute
 UPKEEP_SECONDS = 5.0
+HOWS = ("training", "sampling", "chunks")
 FAIR = 4.0  # the slowest of equally long runs takes at most so many times as long as the fastest, though one's batch is twice another's
 
 
@@ -98,7 +99,7 @@ def test_clients_that_vanish(server: RunningServer, clients: list[Client]) -> No
     assert [client.line() for client in (bystander, *vanishing)] == ["ready", *["at work"] * len(HOWS)]
     bystander.go()
     time.sleep(0.5)
-    assert status(server)["sessions"] == 2 + len(HOWS) and status(server)["waiting"] > 500
+    assert status(server)["sessions"] == 2 + len(HOWS) and status(server)["waiting"] > 10
     for client in vanishing:
         client.kill()
     killed = time.monotonic()
@@ -111,16 +112,9 @@ def test_clients_that_vanish(server: RunningServer, clients: list[Client]) -> No
     assert psutil.Process(server.process.pid).memory_info().rss < before + 400 * 2**20
 
 
-HOWS = ("training", "sampling", "chunks")
-
-
-def test_twenty_clients_at_once(server: RunningServer, clients: list[Client]) -> None:
-    """Of the fifty that `python -m tests.faults.crowd` brings."""
-    crowd(server, clients, processes=2, each=10, steps=4)
-
-
-def crowd(server: RunningServer, clients: list[Client], processes: int, each: int, steps: int) -> dict[str, Any]:
-    """`processes` x `each` clients with runs of their own. -> what was measured."""
+def test_many_clients_at_once(server: RunningServer, clients: list[Client]) -> None:
+    """Twenty here; with CROWD=5 in the environment it is fifty. Each has a run of its own."""
+    processes, each, steps = int(os.environ.get("CROWD", 2)), 10, 8
     lonely = Client(server, "alone", 0, processes * each, steps)
     clients.append(lonely)
     alone = lonely.runs()
@@ -138,4 +132,4 @@ def crowd(server: RunningServer, clients: list[Client], processes: int, each: in
     assert grown < 600 * 2**20
     assert "Traceback" not in server.log.read_text()
     worst = max(abs(a - b) for number, run in found.items() for a, b in zip(run["losses"], alone[number]["losses"], strict=True))
-    return {"fastest": seconds[0], "slowest": seconds[-1], "worst_loss": worst, "grown_mib": grown / 2**20}
+    print({"clients": len(found), "fastest": seconds[0], "slowest": seconds[-1], "worst_loss": worst, "grown_mib": grown / 2**20})
