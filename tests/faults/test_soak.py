@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.soak import Soak, plan, soak_recipe
 
-pytestmark = [pytest.mark.faults, pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX's")]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300), pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX's")]
 
 
 @pytest.fixture(autouse=True)
