@@ -21,7 +21,7 @@ import httpx
 
 import engine
 from engine import paths, platforms
-from engine.errors import EndpointError
+from engine.errors import EndpointError, EndpointLost
 from engine.server.owners import own_key
 
 IDLE_EXIT_SECONDS = 600
@@ -43,10 +43,11 @@ class LocalServer:
         self._record: dict[str, Any] = {}
         self._asked_at = 0.0
         self._silences = 0
+        self._log_start = 0
         self._begin()
 
     def ready(self, say: Callable[[str], None]) -> None:
-        """Waits until it answers. Raises EndpointError with the end of the server's log."""
+        """Waits until it answers. Raises EndpointError with the end of the server's log, EndpointLost when somebody killed it."""
         if self.url:
             return
         say("loading model weights")
@@ -54,6 +55,10 @@ class LocalServer:
         while not self._adopt():
             if self._process is not None and self._process.poll() is not None:
                 self._release_lock()
+                if self._process.returncode < 0:
+                    # By a signal, of the system's memory guard perhaps: it had no say in it, and the next one may live.
+                    killed = f"the server for {self.base_model} was killed while it was starting"
+                    raise EndpointLost(killed, "Try again; a job does so by itself.")
                 raise EndpointError(
                     f"the server for {self.base_model} could not start: {self._last_words()}",
                     "Look at the server's log for more.",
@@ -109,6 +114,7 @@ class LocalServer:
         root = str(Path(engine.__file__).resolve().parents[1])
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))}
         with self.log_file.open("ab") as log:
+            self._log_start = log.tell()
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, env=environment, cwd=root, **platforms.detached_process_options()
             )
@@ -135,7 +141,8 @@ class LocalServer:
 
     def _last_words(self) -> str:
         try:
-            lines = self.log_file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            # An earlier server wrote into the same file.
+            lines = self.log_file.read_bytes()[self._log_start :].decode("utf-8", "replace").strip().splitlines()
         except OSError:
             return "it left no log"
         return (lines[-1] if lines else "it left no log").removeprefix("thinker serve: ")

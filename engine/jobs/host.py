@@ -24,7 +24,7 @@ from engine.errors import EngineError, StorageError
 from engine.jobs import logs
 from engine.jobs.run import JobRun
 from engine.jobs.runner import Execute, Runner
-from engine.store import Store
+from engine.store import Store, artefacts
 from engine.store.artefacts import write_json_atomic
 
 EXECUTE = "engine.training.loop:execute"
@@ -102,6 +102,7 @@ def serve(
     handle = _take_lock()
     if handle is None:
         return False
+    artefacts.sweep(paths.home())
     store = Store()
     try:
         while handle is not None:

@@ -15,7 +15,7 @@ from engine import paths
 from engine.errors import StorageError
 from engine.jobs import logs
 from engine.jobs.buffer import MetricsBuffer
-from engine.store import Checkpoint, Job, LeaseLost, Store
+from engine.store import Checkpoint, Job, LeaseLost, Store, artefacts
 
 _POLL_S = 0.2
 
@@ -43,6 +43,7 @@ class JobRun:
         self.name = job.name
         self.recipe = job.recipe
         self.folder = paths.job_folder(job.id)
+        artefacts.sweep(self.folder)
         self.resume: Checkpoint | None = store.last_checkpoint(job.id, owner=None)
 
     def stage(self, text: str) -> None:

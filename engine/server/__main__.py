@@ -49,6 +49,7 @@ def serve(options: argparse.Namespace) -> None:
     from engine.rendering import load_tokenizer
     from engine.server.api import build_app
     from engine.server.checkpoints import CheckpointStore
+    from engine.server.connections import Connection
     from engine.server.model import BaseModel
     from engine.server.service import Service
 
@@ -79,9 +80,8 @@ def serve(options: argparse.Namespace) -> None:
     beyond_loopback = options.host not in LOOPBACK
     app = build_app(make_service, compress=options.compress or beyond_loopback, on_idle=on_idle, keys=keys)
     hosts = [*LOOPBACK, options.host, *options.allow_host]
-    config = uvicorn.Config(
-        Guard(app, keys, hosts), log_level="warning", lifespan="on", timeout_graceful_shutdown=3, timeout_keep_alive=75, access_log=False
-    )
+    limits = {"timeout_graceful_shutdown": 3, "timeout_keep_alive": 75}
+    config = uvicorn.Config(Guard(app, keys, hosts), http=Connection, log_level="warning", lifespan="on", access_log=False, **limits)
     server = uvicorn.Server(config)
     key_place = next((name for name in (KEY_VARIABLE, KEYS_VARIABLE) if os.environ.get(name)), str(options.key_file))
     ready = {

@@ -26,7 +26,7 @@ from engine.server import requests as bodies
 from engine.server.links import Links
 from engine.server.security import MAX_BODY, BodyTooLarge
 from engine.server.service import Service
-from engine.server.web import read_body, service_of
+from engine.server.web import read_body, service_of, wait_with
 from engine.server.worker import Future
 
 log = logging.getLogger("thinker.server")
@@ -68,7 +68,12 @@ def build_app(
 
 async def _keep_up(service: Service, on_idle: Callable[[float], None] | None) -> None:
     while True:
+        began = time.monotonic()
         await asyncio.sleep(UPKEEP_SECONDS)
+        # While this process couldn't run, or the machine slept, nobody could be heard.
+        deaf = time.monotonic() - began - UPKEEP_SECONDS
+        for session in service.sessions.values():
+            session.seen += deaf
         service.upkeep()
         if on_idle:
             on_idle(service.idle_seconds())
@@ -112,6 +117,8 @@ async def status(request: Request) -> JSONResponse:
             "parameters": base.parameters,
             "runs": len(service.runs),
             "waiting": service.worker.waiting,
+            "busy": service.worker.busy,
+            "sessions": sum(not session.finished for session in service.sessions.values()),
         }
     )
 
@@ -248,7 +255,7 @@ async def retrieve_future(request: Request) -> Response:
     """A long poll: the result as soon as it is there, 408 after a while without one (the SDK asks again)."""
     body = await read_body(request, bodies.RetrieveFuture)
     future = service_of(request).future(body.request_id)
-    if not await future.wait(POLL_SECONDS):
+    if not await wait_with(request, future, POLL_SECONDS):
         pending = {"type": "try_again", "request_id": future.request_id, "queue_state": "active"}
         return JSONResponse(pending, 408)
     future.retrieved_at = time.monotonic()

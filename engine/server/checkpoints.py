@@ -147,7 +147,7 @@ class CheckpointStore:
     def save(self, path: CheckpointPath, info: CheckpointInfo, weights: Weights, optimizer: dict[str, torch.Tensor] | None) -> None:
         """Writes all of it or nothing; replaces a checkpoint of that path. Raises StorageError (a full disk, say)."""
         place = self._folder(path)
-        draft = _beside(place, "tmp")
+        draft = beside(place, "tmp")
         try:
             draft.mkdir(parents=True)
             weights.write(draft, to_train=path.kind == "weights")
@@ -209,7 +209,7 @@ class CheckpointStore:
         """Writes fields of checkpoint.json anew. Raises NotFound and StorageError."""
         info = replace(self.info(path), **fields)
         file = self._folder(path) / "checkpoint.json"
-        draft = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
+        draft = beside(file, "tmp")
         try:
             _write_json(draft, asdict(info))
             sync_path(draft)
@@ -236,7 +236,7 @@ class CheckpointStore:
     def _put(self, draft: Path, place: Path) -> None:
         old = None
         if place.exists():
-            old = _beside(place, "old")
+            old = beside(place, "old")
             os.rename(place, old)
         os.rename(draft, place)
         sync_path(place.parent)
@@ -245,7 +245,8 @@ class CheckpointStore:
 
     def _sweep(self) -> None:
         """After a crash: drafts go, a replaced checkpoint whose successor never arrived comes back, expired ones go."""
-        for leftover in [*self.root.glob("*/*/.*.tmp"), *self.root.glob("*/*/.*.old")]:
+        drafts = [found for depth in ("*", "*/*", "*/*/*") for found in self.root.glob(f"{depth}/.*.tmp")]
+        for leftover in [*drafts, *self.root.glob("*/*/.*.old")]:
             known = _LEFTOVER.fullmatch(leftover.name)
             if not known:
                 continue
@@ -255,8 +256,10 @@ class CheckpointStore:
                 continue
             if leftover.suffix == ".old" and not place.exists():
                 os.rename(leftover, place)
-            else:
+            elif leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
         for file in self.root.glob("*/*/*/checkpoint.json"):
             try:
                 expires = json.loads(file.read_text(encoding="utf-8")).get("expires_at")
@@ -266,7 +269,7 @@ class CheckpointStore:
                 shutil.rmtree(file.parent, ignore_errors=True)
 
 
-def _beside(place: Path, suffix: str) -> Path:
+def beside(place: Path, suffix: str) -> Path:
     """A new name next to `place`, which says which process it belongs to."""
     return place.parent / f".{place.name}.{os.getpid()}.{uuid.uuid4().hex}.{suffix}"
 

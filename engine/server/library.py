@@ -13,14 +13,13 @@ import contextlib
 import json
 import os
 import time
-import uuid
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from engine.errors import DataError, NotFound, StorageError
 from engine.platforms import sync_path
-from engine.server.checkpoints import RUN_NAME, CheckpointInfo, CheckpointPath, CheckpointStore, check_ttl
+from engine.server.checkpoints import RUN_NAME, CheckpointInfo, CheckpointPath, CheckpointStore, beside, check_ttl
 from engine.server.owners import DEFAULT, current_owner
 
 _OURS = ("checkpoint.json", "optimizer.safetensors")  # of no use to others
@@ -59,7 +58,7 @@ class Library:
     def add_run(self, record: RunRecord) -> None:
         """Writes run.json. Raises StorageError."""
         file = self._file(record.id)
-        draft = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
+        draft = beside(file, "tmp")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             draft.write_text(json.dumps(asdict(record), indent=1, ensure_ascii=False), encoding="utf-8")

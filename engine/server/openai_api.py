@@ -28,6 +28,7 @@ from engine.server.openai_text import token_bytes
 from engine.server.sampler import SampleJob, check_job
 from engine.server.security import BodyTooLarge
 from engine.server.service import Service
+from engine.server.web import hung_up
 
 log = logging.getLogger("thinker.server")
 Handler = Callable[[Request], Awaitable[Response]]
@@ -220,7 +221,7 @@ async def _answer(request: Request, call: Call) -> Response:
 async def _unless_gone(request: Request, call: Call, wanted: Any) -> Any:
     """What is awaited; given up, and the sampling with it, when the client hangs up meanwhile."""
     work = asyncio.ensure_future(wanted)
-    watch = asyncio.create_task(_hung_up(request))
+    watch = asyncio.create_task(hung_up(request))
     try:
         await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
         if work.done():
@@ -234,11 +235,6 @@ async def _unless_gone(request: Request, call: Call, wanted: Any) -> Any:
     finally:
         watch.cancel()
         work.cancel()
-
-
-async def _hung_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 # -- server-sent events

@@ -171,7 +171,7 @@ def _message(given: dict[str, Any], where: str) -> Message:
     role = given.get("role")
     if role in ("tool", "function") or given.get("tool_calls") or given.get("function_call"):
         raise DataError("the message belongs to a tool call", _NO_TOOLS, where=where)
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         raise DataError(f"the role {str(role)[:40]!r} isn't known", f"Use one of {', '.join(_ROLES)}.", where=f"{where}.role")
     content = given.get("content")
     if isinstance(content, list):

@@ -10,24 +10,21 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
 
 from engine.errors import EngineError, StateError
-from engine.server.worker import Future, Task, Worker, session_ended
+from engine.server.worker import Future, Task, Work, Worker, session_ended
 
 GAP_SECONDS = 330.0  # a client gives up posting a request after 300 s
 REMEMBERED = 4096  # numbers whose answers are known
-
-Work = Callable[[], dict[str, Any] | bytes]
 
 
 class InOrder:
     """The queue of one run, from number 1."""
 
-    def __init__(self, worker: Worker, new_future: Callable[[int], Future], abandoned: Callable[[], bool]):
-        """`new_future` makes the future of a number; work is dropped once `abandoned()`."""
+    def __init__(self, worker: Worker, new_future: Callable[[int], Future], new_task: Callable[[Future, Work], Task]):
+        """`new_future` makes the future of a number, `new_task` what the worker is to do for it."""
         self.next = 1
-        self._worker, self._new_future, self._abandoned = worker, new_future, abandoned
+        self._worker, self._new_future, self._new_task = worker, new_future, new_task
         self._waiting: dict[int, Task] = {}
         self._waiting_since = 0.0
         self._answers: OrderedDict[int, Future | EngineError] = OrderedDict()
@@ -47,10 +44,10 @@ class InOrder:
             raise StateError(f"request {number} of this run is long past", "Go on with later numbers.", where="seq_id")
         future = self._new_future(number)
         try:
-            task = Task(future, make(), cancelled=self._abandoned)
+            task = self._new_task(future, make())
         except EngineError as error:
             self._answers[number] = error
-            self._enqueue(number, Task(future, dict))
+            self._enqueue(number, self._new_task(future, dict))
             raise
         self._answers[number] = future
         self._enqueue(number, task)
@@ -70,6 +67,8 @@ class InOrder:
         for task in self._waiting.values():
             task.future.fail(session_ended())
         self._waiting.clear()
+        # The errors among them hold on, by their tracebacks, to the run, its weights and its optimizer.
+        self._answers.clear()
 
     def _enqueue(self, number: int, task: Task) -> None:
         before, waited = self.next, bool(self._waiting)

@@ -45,6 +45,7 @@ class SamplerState:
     owner: str = field(default_factory=current_owner)
     finished: FinishedLog = field(default_factory=FinishedLog)
     clones: int = 0
+    lane: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,9 @@ class Sampling:
         """The state of that id, made if it's new."""
         return self._states.setdefault(sampler_id, SamplerState(sampler_id, session_id, path))
 
-    def open_snapshot(self, sampler_id: str, session_id: str, *, whole: bool) -> SamplerState:
-        """A state whose snapshot the worker is going to take. A session's oldest ones are let go."""
-        state = self._states[sampler_id] = SamplerState(sampler_id, session_id, ephemeral=True, whole=whole)
+    def open_snapshot(self, sampler_id: str, session_id: str, run_id: str, *, whole: bool) -> SamplerState:
+        """A state whose snapshot the worker is going to take among the run's requests. A session's oldest ones are let go."""
+        state = self._states[sampler_id] = SamplerState(sampler_id, session_id, ephemeral=True, whole=whole, lane=run_id)
         states = self._states.values()
         own = [known.id for known in states if known.ephemeral and known.session_id == session_id and known.whole == whole]
         for old in own[: -(MAX_WHOLE if whole else MAX_EPHEMERAL)]:
@@ -188,7 +189,7 @@ class Sampling:
                 answers = sampler.sample(self._adapter(state), [job for job, _ in payloads])
                 return [write(answer) for answer, (_, write) in zip(answers, payloads, strict=True)]
 
-            self._worker.put(Task(future, dict, key, (job, write), together, job.n, dropped))
+            self._worker.put(Task(future, dict, key, (job, write), together, job.n, dropped, lane=state.lane))
             return
 
         def done(outcome: Answer | Exception) -> None:
@@ -199,7 +200,7 @@ class Sampling:
             except Exception as error:
                 future.fail(explained(error))
 
-        task = Task(future, lambda: sampler.add(self._adapter(state), Request(job, done, gone)), cancelled=dropped)
+        task = Task(future, lambda: sampler.add(self._adapter(state), Request(job, done, gone)), cancelled=dropped, lane=state.lane)
         # A snapshot that isn't taken yet waits for its turn among the run's requests, everything else overtakes them.
         unready = state.ephemeral and state.snapshot is None
         self._worker.put(task) if unready else self._worker.put_first(task)

@@ -10,6 +10,7 @@ import asyncio
 import time
 import uuid
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from engine.errors import DataError, NotFound, StateError
@@ -18,7 +19,7 @@ from engine.server.checkpoints import CheckpointInfo, CheckpointPath, Checkpoint
 from engine.server.decode import Decoder
 from engine.server.library import Library, RunRecord
 from engine.server.model import BaseModel
-from engine.server.order import InOrder, Work
+from engine.server.order import InOrder
 from engine.server.owners import current_owner
 from engine.server.packing import Packed
 from engine.server.requests import CreateModel, CreateSamplingSession, LoadWeights, OptimStep, Sample, SaveForSampler, SaveWeights
@@ -27,11 +28,8 @@ from engine.server.sampling import SamplerState, Sampling
 from engine.server.sessions import FinishSession, Session
 from engine.server.trainer import Trainer, check_data
 from engine.server.weights import FullSpec, LoraSpec
-from engine.server.worker import Future, Task, Worker
+from engine.server.worker import KEEP_SECONDS, UNFETCHED_SECONDS, Future, Work, Worker
 
-SESSION_SECONDS = 600.0  # without a sign of life
-KEEP_SECONDS = 120.0  # for which a retrieved result can be fetched again
-UNFETCHED_SECONDS = 3600.0  # for which a result waits to be fetched at all
 _SAVED = {"weights": "save_weights", "sampler_weights": "save_weights_for_sampler", "external_weights": "save_weights_external"}
 
 
@@ -99,7 +97,7 @@ class Service:
         session = self.known_session(session_id)
         if session.finished:
             raise StateError("the session is finished", "Create a new client.")
-        session.seen = time.monotonic()
+        session.heard()
         return session
 
     def known_session(self, session_id: str) -> Session:
@@ -111,10 +109,11 @@ class Service:
 
     def finish_session(self, session_id: str, end: FinishSession | None = None) -> None:
         """Frees what the session held. Finishing twice is harmless. Raises NotFound."""
-        self._finish(self.known_session(session_id), end)
-
-    def _finish(self, session: Session, end: FinishSession | None = None) -> None:
+        session = self.known_session(session_id)
         session.finish(end)
+        self._let_go(session)
+
+    def _let_go(self, session: Session) -> None:
         for run in self.runs.values():
             if run.session is session:
                 run.requests.close()
@@ -150,7 +149,7 @@ class Service:
             run.trainer = Trainer(self.base, weights, self.packed)
             return {"model_id": run_id, "type": "create_model"}
 
-        self.worker.put(Task(run.created, work, cancelled=lambda: session.finished))
+        self.worker.put(session.task(run_id, run.created, work))
         return run.created, run_id
 
     def load_weights(self, request: LoadWeights) -> Future:
@@ -213,7 +212,7 @@ class Service:
             if request.sampling_session_seq_id is None:
                 raise DataError("neither a name nor a sampling session's number was given", "Send one of them.", where="path")
             sampler_id = f"{run.session.id}:sample:{request.sampling_session_seq_id}"
-            state = self.sampling.open_snapshot(sampler_id, run.session.id, whole=not run.spec.is_lora)
+            state = self.sampling.open_snapshot(sampler_id, run.session.id, run.id, whole=not run.spec.is_lora)
 
             def work() -> dict[str, Any]:
                 state.snapshot = run.ready().weights.frozen_copy()
@@ -244,7 +243,7 @@ class Service:
             return self.sampling.sample(state, request, lambda: False)
         state = self.sampler(request.sampling_session_id)
         session = self.sessions[state.session_id]
-        return self.sampling.sample(state, request, lambda: session.finished)
+        return self.sampling.sample(state, request, lambda: session.finished or session.quiet)
 
     def model(self, name: str) -> CheckpointPath | None:
         """What is meant by a model's name: a sampler checkpoint by its path, or None for the base. Raises NotFound, DataError."""
@@ -271,8 +270,9 @@ class Service:
         for run in self.runs.values():
             run.requests.skip_gap(now)
         for session in list(self.sessions.values()):
-            if now - session.seen > SESSION_SECONDS:
-                self._finish(session)
+            if session.lapsed:
+                session.lapse()
+                self._let_go(session)
                 del self.sessions[session.id]
                 self.futures = {key: future for key, future in self.futures.items() if not key.startswith(session.id)}
 
@@ -292,7 +292,7 @@ class Service:
         now, of_session = time.time(), {"session_metadata": session.metadata, "display_name": session.display_name}
         record = RunRecord(run_id, session.owner, session.id, self.name, now, now, spec.rank, user_metadata=metadata or {}, **of_session)
         self.library.add_run(record)
-        requests = InOrder(self.worker, lambda number: self._new_future(f"{run_id}:{number}"), lambda: session.finished)
+        requests = InOrder(self.worker, lambda number: self._new_future(f"{run_id}:{number}"), partial(session.task, run_id))
         run = self.runs[run_id] = Run(run_id, session, spec, self._new_future(f"{run_id}:create"), requests)
         return run
 
@@ -305,7 +305,7 @@ class Service:
             self._check_base(request.base_model)
         path, info = self._loadable(request)
         run = self._new_run(run_id, session, info.spec, request.user_metadata)
-        self.worker.put(Task(run.created, lambda: self._load_into(run, path, request.optimizer), cancelled=lambda: session.finished))
+        self.worker.put(session.task(run_id, run.created, lambda: self._load_into(run, path, request.optimizer)))
         return run.created
 
     def _loadable(self, request: LoadWeights) -> tuple[CheckpointPath, CheckpointInfo]:

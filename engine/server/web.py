@@ -1,4 +1,4 @@
-"""What all routes share: reading a body, finding the service."""
+"""What routes share: reading a body, finding the service, waiting for a result."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from engine.errors import DataError
 from engine.server import wire
 from engine.server.security import MAX_BODY
 from engine.server.service import Service
+from engine.server.worker import Future
 
 B = TypeVar("B", bound=Body)
 
@@ -33,3 +34,17 @@ def service_of(request: Request) -> Service:
     service: Service = request.app.state.service
     service.last_request = time.monotonic()
     return service
+
+
+async def wait_with(request: Request, future: Future, seconds: float) -> bool:
+    """Whether the result is there, after at most that long. Whoever waits is alive."""
+    session = service_of(request).sessions.get(future.request_id.partition(":")[0])
+    if session:
+        session.heard()
+    return await future.wait(seconds)
+
+
+async def hung_up(request: Request) -> None:
+    """Returns when the client's connection is gone. The body has to have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

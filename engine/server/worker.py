@@ -1,8 +1,9 @@
 """The one thread that touches the model, and the futures its results arrive in. Knows no HTTP and no sessions.
 
-Tasks run one after the other in the order they were put. Work that is done bit by bit (sampling) goes on between them:
-while both are there, each gets half of the time, so that neither a job nor a chat waits for the other to end. The plain
-reference has no such work; there, sampling tasks for the same weights that wait together are answered as one batch.
+Tasks of one lane run one after the other in the order they were put; lanes (a training run each) get equal time, however
+much each has waiting. Work that is done bit by bit (sampling) goes on between them: while both are there, each gets half of
+the time, so that neither a job nor a chat waits for the other to end. The plain reference has no such work; there, sampling
+tasks for the same weights that wait together are answered as one batch.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ from engine.server.owners import current_owner
 
 log = logging.getLogger("thinker.server")
 TURN_SECONDS = 0.02  # of work done bit by bit, before others are looked at again
+KEEP_SECONDS = 120.0  # for which a retrieved result can be fetched again
+UNFETCHED_SECONDS = 3600.0  # for which a result waits to be fetched at all
+HELD_SECONDS = 1.0  # after which tasks that were put off are looked at again
+
+Work = Callable[[], "dict[str, Any] | bytes"]
 
 
 class Future:
@@ -86,7 +92,7 @@ class Future:
 class Task:
     """`work()` gives the result, or None when it has seen to the future itself.
 
-    Tasks with an equal `batch_key` may be run together by `work_together`.
+    Tasks with an equal `batch_key` may be run together by `work_together`. One that is `held` waits, and its lane with it.
     """
 
     future: Future
@@ -96,6 +102,13 @@ class Task:
     work_together: Callable[[Sequence[Any]], Sequence[dict[str, Any] | bytes]] | None = None
     rows: int = 1
     cancelled: Callable[[], bool] = field(default=lambda: False)
+    held: Callable[[], bool] = field(default=lambda: False)
+    lane: str = ""
+
+    @property
+    def due(self) -> bool:
+        """Whether it can be run, or dropped."""
+        return self.cancelled() or not self.held()
 
 
 class Stepwise(Protocol):
@@ -113,7 +126,9 @@ class Worker:
     """Runs tasks on its own thread until `stop`."""
 
     def __init__(self, max_batch_rows: int = 128, stepwise: Stepwise | None = None):
-        self._tasks: deque[Task] = deque()
+        self._lanes: dict[str, deque[Task]] = {}
+        self._turn: dict[str, float] = {}  # of each lane, in seconds of the thread that it has had; the lowest is next
+        self._clock = 0.0  # the turn of the last lane, at which new ones begin
         self._first: deque[Task] = deque()
         self._stepwise = stepwise
         self._owed = 0.0  # seconds by which tasks have had more of the thread than the stepwise work while both were there
@@ -135,7 +150,10 @@ class Worker:
 
     def put(self, task: Task) -> None:
         with self._changed:
-            self._tasks.append(task)
+            if task.lane not in self._lanes:
+                self._lanes[task.lane] = deque()
+                self._turn[task.lane] = max(self._clock, self._turn.get(task.lane, 0.0))
+            self._lanes[task.lane].append(task)
             self._changed.notify()
 
     def put_first(self, task: Task) -> None:
@@ -146,14 +164,15 @@ class Worker:
 
     @property
     def waiting(self) -> int:
-        return len(self._tasks) + len(self._first)
+        with self._changed:
+            return sum(map(len, self._lanes.values())) + len(self._first)
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not (self._tasks or self._first or self._has_steps or self._stopping):
+                while not (self._next_lane() is not None or self._first or self._has_steps or self._stopping):
                     self.busy = False
-                    self._changed.wait()
+                    self._changed.wait(HELD_SECONDS if self._lanes else None)
                 if self._stopping:
                     return
                 self.busy = True
@@ -171,14 +190,17 @@ class Worker:
         """A task, or a turn of the stepwise work, whichever has had less of the time they share."""
         steps = self._has_steps
         with self._changed:
-            contested = bool(self._tasks) and steps
-            tasks = self._take() if self._tasks and not (steps and self._owed >= 0) else []
+            lane = self._next_lane()
+            contested = lane is not None and steps
+            tasks = self._take(lane) if lane is not None and not (steps and self._owed >= 0) else []
         started = time.monotonic()
         if tasks:
             tasks = [task for task in tasks if not self._dropped(task)]
             if tasks:
                 self._work(tasks)
-            self._account(time.monotonic() - started, contested)
+            seconds = time.monotonic() - started
+            self._turn[lane] += seconds
+            self._account(seconds, contested)
         elif steps:
             self._stepwise.advance(TURN_SECONDS)
             self._account(started - time.monotonic(), contested)
@@ -196,16 +218,24 @@ class Worker:
         elif self._owed * seconds < 0:
             self._owed = (self._owed + seconds) if abs(seconds) < abs(self._owed) else 0.0
 
-    def _take(self) -> list[Task]:
-        first = self._tasks.popleft()
-        if first.batch_key is None:
-            return [first]
+    def _next_lane(self) -> str | None:
+        """The one that has had least of the thread's time, of those that have something due."""
+        return min((lane for lane, tasks in self._lanes.items() if tasks[0].due), key=self._turn.__getitem__, default=None)
+
+    def _take(self, lane: str) -> list[Task]:
+        first = self._lanes[lane].popleft()
         together, rows = [first], first.rows
-        for task in list(self._tasks):
-            if task.batch_key == first.batch_key and rows + task.rows <= self._max_batch_rows:
-                together.append(task)
-                rows += task.rows
-                self._tasks.remove(task)
+        if first.batch_key is not None:
+            for tasks in self._lanes.values():
+                for task in [task for task in tasks if task.batch_key == first.batch_key]:
+                    if rows + task.rows <= self._max_batch_rows:
+                        together.append(task)
+                        rows += task.rows
+                        tasks.remove(task)
+        self._lanes = {name: tasks for name, tasks in self._lanes.items() if tasks}
+        self._clock = max(self._clock, self._turn[lane])
+        # What a lane had that is empty by now counts for as long as it is ahead of the others.
+        self._turn = {name: turn for name, turn in self._turn.items() if name in self._lanes or name == lane or turn > self._clock}
         return together
 
     def _dropped(self, task: Task) -> bool:

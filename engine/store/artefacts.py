@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from engine import paths, platforms
 from engine.errors import StorageError
+
+_LEFTOVER = re.compile(r"\.(.+)\.(\d+)\.[0-9a-f]+\.(tmp|old)")
 
 
 def write_bytes_atomic(path: Path | str, data: bytes) -> Path:
@@ -54,7 +57,7 @@ def copy_to_job(source: Path | str, job_id: str, name: str) -> Path:
                 platforms.sync_path(file)
             if target.exists():
                 # A folder can't be replaced in one step; the old one goes only when the new one is whole.
-                old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
+                old = _draft(target, "old")
                 os.replace(target, old)
                 os.replace(temporary, target)
                 shutil.rmtree(old, ignore_errors=True)
@@ -68,14 +71,35 @@ def copy_to_job(source: Path | str, job_id: str, name: str) -> Path:
     return target
 
 
+def sweep(folder: Path) -> None:
+    """Removes what processes that were killed while writing left directly in the folder."""
+    for leftover in [*folder.glob(".*.tmp"), *folder.glob(".*.old")]:
+        known = _LEFTOVER.fullmatch(leftover.name)
+        if not known or platforms.process_alive(int(known[2])):
+            continue
+        place = folder / known[1]
+        with suppress(OSError):
+            if leftover.suffix == ".old" and not place.exists():
+                os.replace(leftover, place)
+            elif leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink()
+
+
 def remove_job_folder(job_id: str) -> None:
     """Deletes the job's log and artefacts."""
     shutil.rmtree(paths.job_folder(job_id), ignore_errors=True)
 
 
+def _draft(path: Path, suffix: str) -> Path:
+    """A new name beside the path, which says which process it belongs to."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.{suffix}")
+
+
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = _draft(path, "tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -76,9 +77,14 @@ class RunningServer:
 
 def text_tokens(text: str) -> list[int]:
     """nano's byte-level ids, by way of its own tokenizer file."""
+    return _tokenizer().encode(text, add_special_tokens=False)
+
+
+@cache
+def _tokenizer():
     from engine.rendering import load_tokenizer
 
-    return load_tokenizer(NANO).encode(text, add_special_tokens=False)
+    return load_tokenizer(NANO)
 
 
 def sft_datum(prompt: str, answer: str) -> types.Datum:

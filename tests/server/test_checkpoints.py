@@ -138,6 +138,13 @@ class TestAfterACrash:
         CheckpointStore(store.root)
         assert draft.exists()
 
+    def test_drafts_of_single_files_go(self, store: CheckpointStore) -> None:
+        save(store)
+        drafts = [folder(store) / f".checkpoint.json.{DEAD}.0123abcd.tmp", folder(store).parents[1] / f".run.json.{DEAD}.0123abcd.tmp"]
+        for draft in drafts:
+            draft.write_text("{")
+        assert CheckpointStore(store.root).exists(PATH) and not any(draft.exists() for draft in drafts)
+
     def test_a_foreign_file_is_no_trouble(self, store: CheckpointStore) -> None:
         save(store)
         stray = folder(store).parent / ".stray.tmp"

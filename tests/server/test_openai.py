@@ -241,6 +241,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a tool's answer": ({"messages": [*REVERSE, {"role": "tool", "tool_call_id": "x", "content": "y"}]}, "messages.1"),
     "an image": ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "messages.0.content.0"),
     "an unknown role": ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"),
+    "a role that is no word": ({"messages": [{"role": {"value": "user"}, "content": "x"}]}, "messages.0.role"),
     "no text": ({"messages": [{"role": "user", "content": None}]}, "messages.0.content"),
     "no messages": ({"messages": []}, "messages"),
     "a penalty": ({"presence_penalty": 0.5}, "presence_penalty"),

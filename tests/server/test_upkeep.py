@@ -8,9 +8,10 @@ import time
 import httpx
 import pytest
 
-from engine.server import api
+from engine.server import api, sessions, wire
 from engine.server import service as service_module
 from engine.server.service import Service
+from engine.server.worker import Future, Task
 from tests.server.alone import Alone, Clock
 from tests.server.raw import rows, training_body
 
@@ -81,10 +82,10 @@ def test_a_silent_session_ends(alone: Alone) -> None:
     async def story(client: httpx.AsyncClient, service: Service, clock: Clock) -> None:
         model_id = await alone.model(client)
         heart = {"session_id": model_id.split(":")[0]}
-        clock.ahead(service_module.SESSION_SECONDS - 1)
+        clock.ahead(sessions.SESSION_SECONDS - 1)
         service.upkeep()
         assert (await client.post("session_heartbeat", json=heart)).status_code == 200
-        clock.ahead(service_module.SESSION_SECONDS - 1)
+        clock.ahead(sessions.SESSION_SECONDS - 1)
         service.upkeep()
         assert service.runs and service.idle_seconds() < 1
         clock.ahead(2)
@@ -93,5 +94,48 @@ def test_a_silent_session_ends(alone: Alone) -> None:
         assert (await client.post("session_heartbeat", json=heart)).status_code == 410
         clock.ahead(50)
         assert service.idle_seconds() >= 50
+
+    alone.play(story)
+
+
+def test_nothing_is_computed_for_a_client_that_missed_six_heartbeats(alone: Alone) -> None:
+    async def story(client: httpx.AsyncClient, service: Service, clock: Clock) -> None:
+        model_id = await alone.model(client)
+        session = service.sessions[model_id.split(":")[0]]
+        body = {"session_id": session.id, "sampling_session_seq_id": 0, "base_model": "nano"}
+        sampler = (await client.post("create_sampling_session", json=body)).json()["sampling_session_id"]
+        # No end mark: it would go on to the end of the context.
+        long = {"sampling_session_id": sampler, "seq_id": 1, "prompt": {"chunks": [{"tokens": [5]}]}, "num_samples": 8}
+        asked = await client.post("asample", json={**long, "sampling_params": {"stop": []}})
+        clock.ahead(sessions.QUIET_SECONDS + 1)
+        service.worker.put(Task(Future("", asyncio.get_running_loop()), lambda: time.sleep(0.3) or {}))
+        trained = service.train(wire.read_train_header(training_body(model_id, 1, rows())))
+        session.seen -= sessions.QUIET_SECONDS + 1
+        assert not await trained.wait(1.5), "it waits until the client is heard again"
+        sampled = service.future(asked.json()["request_id"])
+        assert await sampled.wait(5) and "the session ended" in sampled.result["error"]
+        assert not service.worker.busy
+        assert (await client.post("session_heartbeat", json={"session_id": session.id})).status_code == 200
+        assert await trained.wait(5) and isinstance(trained.result, bytes)
+
+    alone.play(story)
+
+
+def test_who_hangs_up_and_falls_silent_is_gone(alone: Alone) -> None:
+    async def story(client: httpx.AsyncClient, service: Service, clock: Clock) -> None:
+        first, second, third = [await alone.model(client) for _ in range(3)]
+        for model_id in (first, second):
+            service.train(wire.read_train_header(training_body(model_id, 2, rows())))
+        for model_id in (first, third):
+            service.sessions[model_id.split(":")[0]].hung_up = True
+        clock.ahead(sessions.QUIET_SECONDS - 1)
+        service.upkeep()
+        assert {first, second, third} <= set(service.runs)
+        await client.post("session_heartbeat", json={"session_id": third.split(":")[0]})
+        clock.ahead(2)
+        service.upkeep()
+        assert set(service.runs) == {second, third}, "one that merely says nothing may come back, and one that came back is there"
+        ended = await client.post("session_heartbeat", json={"session_id": first.split(":")[0]})
+        assert ended.status_code == 410
 
     alone.play(story)

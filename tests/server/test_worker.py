@@ -165,3 +165,50 @@ def test_a_brief_task_goes_first_and_a_failing_one_harms_nobody() -> None:
 
     task, brief, broken = play(story)
     assert (task, brief, broken["kind"], ran) == ({}, {"later": True}, "DataError", ["brief", "task"])
+
+
+def test_lanes_get_equal_time_however_much_waits_in_them() -> None:
+    ran: list[str] = []
+
+    def task(lane: str, seconds: float, loop: asyncio.AbstractEventLoop) -> Task:
+        def work() -> dict[str, bool]:
+            time.sleep(seconds)
+            ran.append(lane)
+            return {"fine": True}
+
+        return Task(Future(lane, loop), work, lane=lane)
+
+    def story(worker: Worker, loop: asyncio.AbstractEventLoop) -> list[Future]:
+        tasks = [task("many", 0.01, loop) for _ in range(20)]
+        tasks += [task("late", 0.01, loop) for _ in range(5)] + [task("heavy", 0.05, loop) for _ in range(2)]
+        for one in tasks:
+            worker.put(one)
+        return [one.future for one in tasks]
+
+    play(story)
+    assert ran[:3] == ["many", "late", "heavy"]
+    assert ran[:12].count("late") == 5, "it waits for its turn, not for the end of a long queue"
+    second = [i for i, lane in enumerate(ran) if lane == "heavy"][1]
+    assert second >= 9, "one that took five times as long waits until the others have had as much"
+
+
+def test_what_is_held_waits_and_keeps_nobody_else_waiting() -> None:
+    ran: list[str] = []
+    held = True
+
+    async def run() -> None:
+        worker, loop = Worker(), asyncio.get_running_loop()
+        futures = [Future(name, loop) for name in ("first", "second", "other")]
+        worker.put(Task(futures[0], lambda: ran.append("first") or {}, held=lambda: held, lane="quiet"))
+        worker.put(Task(futures[1], lambda: ran.append("second") or {}, lane="quiet"))
+        worker.put(Task(futures[2], lambda: ran.append("other") or {}, lane="loud"))
+        worker.start()
+        assert await futures[2].wait(5)
+        assert not await futures[1].wait(0.2) and worker.waiting == 2
+        nonlocal held
+        held = False
+        assert await futures[1].wait(5)
+        worker.stop()
+
+    asyncio.run(run())
+    assert ran == ["other", "first", "second"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,19 @@ def test_a_full_disk_leaves_what_was_there(tmp_path):
     )
     assert subprocess.run([sys.executable, "-c", program, str(path)], cwd=ROOT, check=False).returncode == 7
     assert path.read_bytes() == b"good" and [p.name for p in tmp_path.iterdir() if p.is_file()] == ["w.bin"]
+
+
+def test_what_a_killed_process_left_goes_and_what_another_writes_stays(tmp_path):
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    (tmp_path / f".a.json.{done.pid}.0123abcd.tmp").write_text("{")
+    (tmp_path / f".adapter.{done.pid}.0123abcd.tmp").mkdir()
+    (tmp_path / f".copied.{done.pid}.0123abcd.old").mkdir()
+    kept = [f".b.json.{os.getppid()}.0123abcd.tmp", ".stray.tmp", "a.json"]
+    for name in kept:
+        (tmp_path / name).write_text("{}")
+    artefacts.sweep(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} - {"thinker_home"} == {*kept, "copied"}
 
 
 def test_a_folder_in_the_way(tmp_path):

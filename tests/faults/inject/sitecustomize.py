@@ -39,8 +39,11 @@ def arm() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import resource
 
-    from engine.server import checkpoints, weights
+    from engine.server import checkpoints, sessions, weights
     from engine.server.trainer import Trainer
+
+    if impatient := planned("impatient"):
+        sessions.QUIET_SECONDS = impatient["quiet_seconds"]
 
     train, update, write, put = Trainer.forward_backward, Trainer.optim_step, weights.save_file, checkpoints.CheckpointStore._put
 

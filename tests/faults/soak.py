@@ -1,0 +1,299 @@
+"""Kills runners and servers at random moments while real runs train, and holds the runs against one that nothing disturbed.
+
+    python -m tests.faults.soak --kills 50 --seed 1
+
+The seed makes the plan: who dies (the server, the runner, both) and when. What is killed comes back as on a person's machine:
+somebody starts a runner, and a run that gave up because it was cut off too often is resumed. Isn't collected by pytest;
+`test_soak` does ten kills of the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from engine import Engine, platforms
+from engine.recipe import Recipe
+from engine.server.checkpoints import CheckpointPath, CheckpointStore
+from engine.store import Job
+
+ROOT = Path(__file__).resolve().parents[2]
+VICTIMS = ("server", "runner", "both")
+CURVES = ("train_loss", "held_out_loss")
+TOLERANCE = 1e-5
+STUCK_SECONDS = 120.0
+_DRAFT = (".tmp", ".old", ".draft")
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One entry of the plan. `learning` counts the delay from when the run learns again, else from the kill before."""
+
+    victim: str
+    learning: bool
+    delay: float
+
+
+@dataclass
+class Report:
+    """What was found; `problems` is empty when all is well."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    moments: Counter[str] = field(default_factory=Counter)
+    runs: int = 0
+    attempts: int = 0
+    resumed: int = 0
+    worst: float = 0.0
+    seconds: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**vars(self), "kills": dict(self.kills), "moments": dict(self.moments), "seconds": round(self.seconds, 1)}
+
+
+def plan(kills: int, seed: int, longest: float = 2.0) -> list[Kill]:
+    """The same for the same seed."""
+    chance = random.Random(seed)
+    return [Kill(chance.choices(VICTIMS, (5, 4, 1))[0], chance.random() < 0.75, chance.uniform(0.0, longest)) for _ in range(kills)]
+
+
+def soak_recipe(steps: int) -> Recipe:
+    """Small steps with all that a run does between them: held-out losses, samples, checkpoints, and a proof at the end."""
+    return Recipe.make(
+        {
+            "name": "soak",
+            "data": {"demo": "piglatin", "held_out_max": 8},
+            "lora": {"rank": 8},
+            "training": {"steps": steps, "batch_size": 8, "learning_rate": 2e-3},
+            "evaluation": {"eval_every": 10, "samples_every": 20, "skills": False, "max_new_tokens": 16},
+            "checkpoints": {"every_steps": 5, "every_seconds": 0},
+        }
+    )
+
+
+class Soak:
+    """A data directory of its own (THINKER_HOME has to name it), and what runs on it."""
+
+    def __init__(self, home: Path, recipe: Recipe, say: Callable[[str], None] = lambda text: None):
+        self.home, self.recipe, self.report = home, recipe, Report()
+        self._say = say
+        self._engine = Engine()
+        self._runner: subprocess.Popen | None = None
+        self._straight: Job | None = None
+
+    def run(self, kills: list[Kill]) -> Report:
+        """All of the plan, over as many runs as it takes, each of them carried to its end."""
+        began = time.monotonic()
+        try:
+            self._straight = self._finished(self._launch())
+            left = list(kills)
+            while left or not self.report.runs:
+                job = self._launch()
+                while left and not self._ended(job):
+                    self._strike(job, left)
+                self._check(self._finished(job))
+            self._check_place()
+        finally:
+            self._end()
+        self._check_left_behind()
+        self.report.seconds = time.monotonic() - began
+        return self.report
+
+    # -- what happens
+
+    def _launch(self) -> Job:
+        self._start_runner()
+        return self._engine.launch(self.recipe)
+
+    def _start_runner(self) -> None:
+        """As a dashboard or a command does that finds none."""
+        if self._runner is not None and self._runner.poll() is None:
+            return
+        # A short lease, so that nobody waits long for a dead runner's heir.
+        command = [sys.executable, "-m", "engine.jobs.host", "--lease", "2", "--idle", "120"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "passive"}
+        with (self.home / "runner.out").open("ab") as output:
+            self._runner = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+
+    def _strike(self, job: Job, left: list[Kill]) -> None:
+        """The next kill, unless the run ends before its moment."""
+        kill = left[0]
+        if kill.learning:
+            self._until(lambda: self._ended(job) or self._engine.job(job.id).state == "training")
+        moment = time.monotonic() + kill.delay
+        while time.monotonic() < moment:
+            if self._ended(job):
+                return
+            time.sleep(0.01)
+        victims = self._until(lambda: self._ended(job) or self._pids(kill.victim))
+        if victims is True:
+            return
+        before = self._engine.job(job.id)
+        for pid in victims:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        left.pop(0)
+        self.report.kills[kill.victim] += 1
+        self.report.moments[before.stage or before.state] += 1
+        self._say(f"{kill.victim} killed at step {before.step}, {before.state}: {before.stage or '-'}")
+        if self._runner is not None and self._runner.pid in victims:
+            self._runner.wait(10)
+        self._start_runner()
+
+    def _pids(self, victim: str) -> list[int]:
+        runner = [self._runner.pid] if self._runner and self._runner.poll() is None else []
+        return {"server": self._servers(), "runner": runner, "both": runner + self._servers() if self._servers() else []}[victim]
+
+    def _servers(self) -> list[int]:
+        """Those of this data directory, those that are just starting included."""
+        mine = str(self.home / "checkpoints")
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                line = process.cmdline()
+                if "engine.server" in line and mine in line:
+                    found.append(process.pid)
+        return found
+
+    def _ended(self, job: Job) -> bool:
+        now = self._engine.job(job.id)
+        if now.state == "failed":
+            told = str((now.error or {}).get("message"))
+            if "was cut off" not in told:
+                raise AssertionError(f"the run failed: {now.error} {self._engine.log(job.id, 20)}")
+            # It was killed so often that it gave up, and says so: a person resumes it.
+            self._engine.resume(job.id)
+            self.report.resumed += 1
+            return False
+        return now.state == "done"
+
+    def _finished(self, job: Job) -> Job:
+        self._until(lambda: self._ended(job))
+        return self._engine.job(job.id)
+
+    def _until(self, condition: Callable[[], Any]) -> Any:
+        deadline = time.monotonic() + STUCK_SECONDS
+        while not (found := condition()):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"nothing happened for {STUCK_SECONDS:.0f} s: {self._engine.jobs()}")
+            time.sleep(0.02)
+        return found
+
+    # -- what has to hold
+
+    def _check(self, job: Job) -> None:
+        straight, steps = self._straight, self.recipe.training.steps
+        assert straight is not None and steps is not None
+        self.report.runs += 1
+        self.report.attempts += len(self._engine.store.attempts(job.id))
+        for name in CURVES:
+            there, here = self._engine.curve(straight.id, name), self._engine.curve(job.id, name)
+            if [step for step, _ in here] != [step for step, _ in there] or (name == "train_loss" and len(here) != steps):
+                self._problem(job, f"{name} has the steps {[step for step, _ in here]}")
+                continue
+            off = max(abs(a - b) for (_, a), (_, b) in zip(here, there, strict=True))
+            self.report.worst = max(self.report.worst, off)
+            if not off <= TOLERANCE:
+                self._problem(job, f"{name} is off by {off}")
+        said = [[(one.step, one.position, one.answer) for one in self._engine.samples(of.id)] for of in (job, straight)]
+        if said[0] != said[1]:
+            self._problem(job, f"the samples differ: {said}")
+        self._check_checkpoints(job, straight)
+        self._say(f"run {self.report.runs} is done after {len(self._engine.store.attempts(job.id))} attempts")
+
+    def _check_checkpoints(self, job: Job, straight: Job) -> None:
+        store = CheckpointStore(self.home / "checkpoints")
+        last: dict[str, dict[str, np.ndarray]] = {}
+        for of in (straight, job):
+            noted = self._engine.checkpoints(of.id)
+            for checkpoint in noted:
+                path = CheckpointPath.parse(checkpoint.path)
+                info, tensors = store.load_adapter(path)
+                if info.steps != checkpoint.step:
+                    self._problem(of, f"{path} says step {info.steps}, not {checkpoint.step}")
+                if checkpoint.step == self.recipe.training.steps and checkpoint.kind == "weights":
+                    last[of.id] = {name: tensor.numpy() for name, tensor in (tensors | store.load_optimizer(path)).items()}
+            if [c.step for c in noted if c.kind == "weights"] != sorted({c.step for c in noted}):
+                self._problem(of, f"its checkpoints are of the steps {[(c.step, c.kind) for c in noted]}")
+        ours, theirs = last[job.id], last[straight.id]
+        if ours.keys() != theirs.keys() or not all(np.allclose(ours[name], theirs[name], rtol=0, atol=TOLERANCE) for name in ours):
+            self._problem(job, "the final weights or the optimizer's state differ")
+
+    def _check_place(self) -> None:
+        """While runner and server are still up."""
+        if len(self._servers()) != 1:
+            self.report.problems.append(f"{len(self._servers())} servers run where one should")
+        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+            with suppress(psutil.Error):
+                if process.status() == psutil.STATUS_ZOMBIE and process.pid != os.getpid():
+                    self.report.problems.append(f"a zombie: {process}")
+
+    def _end(self) -> None:
+        """Runner and servers are asked to end, as when the machine is shut down."""
+        self._engine.close()
+        asked = ([self._runner.pid] if self._runner and self._runner.poll() is None else []) + self._servers()
+        for pid in asked:
+            platforms.terminate(pid)
+        deadline = time.monotonic() + 20
+        if self._runner:
+            with suppress(subprocess.TimeoutExpired):
+                self._runner.wait(20)
+        while any(platforms.process_alive(pid) for pid in asked) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for pid in asked:
+            if platforms.process_alive(pid):
+                self.report.problems.append(f"process {pid} didn't end when it was asked to")
+                platforms.kill(pid)
+
+    def _check_left_behind(self) -> None:
+        drafts = [str(file.relative_to(self.home)) for file in self.home.rglob(".*") if file.suffix in _DRAFT]
+        drafts += [str(file.relative_to(self.home)) for file in self.home.rglob("*.tmp") if not file.name.startswith(".")]
+        if drafts:
+            self.report.problems.append(f"left behind: {drafts}")
+        for file in [self.home / "runner.lock", *self.home.glob("servers/*/lock")]:
+            with file.open("a+") as handle:
+                if not platforms.lock_file(handle):
+                    self.report.problems.append(f"{file.name} is still locked")
+        with sqlite3.connect(self.home / "thinker.db") as connection:
+            [(found,)] = connection.execute("PRAGMA integrity_check").fetchall()
+        connection.close()
+        if found != "ok":
+            self.report.problems.append(f"the database: {found}")
+
+    def _problem(self, job: Job, text: str) -> None:
+        self.report.problems.append(f"run {job.id}: {text}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.soak", description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=60, help="updates of each run")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="thinker-soak-") as folder:
+        os.environ["THINKER_HOME"] = folder
+        soak = Soak(Path(folder), soak_recipe(options.steps), lambda text: print(f"{time.strftime('%H:%M:%S')} {text}", flush=True))
+        report = soak.run(plan(options.kills, options.seed))
+    print(json.dumps(report.to_dict(), indent=1))
+    return 1 if report.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
