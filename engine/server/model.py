@@ -20,6 +20,7 @@ from engine.errors import ModelError
 from engine.server.folder import context_of, eos_of, load_causal_lm
 from engine.server.layers import find_layers, wrap
 from engine.server.weights import BYTES_A_PARAMETER, Adapter, FullWeights, LoraSpec, Places, Weights
+from engine.server.memory import Room
 from engine.system import cpu_multiplies_bfloat16, free_memory, pick_device
 
 MAX_RANK = 512
@@ -45,6 +46,7 @@ class BaseModel:
         large = self.parameters >= MIXED_FROM
         self.mixed = large and dtype == "auto" and self.device == "cpu" and cpu_multiplies_bfloat16()
         self.eos_tokens = eos_of(self.folder)
+        self.room = Room(self.device)
         self._active: list[Adapter | None] = [None]
         self._places = Places(model, self.folder, self.dtype)
         self.layers = {layer.name: layer for layer in find_layers(model)}

@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from engine.server.activations import maybe_recomputed
 from engine.server.model import BaseModel
 from engine.server.padding import padded_logprobs
 from engine.server.wire import Datum
@@ -100,14 +101,15 @@ class Packed:
             found = self.logprobs(rows, [np.ones(len(row.tokens), bool) for row in rows])
         return max(float((a - b).abs().max()) for a, b in zip(expected, found, strict=True))
 
-    def batches(self, data: Sequence[Datum]) -> list[list[int]]:
-        """Positions of the rows to take at once, longest first, so that a batch holds rows of about one length."""
+    def batches(self, data: Sequence[Datum], limit: int | None = None) -> list[list[int]]:
+        """Positions of the rows to take at once, up to `limit` tokens, longest first, so that a batch holds rows of about one length."""
+        limit = TOKENS_AT_ONCE if limit is None else limit
         order = sorted(range(len(data)), key=lambda i: -len(data[i].tokens))
         found: list[list[int]] = []
         tokens = 0
         for i in order:
             tokens += len(data[i].tokens)
-            if not found or tokens > TOKENS_AT_ONCE:
+            if not found or tokens > limit:
                 found.append([])
                 tokens = len(data[i].tokens)
             found[-1].append(i)
@@ -149,10 +151,17 @@ class Packed:
         size = max(1, LOGITS_AT_ONCE // self._base.vocab_size)
         parts = []
         for states, wanted in zip(hidden.split(size), targets.split(size), strict=True):
-            with self._precision():
-                logits = self._head(states)
-            parts.append(-F.cross_entropy(logits.float(), wanted, reduction="none"))
+            parts.append(maybe_recomputed(self._head_alone, states, wanted))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _head_alone(self, states: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        with self._precision():
+            logits = self._head(states)
+        return -F.cross_entropy(logits.float(), wanted, reduction="none")
+
+    def resuming(self) -> AbstractContextManager:
+        """What has to hold again when a layer that runs now is recomputed."""
+        return _packed_attention(self._configs, _pack[0]) if _pack[0] else nullcontext()
 
 
 def make_pack(rows: Sequence[np.ndarray], device: str) -> Pack:

@@ -52,6 +52,7 @@ class Run:
         """Raises StateError when its creation failed."""
         if self.trainer is None:
             raise StateError("the run could not be created", "Look at the error of the request that created it.")
+        self.trainer.check_whole()
         return self.trainer
 
 
@@ -216,7 +217,7 @@ class Service:
             state = self.sampling.open_snapshot(sampler_id, run.session.id, whole=not run.spec.is_lora)
 
             def work() -> dict[str, Any]:
-                state.snapshot = run.ready().weights.frozen_copy()
+                state.snapshot = run.ready().sound_weights().frozen_copy()
                 return {"sampling_session_id": state.id, "type": "save_weights_for_sampler"}
 
             return work
@@ -376,7 +377,7 @@ class Service:
             full=not spec.is_lora,
         )
         optimizer = trainer.optimizer_tensors() if with_optimizer else None
-        self.store.save(path, info, trainer.weights, optimizer)
+        self.store.save(path, info, trainer.sound_weights(), optimizer)
         self.library.touch(run.id)
 
     def _sampler_path(self, model_path: str | None, base_model: str | None) -> CheckpointPath | None:
