@@ -43,6 +43,7 @@ class DenseModel:
         self.kv_heads = config.num_key_value_heads
         self.head_size = base.model.model.layers[0].self_attn.head_dim
         self.merges = base.parameters <= MERGED_PARAMETERS and base.dtype == torch.float32 and base.device in ("cpu", "cuda")
+        self.bytes_a_token = 2 * self.kv_heads * self.head_size * self.depth * base.dtype.itemsize  # of keys and values
         self._kept: OrderedDict[Adapter | None, DenseWeights] = OrderedDict()
         self._cos = self._sin = torch.empty(0)
 

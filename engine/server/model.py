@@ -24,6 +24,7 @@ from engine.server.memory import Room
 from engine.system import cpu_multiplies_bfloat16, free_memory, pick_device
 
 MAX_RANK = 512
+CACHE_SHARE = 0.3  # of the memory that is free at the start, for the keys and values of running samples
 MIXED_FROM = 3_000_000  # parameters; products in bfloat16 gained 1.2 x at 5 million and 2.1 x at 50 million
 
 
@@ -47,6 +48,7 @@ class BaseModel:
         self.mixed = large and dtype == "auto" and self.device == "cpu" and cpu_multiplies_bfloat16()
         self.eos_tokens = eos_of(self.folder)
         self.room = Room(self.device)
+        self.cache_share = CACHE_SHARE
         self._active: list[Adapter | None] = [None]
         self._places = Places(model, self.folder, self.dtype)
         self.layers = {layer.name: layer for layer in find_layers(model)}

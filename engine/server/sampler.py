@@ -51,6 +51,10 @@ class Row:
     logprobs: list[float] = field(default_factory=list)
     stopped: bool = False
 
+    def text(self) -> list[int]:
+        """What it goes on from: the prompt and what it has written."""
+        return [*self.job.prompt, *self.tokens]
+
 
 Sequences = list[tuple[list[int], list[float], bool]]
 
