@@ -12,17 +12,18 @@ import torch
 
 from engine.errors import DataError
 from engine.server.model import BaseModel
-from engine.server.sampler import SampleJob
+from engine.server.sampler import MAX_ROWS, SampleJob
 from engine.system import free_memory
 
 log = logging.getLogger("thinker.server")
 
 
 class CacheRoom:
-    """The budget of one server, in bytes."""
+    """The budget of one server: `bytes` for all samples, and `rows` that are continued together."""
 
     def __init__(self, base: BaseModel, bytes_a_token: float):
         self.whole = self.bytes = int(base.cache_share * free_memory(base.device))
+        self.rows = MAX_ROWS
         self.bytes_a_token = bytes_a_token
         self._context = base.context
 
@@ -42,14 +43,15 @@ class CacheRoom:
                 where="max_tokens",
             )
 
-    def ran_out(self, used: int) -> None:
-        """With so much in use."""
-        self.bytes = max(1, min(self.bytes, used) // 2)
+    def ran_out(self, used: int, rows: int) -> None:
+        """With so much in use, by that many rows for the same weights."""
+        self.bytes = max(self.whole // MAX_ROWS, min(self.bytes, used) // 2)
+        self.rows = max(1, min(self.rows, rows) // 2)
         log.warning("the memory ran out while sampling: keys and values now take %.2g GiB at most", self.bytes / 2**30)
 
     def recover(self) -> None:
         """Some samples have ended well."""
-        self.bytes = min(self.whole, 2 * self.bytes)
+        self.bytes, self.rows = min(self.whole, 2 * self.bytes), min(MAX_ROWS, 2 * self.rows)
 
 
 @torch.no_grad()

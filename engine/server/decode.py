@@ -148,6 +148,7 @@ class _Lane:
         self._decoder = decoder
         self._ready: deque[tuple[Request, Row]] = deque()  # rows without a place yet
         self.running: list[_Running] = []
+        self._fresh: SlotBatch | GeneralBatch | None = None  # for the rows that come next
 
     @property
     def idle(self) -> bool:
@@ -184,7 +185,7 @@ class _Lane:
         alone = used == sum(running.batch.size() for running in self.running)
         if rows <= 1 and alone:
             return False
-        self._decoder.caches.ran_out(used)
+        self._decoder.caches.ran_out(used, rows)
         self._decoder.hungry = self._decoder.hungry or self
         for running in self.running:
             self._ready.extendleft(reversed(running.leave(0)))
@@ -240,7 +241,9 @@ class _Lane:
 
     def _join(self) -> None:
         """Gives waiting rows their places."""
-        places = MAX_ROWS - sum(len(running.rows) for running in self.running)
+        places = self._decoder.caches.rows - sum(len(running.rows) for running in self.running)
+        if not self._ready and self._decoder.hungry is self:
+            self._decoder.hungry = None
         if not self._ready or places < min(FEW, len(self._ready)):
             return
         places = self._places_by_room(min(places, len(self._ready)))
@@ -260,7 +263,7 @@ class _Lane:
         if decoder.hungry not in (None, self):
             return 0
         open_one = self._open_one()
-        batch = open_one.batch if open_one else decoder.new_batch(self.adapter)
+        batch = open_one.batch if open_one else self._fresh_batch()
         others = decoder.used(open_one)
         lengths = [len(row.job.prompt) + len(row.tokens) for _, row in islice(self._ready, places)]
         while places and others + batch.size(places, max(lengths[:places])) > decoder.caches.bytes:
@@ -270,13 +273,19 @@ class _Lane:
         decoder.hungry = None if places else self
         return places
 
+    def _fresh_batch(self) -> SlotBatch | GeneralBatch:
+        if self._fresh is None:
+            self._fresh = self._decoder.new_batch(self.adapter)
+        return self._fresh
+
     def _open_one(self) -> _Running | None:
         return next((running for running in self.running if running.batch.joinable), None)
 
     def _start(self, rows: list[tuple[Request, Row]]) -> None:
         open_one = self._open_one()
         if open_one is None:
-            open_one = _Running(self._decoder, self._decoder.new_batch(self.adapter))
+            open_one = _Running(self._decoder, self._fresh_batch())
+            self._fresh = None
             self.running.append(open_one)
         open_one.join(rows)
 

@@ -22,6 +22,8 @@ log = logging.getLogger("thinker.server")
 
 SHARE = 0.6  # of the free memory, for what a forward pass keeps; gradients and scratch space take the rest
 PATIENCE = 100  # requests that go well before more is tried again
+BYTES_A_LOGIT = 12  # the logit, as float32, and its logarithm of a share
+SMALL = 64 * 2**20  # bytes that needn't be asked for
 LIMITED_BELOW = 8_192  # tokens; from here on nobody notices a limit
 _WORDS = ("out of memory", "allocate memory", "not enough memory", "bad_alloc", "bad allocation", "alloc_failed")
 
@@ -46,6 +48,13 @@ def check_room(needed: float, what: str, advice: str, device: str) -> None:
     if needed > free:
         text = f"{what} takes {needed / 2**30:,.1f} GiB beside the base model, and {free / 2**30:,.1f} GiB are free on the {device}"
         raise ModelError(text, advice)
+
+
+def check_logits(places: int, vocabulary: int, device: str) -> None:
+    """Raises EngineError where the likelihoods of a whole vocabulary at so many places at once don't fit."""
+    needed = places * vocabulary * BYTES_A_LOGIT
+    if needed > SMALL and needed > free_memory(device):
+        raise out_of_memory(f"the log-probabilities of {places:,} tokens over the whole vocabulary", "Send a shorter text.")
 
 
 def let_go(device: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 
 from engine.errors import DataError
+from engine.server.memory import check_logits
 from engine.server.model import BaseModel
 from engine.server.weights import Weights
 
@@ -112,6 +113,7 @@ class Sampler:
     @torch.no_grad()
     def prompt_logprobs(self, prompt: list[int]) -> list[float]:
         """Of each token given those before it, the first NaN, with the adapter in use."""
+        check_logits(len(prompt), self.base.vocab_size, self.base.device)
         tokens = torch.tensor([prompt], device=self.base.device)
         logits = self.base.model(input_ids=tokens, use_cache=False).logits[0, :-1].float()
         logs = torch.log_softmax(logits, dim=-1).gather(-1, tokens[0, 1:, None])[:, 0]
