@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +26,7 @@ from engine.server.requests import CreateModel, CreateSamplingSession, LoadWeigh
 from engine.server.sampler import MAX_ROWS, Sampler
 from engine.server.sampling import SamplerState, Sampling
 from engine.server.sessions import FinishSession, Session
-from engine.server.trainer import Trainer, check_data
+from engine.server.trainer import Trainer
 from engine.server.weights import FullSpec, LoraSpec
 from engine.server.worker import Future, Task, Worker
 
@@ -168,13 +169,12 @@ class Service:
 
         return run.requests.submit(request.seq_id, make)
 
-    def train(self, message: wire.pb.ForwardBackwardRequest) -> Future:
-        """forward_backward, or forward alone."""
+    def train(self, message: wire.pb.ForwardBackwardRequest, read: Callable[[], wire.TrainRequest]) -> Future:
+        """forward_backward, or forward alone. `read` gives what is in the message, or raises."""
         run = self.run(message.model_id)
 
         def make() -> Work:
-            request = wire.read_train_request(message)
-            check_data(request.data, request.loss_fn, request.loss_config, self.base)
+            request = read()
 
             def work() -> bytes:
                 outputs, metrics = run.ready().forward_backward(

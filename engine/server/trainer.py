@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from engine.errors import DataError, EngineError, ModelError, StateError
-from engine.server import packing, padding
+from engine.server import packing, padding, wire
 from engine.server.activations import measure, recomputing
 from engine.server.losses import get_loss
 from engine.server.memory import Needs, Plan, check_room, out_of_memory, ran_out
@@ -75,6 +75,13 @@ def check_data(data: list[Datum], loss_fn: str, loss_config: dict, base: BaseMod
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise DataError(f"{name} holds NaN or infinity", "Correct the values.", where=where)
         _check_ids(datum.inputs["target_tokens"], base.vocab_size, f"{where}, target_tokens")
+
+
+def read_checked(message: wire.pb.ForwardBackwardRequest, base: BaseModel) -> wire.TrainRequest:
+    """What is in a training request. Raises DataError or ModelError."""
+    request = wire.read_train_request(message)
+    check_data(request.data, request.loss_fn, request.loss_config, base)
+    return request
 
 
 class Trainer:
