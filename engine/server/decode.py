@@ -20,7 +20,7 @@ from engine.errors import EngineError
 from engine.server.cache_room import CacheRoom, measured_bytes_a_token
 from engine.server.dense import DenseModel
 from engine.server.draw import Draw
-from engine.server.memory import let_go, ran_out
+from engine.server.memory import let_go, out_of_memory, ran_out
 from engine.server.model import Adapter, BaseModel
 from engine.server.sampler import MAX_ROWS, Row, SampleJob, Sampler, Sequences
 from engine.server.slots import GeneralBatch, SlotBatch
@@ -30,7 +30,7 @@ log = logging.getLogger("thinker.server")
 
 MAX_LANES = 8  # weights that are sampled from in turns; further ones wait
 PREFILL_TOKENS = 4096  # padded prompt tokens computed at once
-FEW = MAX_ROWS // 8  # free places below which a full batch doesn't stop for newcomers
+FEW = 8  # a full batch doesn't stop for newcomers with less than so small a part of its places free
 
 Answer = tuple[Sequences, list[float] | None]
 
@@ -90,8 +90,10 @@ class Decoder:
         try:
             lane.work(time.monotonic() + seconds)
         except Exception as error:
-            short = ran_out(error) and lane.retreat()
-            if not short:
+            short = ran_out(error)
+            if short:
+                lane.retreat()
+            else:
                 _log(error)
                 lane.fail(error)
         else:
@@ -178,19 +180,20 @@ class _Lane:
         for request in requests:
             request.settle(error)
 
-    def retreat(self) -> bool:
-        """The memory ran out: all rows wait again, for less room, from where they are. False for one that had all there is."""
+    def retreat(self) -> None:
+        """The memory ran out: all rows wait again, for less room, from where they are. One that had all there is fails."""
         rows = sum(len(running.rows) for running in self.running)
         used = self._decoder.used()
         alone = used == sum(running.batch.size() for running in self.running)
         if rows <= 1 and alone:
-            return False
-        self._decoder.caches.ran_out(used, rows)
-        self._decoder.hungry = self._decoder.hungry or self
-        for running in self.running:
-            self._ready.extendleft(reversed(running.leave(0)))
+            for request, row in (pair for running in self.running for pair in running.rows):
+                request.settle(out_of_memory(f"a sample after {len(row.text()):,} tokens", "Shorten the prompt."))
+        else:
+            self._decoder.caches.ran_out(used, rows)
+            self._decoder.hungry = self._decoder.hungry or self
+            for running in self.running:
+                self._ready.extendleft(reversed(running.leave(0)))
         self.running.clear()
-        return True
 
     def _make_way(self, running: _Running) -> None:
         """Rows that the next step has no room for wait again; one may always go on when nothing else is there."""
@@ -244,7 +247,7 @@ class _Lane:
         places = self._decoder.caches.rows - sum(len(running.rows) for running in self.running)
         if not self._ready and self._decoder.hungry is self:
             self._decoder.hungry = None
-        if not self._ready or places < min(FEW, len(self._ready)):
+        if not self._ready or places < min(self._decoder.caches.rows // FEW, len(self._ready)) or places < 1:
             return
         places = self._places_by_room(min(places, len(self._ready)))
         newcomers = [self._ready.popleft() for _ in range(places)]
