@@ -24,6 +24,7 @@ from engine.server.weights import Weights
 from engine.server.wire import Datum
 
 
+LARGEST = 1e30  # of any of the optimizer's parameters
 _FEWER = "Train fewer weights (a lower rank, or no full fine-tuning), or use a smaller model."
 
 
@@ -44,8 +45,10 @@ class AdamParams:
         if not all(np.isfinite(value) for value in numbers):
             raise DataError("the optimizer's parameters have to be finite", "Correct adam_params.", where="adam_params")
         sound = self.learning_rate >= 0 and 0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.eps >= 0 and self.weight_decay >= 0
+        # Beyond it an update's own arithmetic overflows float32, half way through the weights.
+        sound = sound and max(numbers) <= LARGEST and self.learning_rate * self.weight_decay <= LARGEST
         if not sound or self.grad_clip_norm < 0:
-            raise DataError("the optimizer's parameters are out of range", "Betas in [0, 1), the rest not negative.", where="adam_params")
+            raise DataError("the optimizer's parameters are out of range", "Betas in [0, 1), the rest from 0 to 1e30.", where="adam_params")
         return self
 
 
@@ -188,9 +191,9 @@ class Trainer:
             self.optimizer.step()
         except Exception as error:
             self.drop_gradients()
+            self._broken = True
             if not ran_out(error):
                 raise
-            self._broken = True
             raise out_of_memory("the update, which broke off half done", "Load a checkpoint.") from error
         self.drop_gradients()
         self.steps += 1
@@ -199,7 +202,7 @@ class Trainer:
     def check_whole(self) -> None:
         """Raises StateError after an update that broke off."""
         if self._broken:
-            raise StateError("an update broke off when the memory ran out, so the weights are neither old nor new", "Load a checkpoint.")
+            raise StateError("an update broke off, so the weights are neither old nor new", "Load a checkpoint.")
 
     def sound_weights(self) -> Weights:
         """What can be saved or sampled from. Raises ModelError for weights that aren't numbers any more."""
