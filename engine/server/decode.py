@@ -22,7 +22,7 @@ from engine.server.dense import DenseModel
 from engine.server.draw import Draw
 from engine.server.memory import let_go, out_of_memory, ran_out
 from engine.server.model import Adapter, BaseModel
-from engine.server.sampler import MAX_ROWS, Row, SampleJob, Sampler, Sequences
+from engine.server.sampler import Row, SampleJob, Sampler, Sequences
 from engine.server.slots import GeneralBatch, SlotBatch
 from engine.server.worker import session_ended
 
@@ -356,7 +356,6 @@ class _Running:
         self._keep(self.batch.drop(ended))
         for request in leaving:
             _leave(request)
-
 
     def _keep(self, order: list[int]) -> None:
         self.rows = [self.rows[i] for i in order]

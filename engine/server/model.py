@@ -19,8 +19,8 @@ from torch import nn
 from engine.errors import ModelError
 from engine.server.folder import context_of, eos_of, load_causal_lm
 from engine.server.layers import find_layers, wrap
-from engine.server.weights import BYTES_A_PARAMETER, Adapter, FullWeights, LoraSpec, Places, Weights
 from engine.server.memory import Room
+from engine.server.weights import BYTES_A_PARAMETER, Adapter, FullWeights, LoraSpec, Places, Weights
 from engine.system import cpu_multiplies_bfloat16, free_memory, pick_device
 
 MAX_RANK = 512

@@ -23,7 +23,6 @@ from engine.server.padding import padded_batches, padded_logprobs
 from engine.server.weights import Weights
 from engine.server.wire import Datum
 
-
 LARGEST = 1e30  # of any of the optimizer's parameters
 _FEWER = "Train fewer weights (a lower rank, or no full fine-tuning), or use a smaller model."
 
