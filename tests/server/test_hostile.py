@@ -119,7 +119,7 @@ def model(**lora: object) -> Callable[[Session], httpx.Response]:
 
 def step(rate: str) -> Callable[[Session], httpx.Response]:
     def send(session: Session) -> httpx.Response:
-        text = '{"model_id": "%s", "seq_id": 1, "adam_params": {"learning_rate": %s}}' % (session.model(), rate)
+        text = f'{{"model_id": "{session.model()}", "seq_id": 1, "adam_params": {{"learning_rate": {rate}}}}}'
         return session.http.post("optim_step", content=text)
 
     return send
@@ -265,7 +265,8 @@ class TestMemoryThatReallyRunsOut:
     def tight(self, tmp_path: Path) -> Iterator[RunningServer]:
         # It is told that there is plenty, or it would see the limit and take no more than there is.
         (tmp_path / "sitecustomize.py").write_text(
-            "import sys\nif 'engine.server' in sys.orig_argv:\n    from engine import system\n    system.free_memory = lambda device: 2**40\n"
+            "import sys\nif 'engine.server' in sys.orig_argv:\n"
+            "    from engine import system\n    system.free_memory = lambda device: 2**40\n"
         )
         from tests.server.harness import ROOT
 
