@@ -178,7 +178,9 @@ class Trainer:
         except Exception as error:
             # The gradient may be half clipped.
             self.drop_gradients()
-            raise out_of_memory("the update; the weights were left as they were", _FEWER) if ran_out(error) else error
+            if ran_out(error):
+                raise out_of_memory("the update; the weights were left as they were", _FEWER) from error
+            raise
         if not np.isfinite(norm):
             self.drop_gradients()
             raise ModelError(
