@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -49,14 +50,52 @@ def probe(folder: Path) -> Machine:
 
 
 def free_memory(device: str) -> int:
-    """Bytes that are free where the device's tensors lie, containers' limits not counted. Imports torch for CUDA."""
+    """Bytes that this process can still get where the device's tensors lie, limits set to it counted. Imports torch for CUDA."""
     if device.startswith("cuda"):
         import torch
 
-        return torch.cuda.mem_get_info(device if ":" in device else None)[0]
+        place = device if ":" in device else None
+        # What torch holds for later is there for the asking.
+        held = torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place)
+        return torch.cuda.mem_get_info(place)[0] + held
     import psutil
 
-    return psutil.virtual_memory().available
+    return max(0, min(psutil.virtual_memory().available, *_rooms()))
+
+
+def _rooms(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[float]:
+    """What is left of each limit on this process's memory: those of containers (control groups) and `ulimit -v`."""
+    rooms = [float("inf")]
+    with contextlib.suppress(ImportError, OSError):
+        import resource
+
+        import psutil
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            rooms.append(limit - psutil.Process().memory_info().vms)
+    with contextlib.suppress(OSError):
+        for line in own.read_text(encoding="utf-8").splitlines():
+            _, controllers, inside = line.split(":", 2)
+            if controllers in ("", "memory"):
+                # A parent's limit binds as well; in a container the path may lead outside of what is mounted.
+                path = Path(inside.lstrip("/"))
+                for folder in (path, *path.parents):
+                    rooms.append(_room(cgroups / controllers / folder))
+    return rooms
+
+
+def _room(folder: Path) -> float:
+    """Of one control group of version 2 or 1; pages of files that can be dropped count as free."""
+    for most, used, cache in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        with contextlib.suppress(OSError, ValueError):
+            limit = int((folder / most).read_text(encoding="utf-8"))
+            lines = (line.split() for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines())
+            return limit - int((folder / used).read_text(encoding="utf-8")) + int(dict(lines)[cache])
+    return float("inf")
 
 
 def pick_device(wanted: str = "auto") -> str:

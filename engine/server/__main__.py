@@ -60,6 +60,7 @@ def serve(options: argparse.Namespace) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False
     tokenizer = load_tokenizer(options.base_model)
     base = BaseModel(options.base_model, options.device, options.dtype)
+    base.cache_share = options.cache_share
     store = CheckpointStore(options.checkpoints)
     name = options.name or str(options.base_model)
     # A hub id finds its tokenizer on any machine; other names only mean something here, so clients get the folder.
@@ -140,12 +141,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dtype", default="auto", help="auto (on a CPU float32, where it can with bfloat16 products in training), float32 or bfloat16"
     )
+    parser.add_argument(
+        "--cache-share",
+        type=_share,
+        default=0.3,
+        metavar="SHARE",
+        help="of the memory that is free at the start, what running samples may take for keys and values (default 0.3); others wait",
+    )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to PyTorch")
     parser.add_argument("--idle-exit", type=float, default=0, help="end after so many seconds without a session; 0 never")
     parser.add_argument("--compress", action="store_true", help="ask clients to compress training requests (zstd)")
     parser.add_argument("--reference", action="store_true", help="the plain ways only: slower, and what the fast ones are tested against")
     parser.add_argument("--ready-file", type=Path, default=None, help="written when the server answers")
     return parser
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError("a share lies between 0 and 1")
+    return value
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -26,12 +27,16 @@ from engine.server import requests as bodies
 from engine.server.links import Links
 from engine.server.security import MAX_BODY, BodyTooLarge
 from engine.server.service import Service
+from engine.server.trainer import read_checked
 from engine.server.web import read_body, service_of, wait_with
 from engine.server.worker import Future
 
 log = logging.getLogger("thinker.server")
 POLL_SECONDS = 20.0  # below the SDK's 45 s time-out
 UPKEEP_SECONDS = 5.0
+LARGE_BODY = 2**18  # bytes, from which a training request is read on another thread
+
+T = TypeVar("T")
 
 
 def build_app(
@@ -205,8 +210,26 @@ async def forward_backward(request: Request) -> JSONResponse:
     body = await request.body()
     if request.headers.get("content-encoding"):
         body = await asyncio.to_thread(wire.decompress, body, request.headers["content-encoding"], MAX_BODY)
-    message = wire.read_train_header(body)
-    return _promise(service.train(message))
+    large = len(body) > LARGE_BODY
+    message = await asyncio.to_thread(wire.read_train_header, body) if large else wire.read_train_header(body)
+    read = partial(read_checked, message, service.base)
+    if large:
+        # Others are answered meanwhile. What it came to, an error maybe, is the answer in the request's turn.
+        read = await asyncio.to_thread(_settled, read)
+    return _promise(service.train(message, read))
+
+
+def _settled(work: Callable[[], T]) -> Callable[[], T]:
+    try:
+        found = work()
+    except EngineError as error:
+        mistake = error
+
+        def fail() -> T:
+            raise mistake
+
+        return fail
+    return lambda: found
 
 
 async def optim_step(request: Request) -> JSONResponse:

@@ -63,7 +63,7 @@ class Attention(Function):
     def forward(ctx: Any, heads: torch.Tensor, places: Places) -> torch.Tensor:
         flat = heads.view(-1, heads.shape[-1])
         keep = places.probabilities * flat.element_size() <= KEPT_BYTES
-        ctx.kept, made = [], []
+        kept, made = [], []
         for side in places.sides:
             q, k, v = _picked(flat, side)
             out = torch.empty_like(q)
@@ -71,16 +71,16 @@ class Attention(Function):
                 shares = _shares(q[part], k[part], side)
                 torch.bmm(shares, v[part], out=out[part])
                 if keep:
-                    ctx.kept.append(shares)
+                    kept.append(shares)
             made.append(out.view(-1, out.shape[-1]))
         ctx.places = places
-        ctx.save_for_backward(flat)
+        ctx.save_for_backward(flat, *kept)
         return _joined(made).index_select(0, places.outputs).view(len(heads), -1)
 
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor, None]:
-        (flat,) = ctx.saved_tensors
-        places, kept = ctx.places, iter(ctx.kept)
+        flat, *kept = ctx.saved_tensors
+        places, shares_kept = ctx.places, iter(kept)
         of_outputs = g.reshape(-1, flat.shape[-1])
         made = []
         for side in places.sides:
@@ -88,7 +88,7 @@ class Attention(Function):
             of_out = of_outputs.index_select(0, side.out).index_fill_(0, side.beyond, 0).view(q.shape)
             of_q, of_k, of_v = (torch.empty_like(q) for _ in range(3))
             for part in _parts(side, flat):
-                shares = next(kept) if ctx.kept else _shares(q[part], k[part], side)
+                shares = next(shares_kept) if kept else _shares(q[part], k[part], side)
                 torch.bmm(shares.transpose(1, 2), of_out[part], out=of_v[part])
                 of_shares = torch.bmm(of_out[part], v[part].transpose(1, 2))
                 of_scores = torch._softmax_backward_data(of_shares, shares, -1, shares.dtype).mul_(q.shape[-1] ** -0.5)

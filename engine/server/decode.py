@@ -12,14 +12,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 
 from engine.errors import EngineError
+from engine.server.cache_room import CacheRoom, measured_bytes_a_token
 from engine.server.dense import DenseModel
 from engine.server.draw import Draw
+from engine.server.memory import let_go, out_of_memory, ran_out
 from engine.server.model import Adapter, BaseModel
-from engine.server.sampler import MAX_ROWS, Row, SampleJob, Sampler, Sequences
+from engine.server.sampler import Row, SampleJob, Sampler, Sequences
 from engine.server.slots import GeneralBatch, SlotBatch
 from engine.server.worker import session_ended
 
@@ -27,7 +30,7 @@ log = logging.getLogger("thinker.server")
 
 MAX_LANES = 8  # weights that are sampled from in turns; further ones wait
 PREFILL_TOKENS = 4096  # padded prompt tokens computed at once
-FEW = MAX_ROWS // 8  # free places below which a full batch doesn't stop for newcomers
+FEW = 8  # a full batch doesn't stop for newcomers with less than so small a part of its places free
 
 Answer = tuple[Sequences, list[float] | None]
 
@@ -61,6 +64,8 @@ class Decoder:
         self.base = base
         self.plain = Sampler(base, tokenizer)
         self.dense = DenseModel.of(base)
+        self.caches = CacheRoom(base, self.dense.bytes_a_token if self.dense else measured_bytes_a_token(base))
+        self.hungry: _Lane | None = None  # has waited longest for room; the others take nobody in before it
         self._free = torch.Generator(base.device if base.device == "cuda" else "cpu")
         self._free.seed()
         self._lanes: dict[Adapter | None, _Lane] = {}
@@ -85,11 +90,23 @@ class Decoder:
         try:
             lane.work(time.monotonic() + seconds)
         except Exception as error:
-            _log(error)
-            lane.fail(error)
+            short = ran_out(error)
+            if short:
+                lane.retreat()
+            else:
+                _log(error)
+                lane.fail(error)
+        else:
+            short = False
+        if short:
+            # Only here, without the error, nothing holds on to the caches any more.
+            let_go(self.base.device)
         if lane.idle:
             self._turns.popleft()
             del self._lanes[lane.adapter]
+            self.caches.recover()
+            if self.hungry is lane:
+                self.hungry = None
         else:
             # The first few take turns; the others wait behind them until one of these ends.
             self._turns.rotate(-1) if len(self._turns) <= MAX_LANES else self._rotate_front()
@@ -110,7 +127,11 @@ class Decoder:
         # Other weights than pairs beside the base's are in place only while the base is `using` them.
         if self.dense and (adapter is None or isinstance(adapter, Adapter)):
             return SlotBatch(self.dense, adapter)
-        return GeneralBatch(self.base, adapter)
+        return GeneralBatch(self.base, adapter, self.caches.bytes_a_token)
+
+    def used(self, but: _Running | None = None) -> int:
+        """Bytes of all caches, `but` one."""
+        return sum(running.batch.size() for lane in self._turns for running in lane.running if running is not but)
 
     def draw(self, rows: Sequence[Row]) -> Draw:
         return Draw(rows, self.base.device, self._free)
@@ -128,11 +149,12 @@ class _Lane:
         self.waiting: deque[Request] = deque()
         self._decoder = decoder
         self._ready: deque[tuple[Request, Row]] = deque()  # rows without a place yet
-        self._running: list[_Running] = []
+        self.running: list[_Running] = []
+        self._fresh: SlotBatch | GeneralBatch | None = None  # for the rows that come next
 
     @property
     def idle(self) -> bool:
-        return not (self.waiting or self._ready or self._running)
+        return not (self.waiting or self._ready or self.running)
 
     def work(self, until: float) -> None:
         """Steps until then, at least one."""
@@ -143,19 +165,48 @@ class _Lane:
                 if time.monotonic() >= until:
                     break
             self._join()
-            for running in self._running:
+            for running in self.running:
+                self._make_way(running)
                 running.step()
-            self._running = [running for running in self._running if running.rows]
-            if self.idle or time.monotonic() >= until:
+            self._sweep()
+            if not self.running or time.monotonic() >= until:
                 return
 
     def fail(self, error: Exception) -> None:
         """Everything that is under way ends with the error."""
-        requests = [request for request, _ in self._ready] + [request for running in self._running for request, _ in running.rows]
+        requests = [request for request, _ in self._ready] + [request for running in self.running for request, _ in running.rows]
         self._ready.clear()
-        self._running.clear()
+        self.running.clear()
         for request in requests:
             request.settle(error)
+
+    def retreat(self) -> None:
+        """The memory ran out: all rows wait again, for less room, from where they are. One that had all there is fails."""
+        rows = sum(len(running.rows) for running in self.running)
+        used = self._decoder.used()
+        alone = used == sum(running.batch.size() for running in self.running)
+        if rows <= 1 and alone:
+            for request, row in (pair for running in self.running for pair in running.rows):
+                request.settle(out_of_memory(f"a sample after {len(row.text()):,} tokens", "Shorten the prompt."))
+        else:
+            self._decoder.caches.ran_out(used, rows)
+            self._decoder.hungry = self._decoder.hungry or self
+            for running in self.running:
+                self._ready.extendleft(reversed(running.leave(0)))
+        self.running.clear()
+
+    def _make_way(self, running: _Running) -> None:
+        """Rows that the next step has no room for wait again; one may always go on when nothing else is there."""
+        others = self._decoder.used(running)
+        while running.rows and others + running.batch.size() > self._decoder.caches.bytes:
+            stay = len(running.rows) // 2
+            if not stay and not others:
+                return
+            self._decoder.hungry = self._decoder.hungry or self
+            self._ready.extendleft(reversed(running.leave(stay)))
+
+    def _sweep(self) -> None:
+        self.running = [running for running in self.running if running.rows]
 
     def _let_go(self) -> None:
         """Rows that nobody wants any more leave, as far as they got."""
@@ -165,8 +216,9 @@ class _Lane:
                 self._ready = deque(pair for pair in self._ready if pair[0] is not request)
                 for _ in placeless:
                     _leave(request)
-        for running in self._running:
+        for running in self.running:
             running.let_go()
+        self._sweep()
 
     def _open(self, request: Request) -> None:
         """Its rows, and the log-probabilities of its prompt."""
@@ -183,6 +235,8 @@ class _Lane:
             _log(error)
             request.settle(error)
             return
+        for row in request.rows:
+            row.limit = min(row.limit, self._decoder.caches.most_tokens - len(job.prompt))
         request.unfinished = sum(row.limit > 0 for row in request.rows)
         self._ready.extend((request, row) for row in request.rows if row.limit > 0)
         if not request.unfinished:
@@ -190,27 +244,52 @@ class _Lane:
 
     def _join(self) -> None:
         """Gives waiting rows their places."""
-        places = MAX_ROWS - sum(len(running.rows) for running in self._running)
-        if not self._ready or places < min(FEW, len(self._ready)):
+        places = self._decoder.caches.rows - sum(len(running.rows) for running in self.running)
+        if not self._ready and self._decoder.hungry is self:
+            self._decoder.hungry = None
+        if not self._ready or places < min(self._decoder.caches.rows // FEW, len(self._ready)) or places < 1:
             return
-        newcomers = [self._ready.popleft() for _ in range(min(places, len(self._ready)))]
-        newcomers.sort(key=lambda pair: len(pair[1].job.prompt))
-        rows: list[tuple[Request, Row]] = []
-        prompts: set[tuple[int, ...]] = set()
-        for pair in newcomers:
-            longest = len(pair[1].job.prompt)
-            if rows and (len(prompts) + 1) * longest > PREFILL_TOKENS and tuple(pair[1].job.prompt) not in prompts:
+        places = self._places_by_room(min(places, len(self._ready)))
+        newcomers = [self._ready.popleft() for _ in range(places)]
+        groups = _computed_at_once(newcomers)
+        while groups:
+            rows = groups.popleft()
+            try:
                 self._start(rows)
-                rows, prompts = [], set()
-            rows.append(pair)
-            prompts.add(tuple(pair[1].job.prompt))
-        self._start(rows)
+            except BaseException:
+                self._ready.extendleft(reversed([pair for group in groups for pair in group]))
+                raise
+
+    def _places_by_room(self, places: int) -> int:
+        """How many of the next rows, in their order, there is memory for."""
+        decoder = self._decoder
+        if decoder.hungry not in (None, self):
+            return 0
+        open_one = self._open_one()
+        batch = open_one.batch if open_one else self._fresh_batch()
+        others = decoder.used(open_one)
+        lengths = [len(row.job.prompt) + len(row.tokens) for _, row in islice(self._ready, places)]
+        while places and others + batch.size(places, max(lengths[:places])) > decoder.caches.bytes:
+            places = places // 2 if places > 8 else places - 1
+        if not places and not others and not (open_one and open_one.rows):
+            places = 1
+        decoder.hungry = None if places else self
+        return places
+
+    def _fresh_batch(self) -> SlotBatch | GeneralBatch:
+        if self._fresh is None:
+            self._fresh = self._decoder.new_batch(self.adapter)
+        return self._fresh
+
+    def _open_one(self) -> _Running | None:
+        return next((running for running in self.running if running.batch.joinable), None)
 
     def _start(self, rows: list[tuple[Request, Row]]) -> None:
-        open_one = next((running for running in self._running if running.batch.joinable), None)
+        open_one = self._open_one()
         if open_one is None:
-            open_one = _Running(self._decoder, self._decoder.new_batch(self.adapter))
-            self._running.append(open_one)
+            open_one = _Running(self._decoder, self._fresh_batch())
+            self._fresh = None
+            self.running.append(open_one)
         open_one.join(rows)
 
 
@@ -227,7 +306,7 @@ class _Running:
     def join(self, rows: list[tuple[Request, Row]]) -> None:
         """New rows, with their first token."""
         self.rows += rows
-        logits = self.batch.join([row.job.prompt for _, row in rows])
+        logits = self.batch.join([row.text() for _, row in rows])
         tokens, drawn, logprobs = self._decoder.draw([row for _, row in rows])(logits)
         self._tokens = torch.cat([self._tokens, tokens])
         self._draw = None
@@ -247,6 +326,17 @@ class _Running:
         abandoned = {request for request in {request for request, _ in self.rows} if request.abandoned()}
         self._drop([i for i, (request, _) in enumerate(self.rows) if request in abandoned])
 
+    def leave(self, stay: int) -> list[tuple[Request, Row]]:
+        """All rows but so many, which have got furthest, go; -> those, to be taken in again later."""
+        order = sorted(range(len(self.rows)), key=lambda i: len(self.rows[i][1].tokens), reverse=True)
+        leaving = [self.rows[i] for i in order[stay:]]
+        if stay:
+            self._keep(self.batch.drop(order[stay:]))
+            self.batch.shrink()
+        else:
+            self.rows = []
+        return leaving
+
     def _written(self, first: int, drawn: list[int], logprobs: list[float]) -> None:
         ended = []
         for i, (token, logprob) in enumerate(zip(drawn, logprobs, strict=True), first):
@@ -263,12 +353,29 @@ class _Running:
         if not ended:
             return
         leaving = [self.rows[i][0] for i in ended]
-        order = self.batch.drop(ended)
+        self._keep(self.batch.drop(ended))
+        for request in leaving:
+            _leave(request)
+
+    def _keep(self, order: list[int]) -> None:
         self.rows = [self.rows[i] for i in order]
         self._tokens = self._tokens[torch.tensor(order, dtype=torch.long, device=self._tokens.device)]
         self._draw = None
-        for request in leaving:
-            _leave(request)
+
+
+def _computed_at_once(newcomers: list[tuple[Request, Row]]) -> deque[list[tuple[Request, Row]]]:
+    """Groups of rows whose distinct prompts are worked through together."""
+    newcomers = sorted(newcomers, key=lambda pair: len(pair[1].job.prompt) + len(pair[1].tokens))
+    groups: deque[list[tuple[Request, Row]]] = deque()
+    prompts: set[tuple[int, ...]] = set()
+    for pair in newcomers:
+        prompt = tuple(pair[1].text())
+        if not groups or ((len(prompts) + 1) * len(prompt) > PREFILL_TOKENS and prompt not in prompts):
+            groups.append([])
+            prompts = set()
+        groups[-1].append(pair)
+        prompts.add(prompt)
+    return groups
 
 
 def _log(error: Exception) -> None:

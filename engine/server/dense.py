@@ -11,17 +11,20 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from weakref import WeakSet
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from engine.server.model import Adapter, BaseModel
+from engine.system import free_memory
 
 log = logging.getLogger("thinker.server")
 
 MERGED_PARAMETERS = 200_000_000  # up to which a model is small enough to hold copies of it
 MERGED_KEPT = 4  # adapters whose merged weights are kept
+MERGED_SHARE = 0.1  # of the memory that is free at the start, for all merged weights
 _FIRST_POSITIONS = 1024
 _LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 _ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
@@ -43,7 +46,10 @@ class DenseModel:
         self.kv_heads = config.num_key_value_heads
         self.head_size = base.model.model.layers[0].self_attn.head_dim
         self.merges = base.parameters <= MERGED_PARAMETERS and base.dtype == torch.float32 and base.device in ("cpu", "cuda")
+        self.bytes_a_token = 2 * self.kv_heads * self.head_size * self.depth * base.dtype.itemsize  # of keys and values
         self._kept: OrderedDict[Adapter | None, DenseWeights] = OrderedDict()
+        self._merged: WeakSet[DenseWeights] = WeakSet()
+        self.merged_room = int(MERGED_SHARE * free_memory(base.device)) if self.merges else 0
         self._cos = self._sin = torch.empty(0)
 
     @staticmethod
@@ -62,17 +68,28 @@ class DenseModel:
         return model if agrees else None
 
     def weights(self, adapter: Adapter | None) -> DenseWeights:
-        """With the adapter in place. The merged ones of a frozen adapter are kept for a while."""
-        if not self.merges:
-            return DenseWeights(self, adapter)
-        if adapter is not None and any(parameter.requires_grad for parameter in adapter.parameters()):
-            return DenseWeights(self, adapter)
+        """With the adapter in place. The merged ones of a frozen adapter are kept for a while; without room nothing is merged."""
         if adapter not in self._kept:
-            self._kept[adapter] = DenseWeights(self, adapter)
+            if not self._has_room():
+                return DenseWeights(self, adapter, merged=False)
+            made = DenseWeights(self, adapter, merged=True)
+            self._merged.add(made)
+            if adapter is not None and any(parameter.requires_grad for parameter in adapter.parameters()):
+                return made
+            self._kept[adapter] = made
         self._kept.move_to_end(adapter)
         while len(self._kept) > MERGED_KEPT:
             self._kept.popitem(last=False)
         return self._kept[adapter]
+
+    def _has_room(self) -> bool:
+        """For one copy more, once older ones that nobody samples with are gone if need be."""
+        size = self.base.parameters * self.base.dtype.itemsize
+        while (len(self._merged) + 1) * size > self.merged_room:
+            if not self._kept:
+                return False
+            self._kept.popitem(last=False)
+        return True
 
     def angles(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """cos and sin of rotary positions [M] -> [M, D/2] each, from a table that grows as needed."""
@@ -91,26 +108,30 @@ class DenseModel:
         base, generator = self.base, torch.Generator().manual_seed(0)
         tokens = torch.randint(base.vocab_size, (2, min(24, base.context)), generator=generator).to(base.device)
         expected = base.model(input_ids=tokens, use_cache=False).logits.float()
-        with torch.inference_mode():
-            weights = DenseWeights(self, None)
-            got = weights.logits(weights.run(tokens, causal(*tokens.shape))).view(expected.shape)
         tolerance = 1e-4 if base.dtype == torch.float32 else 4e-2
-        return bool((got - expected).abs().max() <= tolerance * expected.abs().max().clamp(min=1))
+        for merged in {False, self.merges}:
+            with torch.inference_mode():
+                weights = DenseWeights(self, None, merged=merged)
+                got = weights.logits(weights.run(tokens, causal(*tokens.shape))).view(expected.shape)
+            if not bool((got - expected).abs().max() <= tolerance * expected.abs().max().clamp(min=1)):
+                return False
+        return True
 
 
 class DenseWeights:
     """A dense model's weights with one adapter."""
 
-    def __init__(self, model: DenseModel, adapter: Adapter | None):
+    def __init__(self, model: DenseModel, adapter: Adapter | None, *, merged: bool):
         self.model = model
         self._adapter = adapter
+        self._is_merged = merged
         whole = model.base.model
         with model.base.using(adapter):
-            kind = _Merged if model.merges else _Shared
+            kind = _Merged if merged else _Shared
             self._layers = [kind(model, layer, adapter, f"model.layers.{i}") for i, layer in enumerate(whole.model.layers)]
             self._embedding = whole.model.embed_tokens.weight
             self._norm = _Norm(whole.model.norm)
-            head = _merged(adapter, whole, ["lm_head"]) if model.merges else None
+            head = _merged(adapter, whole, ["lm_head"]) if merged else None
             self._head = (lambda x: F.linear(x, *head)) if head else whole.lm_head
 
     def run(self, tokens: torch.Tensor, attend: Attend, positions: torch.Tensor | None = None) -> torch.Tensor:
@@ -118,7 +139,7 @@ class DenseWeights:
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
         cos, sin = self.model.angles(positions.reshape(-1))
-        turn = torch.complex(cos, sin)[:, None] if self.model.merges else (cos[:, None], sin[:, None])
+        turn = torch.complex(cos, sin)[:, None] if self._is_merged else (cos[:, None], sin[:, None])
         with self.model.base.using(self._adapter):
             x = F.embedding(tokens.reshape(-1), self._embedding)
             for i, layer in enumerate(self._layers):

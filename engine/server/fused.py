@@ -10,6 +10,7 @@ losses, requests or runs.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,9 +18,10 @@ from torch import nn
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from engine.server.activations import maybe_recomputed
 from engine.server.attend import Attention, Places
 from engine.server.dense import looks_dense
-from engine.server.joined import Given, Joined
+from engine.server.joined import Given, Held, Joined
 from engine.server.layers import Pairs
 from engine.system import free_memory
 
@@ -63,10 +65,7 @@ class Fused:
         places = Places(pack, self.heads, self.kv_heads, dtype)
         scale = adapter.scale if adapter else 1.0
         for layer in self._layers:
-            into, rest = layer.pairs(adapter)
-            qkv = _Into.apply(states, layer, turn, scale, dtype, *into)
-            attended = Attention.apply(qkv, places)
-            states = _Rest.apply(states, attended, layer, scale, dtype, *rest)
+            states = maybe_recomputed(partial(_run, layer, layer.pairs(adapter), turn, places, scale, dtype), states)
         return self._model.norm(states)
 
     def _turn(self, positions: torch.Tensor) -> torch.Tensor:
@@ -97,6 +96,13 @@ class _Layer:
     def pairs(self, adapter: Pairs | None) -> tuple[Given, Given]:
         """Of the layers before attention, and of those after it."""
         return self.qkv.pairs(adapter), self.out.pairs(adapter) + self.gate_up.pairs(adapter) + self.down.pairs(adapter)
+
+
+def _run(
+    layer: _Layer, pairs: tuple[Given, Given], turn: torch.Tensor, places: Places, scale: float, dtype: torch.dtype, states: torch.Tensor
+) -> torch.Tensor:
+    qkv = _Into.apply(states, layer, turn, scale, dtype, *pairs[0])
+    return _Rest.apply(states, Attention.apply(qkv, places), layer, scale, dtype, *pairs[1])
 
 
 class _Norm:
@@ -130,13 +136,14 @@ class _Into(Function):
             kept = heads[:, : layer.rotated].clone()
             turned = (turned * _inverse_rms(turned, layer.eps)).mul_(layer.scale)
         heads[:, : layer.rotated] = _turned(turned, turn)
-        ctx.layer, ctx.scale, ctx.held = layer, scale, held
-        ctx.save_for_backward(states, turn, normed, rms, kept, *pairs)
+        ctx.layer, ctx.scale = layer, scale
+        ctx.save_for_backward(states, turn, normed, rms, kept, *held, *pairs)
         return heads
 
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        states, turn, normed, rms, kept, *pairs = ctx.saved_tensors
+        states, turn, normed, rms, kept, *others = ctx.saved_tensors
+        held, pairs = Held(*others[:2]), tuple(others[2:])
         layer = ctx.layer
         turned = _turned(g[:, : layer.rotated].float(), turn.conj())
         if kept is not None:
@@ -145,7 +152,7 @@ class _Into(Function):
             turned = _norm_gradient(turned * layer.scale, before.mul_(own), own)
         gy = g.clone()
         gy[:, : layer.rotated] = turned
-        gx, of_pairs = layer.qkv.gradients(gy.view(len(g), -1), normed, ctx.held, tuple(pairs), ctx.scale)
+        gx, of_pairs = layer.qkv.gradients(gy.view(len(g), -1), normed, held, pairs, ctx.scale)
         return layer.norm1.backward(gx.float(), states, rms), None, None, None, None, *of_pairs
 
 
@@ -163,24 +170,25 @@ class _Rest(Function):
         gate, up = both.chunk(2, -1)
         acted = F.silu(gate).mul_(up)
         down, held3 = layer.down.product(acted, pairs[6:], scale)
-        ctx.layer, ctx.scale, ctx.held = layer, scale, (held1, held2, held3)
-        ctx.save_for_backward(attended, middle, normed, rms, both, acted, *pairs)
+        ctx.layer, ctx.scale = layer, scale
+        ctx.save_for_backward(attended, middle, normed, rms, both, acted, *held1, *held2, *held3, *pairs)
         return middle + down
 
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        attended, middle, normed, rms, both, acted, *pairs = ctx.saved_tensors
+        attended, middle, normed, rms, both, acted, *others = ctx.saved_tensors
         layer, scale = ctx.layer, ctx.scale
-        held1, held2, held3 = ctx.held
-        g_acted, of_down = layer.down.gradients(g.to(acted.dtype), acted, held3, tuple(pairs[6:]), scale)
+        held1, held2, held3 = (Held(*others[i : i + 2]) for i in (0, 2, 4))
+        pairs = tuple(others[6:])
+        g_acted, of_down = layer.down.gradients(g.to(acted.dtype), acted, held3, pairs[6:], scale)
         gate, up = both.chunk(2, -1)
         g_both = torch.empty_like(both)
         g_gate, g_up = g_both.chunk(2, -1)
         torch.mul(g_acted, F.silu(gate), out=g_up)
         torch.ops.aten.silu_backward.grad_input(g_acted.mul_(up), gate, grad_input=g_gate)
-        g_normed, of_gate_up = layer.gate_up.gradients(g_both, normed, held2, tuple(pairs[2:6]), scale)
+        g_normed, of_gate_up = layer.gate_up.gradients(g_both, normed, held2, pairs[2:6], scale)
         g = layer.norm2.backward(g_normed.float(), middle, rms).add_(g)
-        g_attended, of_out = layer.out.gradients(g.to(attended.dtype), attended, held1, tuple(pairs[:2]), scale)
+        g_attended, of_out = layer.out.gradients(g.to(attended.dtype), attended, held1, pairs[:2], scale)
         return g, g_attended, None, None, None, *of_out, *of_gate_up, *of_down
 
 

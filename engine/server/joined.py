@@ -7,6 +7,7 @@ Products are made in the type of what comes in; pairs and their gradients are fl
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -20,8 +21,7 @@ NARROW_COST = {torch.float32: 3.0, torch.bfloat16: 1.25}
 Given = tuple[torch.Tensor | None, ...]  # A, B, A, B ... of the layers; None twice where one has no pair
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(NamedTuple):
     """What the gradients need to know of a product."""
 
     weight: torch.Tensor

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from engine.errors import DataError
+from engine.server.memory import check_logits
 from engine.server.model import BaseModel
 from engine.server.weights import Weights
 
@@ -84,6 +85,7 @@ def _logits(base: BaseModel, tokens: Sequence[int], last: int) -> torch.Tensor:
     """What the model expects after each of the last so many tokens, float32 [last, V]."""
     if not last:
         return torch.zeros(0, base.vocab_size)
+    check_logits(last, base.vocab_size, base.device)
     ids = torch.tensor([list(tokens)], device=base.device)
     return base.model(input_ids=ids, use_cache=False, logits_to_keep=last).logits[0, -last:].float().cpu()
 

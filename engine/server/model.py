@@ -19,11 +19,13 @@ from torch import nn
 from engine.errors import ModelError
 from engine.server.folder import context_of, eos_of, load_causal_lm
 from engine.server.layers import find_layers, wrap
+from engine.server.memory import Room
 from engine.server.weights import BYTES_A_PARAMETER, Adapter, FullWeights, LoraSpec, Places, Weights
 from engine.system import cpu_multiplies_bfloat16, free_memory, pick_device
 
 MAX_RANK = 512
 LARGE = 3_000_000  # parameters, from which exact products cost too much where bfloat16's will do
+CACHE_SHARE = 0.3  # of the memory that is free at the start, for the keys and values of running samples
 
 
 class BaseModel:
@@ -46,6 +48,8 @@ class BaseModel:
         self.can_mix = dtype == "auto" and self.device == "cpu" and cpu_multiplies_bfloat16()
         self.in_use: Weights | None = None
         self.eos_tokens = eos_of(self.folder)
+        self.room = Room(self.device)
+        self.cache_share = CACHE_SHARE
         self._active: list[Adapter | None] = [None]
         self._places = Places(model, self.folder, self.dtype)
         self.layers = {layer.name: layer for layer in find_layers(model)}

@@ -33,6 +33,7 @@ from engine.server.web import hung_up
 log = logging.getLogger("thinker.server")
 Handler = Callable[[Request], Awaitable[Response]]
 OWNER = "thinker"
+CHARACTERS_A_TOKEN = 32  # more than any text has on average
 
 
 class ContextExceeded(DataError):
@@ -128,6 +129,7 @@ async def chat_completions(request: Request) -> Response:
     path = _path(service, body.model)
     messages = bodies.read_messages(body.messages)
     renderer = await _renderer(request, path)
+    _check_length(service, [message["content"] for message in messages], "messages")
     # On a thread of its own: a long text takes a while, and others are waiting for their next token.
     prompt = await asyncio.to_thread(renderer.prompt, messages)
     job = _job(body, prompt, (*renderer.stop_tokens, *service.base.eos_tokens), renderer.stop_strings)
@@ -141,6 +143,8 @@ async def completions(request: Request) -> Response:
     service = _service(request)
     body = bodies.read(bodies.CompletionAsk, await request.body())
     path, limit = _path(service, body.model), body.limit
+    for prompt in body.prompts:
+        _check_length(service, [prompt] if isinstance(prompt, str) else [], "prompt")
     prompts = await asyncio.to_thread(_encoded, service, body.prompts)
     jobs = [_job(body, prompt, service.base.eos_tokens) for prompt in prompts]
     for job in jobs:
@@ -169,6 +173,13 @@ def _job(body: bodies.ChatAsk | bodies.CompletionAsk, prompt: list[int], stop_to
 
 def _no_room(length: int, context: int, where: str) -> ContextExceeded:
     return ContextExceeded(f"the prompt's {length:,} tokens fill the context of {context:,}", "Send less.", where=where)
+
+
+def _check_length(service: Service, texts: list[str], where: str) -> None:
+    """Before tokens are made of a text that can't fit: that holds up everybody, for half a minute with ten million characters."""
+    characters, context = sum(map(len, texts)), service.base.context
+    if characters > CHARACTERS_A_TOKEN * context:
+        raise ContextExceeded(f"the prompt's {characters:,} characters don't fit into {context:,} tokens", "Send less.", where=where)
 
 
 def _shape(kind: type[replies.Shape], service: Service, name: str, with_logprobs: bool) -> replies.Shape:

@@ -15,6 +15,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from engine.server.activations import maybe_recomputed
 from engine.server.fused import Fused
 from engine.server.model import BaseModel, LoraSpec
 from engine.server.padding import padded_logprobs
@@ -131,14 +133,15 @@ class Packed:
             rows.append(Datum(tokens[:-1], {"target_tokens": tokens[1:]}))
         return rows
 
-    def batches(self, data: Sequence[Datum]) -> list[list[int]]:
-        """Positions of the rows to take at once, longest first, so that a batch holds rows of about one length."""
+    def batches(self, data: Sequence[Datum], limit: int | None = None) -> list[list[int]]:
+        """Positions of the rows to take at once, up to `limit` tokens, longest first, so that a batch holds rows of about one length."""
+        limit = TOKENS_AT_ONCE if limit is None else limit
         order = sorted(range(len(data)), key=lambda i: -len(data[i].tokens))
         found: list[list[int]] = []
         tokens = 0
         for i in order:
             tokens += len(data[i].tokens)
-            if not found or tokens > TOKENS_AT_ONCE:
+            if not found or tokens > limit:
                 found.append([])
                 tokens = len(data[i].tokens)
             found[-1].append(i)
@@ -187,10 +190,17 @@ class Packed:
         size = max(1, LOGITS_AT_ONCE // self._base.vocab_size)
         parts = []
         for states, wanted in zip(hidden.split(size), targets.split(size), strict=True):
-            with precision:
-                logits = self._head(states)
-            parts.append(-F.cross_entropy(logits.float(), wanted, reduction="none"))
+            parts.append(maybe_recomputed(partial(self._head_alone, precision), states, wanted))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _head_alone(self, precision: AbstractContextManager, states: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        with precision:
+            logits = self._head(states)
+        return -F.cross_entropy(logits.float(), wanted, reduction="none")
+
+    def resuming(self) -> AbstractContextManager:
+        """What has to hold again when a layer that runs now is recomputed."""
+        return _packed_attention(self._configs, _pack[0]) if _pack[0] else nullcontext()
 
 
 def make_pack(rows: Sequence[np.ndarray], device: str, *, few_shapes: bool = False) -> Pack:

@@ -17,9 +17,9 @@ TOKENS_AT_ONCE = 16_384  # padded
 LOGITS_AT_ONCE = 256 * 2**20  # padded tokens x vocabulary; 1 GiB in float32
 
 
-def padded_batches(data: Sequence[Datum], vocab_size: int) -> list[list[int]]:
+def padded_batches(data: Sequence[Datum], vocab_size: int, tokens: int | None = None) -> list[list[int]]:
     """Positions in order, cut where padded tokens or logits would pass the budget; a single row always fits."""
-    limit = min(TOKENS_AT_ONCE, max(1, LOGITS_AT_ONCE // vocab_size))
+    limit = min(TOKENS_AT_ONCE if tokens is None else tokens, max(1, LOGITS_AT_ONCE // vocab_size))
     batches: list[list[int]] = []
     widest = 0
     for i, datum in enumerate(data):

@@ -84,9 +84,7 @@ async def user_checkpoints(request: Request) -> JSONResponse:
 
 
 async def delete_checkpoint(request: Request) -> JSONResponse:
-    service, path = service_of(request), _path(request)
-    await asyncio.to_thread(service.library.delete, path)
-    service.sampling.forget(path)
+    await asyncio.to_thread(service_of(request).library.delete, _path(request))
     return JSONResponse({})
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 
 from engine.errors import DataError
+from engine.server.memory import check_logits
 from engine.server.model import BaseModel
 from engine.server.weights import Weights
 
@@ -50,6 +51,10 @@ class Row:
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     stopped: bool = False
+
+    def text(self) -> list[int]:
+        """What it goes on from: the prompt and what it has written."""
+        return [*self.job.prompt, *self.tokens]
 
 
 Sequences = list[tuple[list[int], list[float], bool]]
@@ -108,6 +113,7 @@ class Sampler:
     @torch.no_grad()
     def prompt_logprobs(self, prompt: list[int]) -> list[float]:
         """Of each token given those before it, the first NaN, with the adapter in use."""
+        check_logits(len(prompt), self.base.vocab_size, self.base.device)
         tokens = torch.tensor([prompt], device=self.base.device)
         logits = self.base.model(input_ids=tokens, use_cache=False).logits[0, :-1].float()
         logs = torch.log_softmax(logits, dim=-1).gather(-1, tokens[0, 1:, None])[:, 0]

@@ -67,8 +67,7 @@ class Sampling:
         self._base, self._sampler, self._store, self._worker = base, sampler, store, worker
         self._new_future = new_future
         self._states: dict[str, SamplerState] = {}
-        self._loaded: OrderedDict[str, Weights] = OrderedDict()
-        self._stale: set[str] = set()
+        self._loaded: OrderedDict[str, tuple[float, Weights]] = OrderedDict()  # with when each was saved
 
     def open(self, sampler_id: str, session_id: str, path: CheckpointPath | None) -> SamplerState:
         """The state of that id, made if it's new."""
@@ -96,10 +95,6 @@ class Sampling:
         """The ids of a session's samplers."""
         return [state.id for state in self._states.values() if state.session_id == session_id]
 
-    def forget(self, path: CheckpointPath) -> None:
-        """Its checkpoint was deleted: a new one of that name is read anew."""
-        self._stale.add(str(path))
-
     def close_session(self, session_id: str) -> None:
         """Lets go of all its samplers."""
         self._states = {key: state for key, state in self._states.items() if state.session_id != session_id}
@@ -110,7 +105,7 @@ class Sampling:
         if numbered and request.seq_id in state.answers:
             return state.answers[request.seq_id]
         job = self._job(request)
-        check_job(job, self._base)
+        self._check(job)
         wanted = self._wanted(request, job)
         last_n = request.prompt_logprobs_last_n
         if last_n is not None and not ((job.prompt_logprobs or wanted.topk_prompt) and last_n < len(job.prompt)):
@@ -156,7 +151,7 @@ class Sampling:
 
     def complete(self, path: CheckpointPath | None, job: SampleJob, future: Future) -> None:
         """Finishes `future` with {"sequences"}: for whoever reads the tokens here rather than over the wire."""
-        check_job(job, self._base)
+        self._check(job)
         state = SamplerState("", "", path)
 
         dropped = job.abandoned or (lambda: False)
@@ -205,6 +200,11 @@ class Sampling:
         unready = state.ephemeral and state.snapshot is None
         self._worker.put(task) if unready else self._worker.put_first(task)
 
+    def _check(self, job: SampleJob) -> None:
+        check_job(job, self._base)
+        if isinstance(self._sampler, Decoder):
+            self._sampler.caches.check(job)
+
     def _job(self, request: Sample) -> SampleJob:
         params = request.sampling_params
         stop = [params.stop] if isinstance(params.stop, str) else params.stop
@@ -234,20 +234,25 @@ class Sampling:
         if state.path is None:
             return None
         key = str(state.path)
-        if key in self._stale:
-            self._stale.discard(key)
+        try:
+            info = self._store.info(state.path)
+        except NotFound:
             self._loaded.pop(key, None)
+            raise
+        if key in self._loaded and self._loaded[key][0] != info.created_at:
+            # Deleted, or run out, and saved anew under the old name.
+            del self._loaded[key]
         if key not in self._loaded:
-            if self._store.info(state.path).full:
+            if info.full:
                 # Before the next one is loaded: two copies may be all that the memory holds.
-                whole = [known for known, weights in self._loaded.items() if not weights.spec.is_lora]
+                whole = [known for known, (_, weights) in self._loaded.items() if not weights.spec.is_lora]
                 for old in whole[: len(whole) + 1 - MAX_WHOLE]:
                     del self._loaded[old]
-            self._loaded[key] = self._store.load(state.path, self._base, trainable=False)[1]
+            self._loaded[key] = info.created_at, self._store.load(state.path, self._base, trainable=False)[1]
         self._loaded.move_to_end(key)
         while len(self._loaded) > MAX_LOADED:
             self._loaded.popitem(last=False)
-        return self._loaded[key]
+        return self._loaded[key][1]
 
 
 def _only_last(logprobs: list[float] | None, n: int | None) -> list[float] | None:

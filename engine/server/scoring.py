@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from engine.server.memory import check_logits
 from engine.server.model import BaseModel
 from engine.server.weights import Weights
 
@@ -17,6 +18,7 @@ def score(base: BaseModel, adapter: Weights | None, tokens: list[int], start: in
     """One for each token from place `start` (1 or more, since nothing comes before the first)."""
     if start >= len(tokens):
         return []
+    check_logits(len(tokens) - start, base.vocab_size, base.device)
     ids = torch.tensor([tokens], device=base.device)
     with base.using(adapter):
         logits = base.model(input_ids=ids, use_cache=False, logits_to_keep=len(tokens) - start + 1).logits[0, :-1]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -26,7 +27,7 @@ from engine.server.requests import CreateModel, CreateSamplingSession, LoadWeigh
 from engine.server.sampler import MAX_ROWS, Sampler
 from engine.server.sampling import SamplerState, Sampling
 from engine.server.sessions import FinishSession, Session
-from engine.server.trainer import Trainer, check_data
+from engine.server.trainer import Trainer
 from engine.server.weights import FullSpec, LoraSpec
 from engine.server.worker import KEEP_SECONDS, UNFETCHED_SECONDS, Future, Work, Worker
 
@@ -50,6 +51,7 @@ class Run:
         """Raises StateError when its creation failed."""
         if self.trainer is None:
             raise StateError("the run could not be created", "Look at the error of the request that created it.")
+        self.trainer.check_whole()
         return self.trainer
 
 
@@ -166,13 +168,12 @@ class Service:
 
         return run.requests.submit(request.seq_id, make)
 
-    def train(self, message: wire.pb.ForwardBackwardRequest) -> Future:
-        """forward_backward, or forward alone."""
+    def train(self, message: wire.pb.ForwardBackwardRequest, read: Callable[[], wire.TrainRequest]) -> Future:
+        """forward_backward, or forward alone. `read` gives what is in the message, or raises."""
         run = self.run(message.model_id)
 
         def make() -> Work:
-            request = wire.read_train_request(message)
-            check_data(request.data, request.loss_fn, request.loss_config, self.base)
+            request = read()
 
             def work() -> bytes:
                 outputs, metrics = run.ready().forward_backward(
@@ -215,7 +216,7 @@ class Service:
             state = self.sampling.open_snapshot(sampler_id, run.session.id, run.id, whole=not run.spec.is_lora)
 
             def work() -> dict[str, Any]:
-                state.snapshot = run.ready().weights.frozen_copy()
+                state.snapshot = run.ready().sound_weights().frozen_copy()
                 return {"sampling_session_id": state.id, "type": "save_weights_for_sampler"}
 
             return work
@@ -376,7 +377,7 @@ class Service:
             full=not spec.is_lora,
         )
         optimizer = trainer.optimizer_tensors() if with_optimizer else None
-        self.store.save(path, info, trainer.weights, optimizer)
+        self.store.save(path, info, trainer.sound_weights(), optimizer)
         self.library.touch(run.id)
 
     def _sampler_path(self, model_path: str | None, base_model: str | None) -> CheckpointPath | None:

@@ -50,6 +50,19 @@ class SlotBatch:
     def __len__(self) -> int:
         return len(self._starts)
 
+    def size(self, rows: int = 0, longest: int = 0) -> int:
+        """Bytes of the caches after one step more, once `rows` more have joined, of up to so many tokens."""
+        slots, have = len(self) + rows, len(self._mask)
+        slots = have if slots <= have else _grown(slots, have)
+        block = self._size if slots == have else block_columns(slots, self._device)
+        columns = -(-(max(self._width, longest) + 1) // max(block, 1)) * block
+        return slots * columns * self._model.bytes_a_token
+
+    @torch.inference_mode()
+    def shrink(self) -> None:
+        """Gives back the slots that nobody uses."""
+        self._make_room(len(self), self._width, exact=True)
+
     @torch.inference_mode()
     def join(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
         """Adds a row for each prompt. -> logits [N, V] of what follows."""
@@ -163,11 +176,11 @@ class SlotBatch:
             self._width -= unused * self._size
         self._holes = self._holes and bool((self._mask[: len(self), : self._width] < 0).any())
 
-    def _make_room(self, slots: int, columns: int) -> None:
+    def _make_room(self, slots: int, columns: int, *, exact: bool = False) -> None:
         have_slots, have_columns = self._mask.shape
         n, width, model = len(self), self._width, self._model
-        if slots > have_slots:
-            slots, old = max(slots, min(2 * have_slots, _SLOTS)), self._blocks
+        if slots > have_slots or (exact and slots != have_slots):
+            slots, old = slots if exact else _grown(slots, have_slots), self._blocks
             self._size, self._blocks = block_columns(slots, self._device), []
         else:
             slots, old = have_slots, []
@@ -185,6 +198,10 @@ class SlotBatch:
             positions = torch.zeros(slots, dtype=torch.long, device=self._device)
             positions[:n] = self._positions[:n]
             self._mask, self._positions = mask, positions
+
+
+def _grown(slots: int, have: int) -> int:
+    return max(slots, min(2 * have, _SLOTS))
 
 
 def _left_padded(
@@ -213,8 +230,8 @@ class GeneralBatch:
 
     joinable = False
 
-    def __init__(self, base: BaseModel, adapter: Adapter | None):
-        self._base, self._adapter = base, adapter
+    def __init__(self, base: BaseModel, adapter: Adapter | None, bytes_a_token: float = 0):
+        self._base, self._adapter, self._bytes_a_token = base, adapter, bytes_a_token
         self._cache = None
         self._mask = torch.empty(0, 0, dtype=torch.long)
         self._positions = torch.empty(0, 1, dtype=torch.long)
@@ -223,6 +240,16 @@ class GeneralBatch:
 
     def __len__(self) -> int:
         return len(self._places)
+
+    def size(self, rows: int = 0, longest: int = 0) -> int:
+        """As SlotBatch.size."""
+        return int((self._width + rows) * (max(self._mask.shape[1], longest) + 1) * self._bytes_a_token)
+
+    def shrink(self) -> None:
+        """As SlotBatch.shrink."""
+        if self._places != list(range(self._width)):
+            self._select(self._places)
+            self._places = list(range(len(self._places)))
 
     @torch.no_grad()
     def join(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -6,18 +6,25 @@ before an update, without any change of meaning.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from engine.errors import DataError, EngineError, ModelError
+from engine.errors import DataError, EngineError, ModelError, StateError
+from engine.server import packing, padding, wire
+from engine.server.activations import measure, recomputing
 from engine.server.losses import OF_WHOLE_SEQUENCES, get_loss
+from engine.server.memory import Needs, Plan, check_room, out_of_memory, ran_out
 from engine.server.model import BaseModel
 from engine.server.packing import Packed
 from engine.server.padding import padded_batches, padded_logprobs
 from engine.server.weights import Weights
 from engine.server.wire import Datum
+
+LARGEST = 1e30  # of any of the optimizer's parameters
+_FEWER = "Train fewer weights (a lower rank, or no full fine-tuning), or use a smaller model."
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,10 @@ class AdamParams:
         if not all(np.isfinite(value) for value in numbers):
             raise DataError("the optimizer's parameters have to be finite", "Correct adam_params.", where="adam_params")
         sound = self.learning_rate >= 0 and 0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.eps >= 0 and self.weight_decay >= 0
+        # Beyond it an update's own arithmetic overflows float32, half way through the weights.
+        sound = sound and max(numbers) <= LARGEST and self.learning_rate * self.weight_decay <= LARGEST
         if not sound or self.grad_clip_norm < 0:
-            raise DataError("the optimizer's parameters are out of range", "Betas in [0, 1), the rest not negative.", where="adam_params")
+            raise DataError("the optimizer's parameters are out of range", "Betas in [0, 1), the rest from 0 to 1e30.", where="adam_params")
         return self
 
 
@@ -70,6 +79,13 @@ def check_data(data: list[Datum], loss_fn: str, loss_config: dict, base: BaseMod
         _check_ids(datum.inputs["target_tokens"], base.vocab_size, f"{where}, target_tokens")
 
 
+def read_checked(message: wire.pb.ForwardBackwardRequest, base: BaseModel) -> wire.TrainRequest:
+    """What is in a training request. Raises DataError or ModelError."""
+    request = wire.read_train_request(message)
+    check_data(request.data, request.loss_fn, request.loss_config, base)
+    return request
+
+
 class Trainer:
     """Trains an adapter or a whole copy. Gradients add up from call to call until `optim_step`."""
 
@@ -81,6 +97,8 @@ class Trainer:
         fused = base.device.startswith(("cpu", "cuda"))
         self.optimizer = torch.optim.AdamW(weights.parameters(), lr=0.0, betas=(0.9, 0.95), eps=1e-12, weight_decay=0.0, fused=fused)
         self.steps = 0
+        self._needs: Needs | None = None
+        self._broken = False
 
     def forward_backward(
         self, data: list[Datum], loss_fn: str, loss_config: dict, *, forward_only: bool
@@ -90,31 +108,49 @@ class Trainer:
         Adds to the gradients, or when it raises leaves them as they were: a client has sent its optim_step by then, which must
         not act on half a batch.
         """
-        gradients = [None if p.grad is None else p.grad.clone() for p in self.weights.parameters()]
+        parameters = self.weights.parameters()
+        earlier = [p.grad for p in parameters]
+
+        def attempt(plan: Plan) -> tuple[list[dict[str, np.ndarray]], dict[str, float]]:
+            self.drop_gradients()
+            return self._forward_backward(data, loss_fn, loss_config, forward_only, plan)
+
         try:
-            return self._forward_backward(data, loss_fn, loss_config, forward_only)
+            longest = max(len(row.tokens) for row in data)
+            outcome = self.base.room.fit(attempt, longest=longest, needs=None if forward_only else self._measured())
+            for parameter, gradient in zip(parameters, earlier, strict=True):
+                if gradient is not None and parameter.grad is not None:
+                    # Into the older one, which leaves what it was before in case that an addition further on fails.
+                    gradient = gradient + parameter.grad
+                parameter.grad = parameter.grad if gradient is None else gradient
         except BaseException:
-            for parameter, gradient in zip(self.weights.parameters(), gradients, strict=True):
+            for parameter, gradient in zip(parameters, earlier, strict=True):
                 parameter.grad = gradient
             raise
+        return outcome
 
     def _forward_backward(
-        self, data: list[Datum], loss_fn: str, loss_config: dict, forward_only: bool
+        self, data: list[Datum], loss_fn: str, loss_config: dict, forward_only: bool, plan: Plan
     ) -> tuple[list[dict[str, np.ndarray]], dict[str, float]]:
         outputs: list[dict[str, np.ndarray]] = [{} for _ in data]
         total = 0.0
         # One target a token can be packed; several (distributions to imitate) take the plain way.
         packed = self.packed if all(row.inputs["target_tokens"].ndim == 1 for row in data) else None
-        batches = packed.batches(data) if packed else padded_batches(data, self.base.vocab_size)
+        usual = packing.TOKENS_AT_ONCE if packed else padding.TOKENS_AT_ONCE
+        limit = plan.limit(usual)
+        batches = packed.batches(data, limit) if packed else padded_batches(data, self.base.vocab_size, limit)
         with self.base.using(self.weights), torch.set_grad_enabled(not forward_only):
             for batch in batches:
                 rows = [data[i] for i in batch]
-                if packed:
-                    mixed = packed.mixes(loss_fn, forward_only=forward_only)
-                    flat, order = packed.flat_logprobs(rows, [_looked_at(row) for row in rows], mixed=mixed)
-                    batch = [batch[i] for i in order]
-                else:
-                    flat = torch.cat(padded_logprobs(self.base, rows))
+                lengths = [len(row.tokens) for row in rows]
+                less = plan.begin(len(rows), sum(lengths) if packed else len(rows) * max(lengths))
+                with recomputing(self.base.model, packed.resuming if packed else nullcontext) if less else nullcontext():
+                    if packed:
+                        mixed = packed.mixes(loss_fn, forward_only=forward_only)
+                        flat, order = packed.flat_logprobs(rows, [_looked_at(row) for row in rows], mixed=mixed)
+                        batch = [batch[i] for i in order]
+                    else:
+                        flat = torch.cat(padded_logprobs(self.base, rows))
                 batch_loss = _loss(flat, [data[i] for i in batch], loss_fn, loss_config)
                 if not torch.isfinite(batch_loss):
                     raise ModelError(
@@ -125,7 +161,12 @@ class Trainer:
                 total += float(batch_loss.detach())
                 for i, logprobs in zip(batch, flat.detach().cpu().split([len(data[i].tokens) for i in batch]), strict=True):
                     outputs[i] = {"logprobs": logprobs.numpy()}
-        return outputs, {"loss:sum": total}
+        return outputs, {"loss:sum": total, **plan.metrics()}
+
+    def _measured(self) -> Needs:
+        if self._needs is None:
+            self._needs = measure(self.base, self.weights)
+        return self._needs
 
     def optim_step(self, params: AdamParams) -> dict[str, float]:
         """One AdamW update from the gathered gradients, which are cleared. -> {"grad_norm:mean": before clipping}."""
@@ -133,7 +174,15 @@ class Trainer:
         if not trained:
             raise EngineError("there are no gradients to step on", "Call forward_backward before optim_step.")
         limit = params.grad_clip_norm or float("inf")
-        norm = float(torch.nn.utils.clip_grad_norm_(trained, limit))
+        try:
+            self._check_room_for_state(trained)
+            norm = float(torch.nn.utils.clip_grad_norm_(trained, limit))
+        except Exception as error:
+            # The gradient may be half clipped.
+            self.drop_gradients()
+            if ran_out(error):
+                raise out_of_memory("the update; the weights were left as they were", _FEWER) from error
+            raise
         if not np.isfinite(norm):
             self.drop_gradients()
             raise ModelError(
@@ -141,10 +190,37 @@ class Trainer:
             )
         for group in self.optimizer.param_groups:
             group.update(lr=params.learning_rate, betas=(params.beta1, params.beta2), eps=params.eps, weight_decay=params.weight_decay)
-        self.optimizer.step()
+        try:
+            self.optimizer.step()
+        except Exception as error:
+            self.drop_gradients()
+            self._broken = True
+            if not ran_out(error):
+                raise
+            raise out_of_memory("the update, which broke off half done", "Load a checkpoint.") from error
         self.drop_gradients()
         self.steps += 1
         return {"grad_norm:mean": norm}
+
+    def check_whole(self) -> None:
+        """Raises StateError after an update that broke off."""
+        if self._broken:
+            raise StateError("an update broke off, so the weights are neither old nor new", "Load a checkpoint.")
+
+    def sound_weights(self) -> Weights:
+        """What can be saved or sampled from. Raises ModelError for weights that aren't numbers any more."""
+        if not bool(torch.stack([torch.isfinite(p.detach()).all() for p in self.weights.parameters()]).all()):
+            raise ModelError(
+                "the weights have diverged: they hold NaN or infinity, which nothing could use",
+                "Go back to an earlier checkpoint and lower the learning rate.",
+            )
+        return self.weights
+
+    def _check_room_for_state(self, trained: list[torch.nn.Parameter]) -> None:
+        """AdamW makes its two moments at a parameter's first update."""
+        needed = sum(2 * p.numel() * p.element_size() for p in trained if not self.optimizer.state.get(p))
+        if needed:
+            check_room(needed, "The optimizer's state", _FEWER, self.base.device)
 
     def drop_gradients(self) -> None:
         """Forget what was gathered."""

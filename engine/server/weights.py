@@ -21,9 +21,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from engine.server.layers import Layer, Pair
+from engine.server.memory import check_room
 
 LORA_ALPHA = 32
 BYTES_A_PARAMETER = 16  # of a full run: weight, gradient and AdamW's two moments in float32
+_SNAPSHOT_ADVICE = "Save a named checkpoint, and sample from it once the run has ended; or train an adapter (LoRA)."
 _BESIDE_WEIGHTS = ("generation_config.json", "tokenizer*", "chat_template*", "special_tokens_map.json", "added_tokens.json")
 _BESIDE_WEIGHTS += ("vocab.*", "merges.txt", "LICENSE*")
 
@@ -146,6 +148,8 @@ class FullWeights:
         return list(self.tensors.values())
 
     def frozen_copy(self) -> FullWeights:
+        first, size = next(iter(self.tensors.values())), self.places.dtype.itemsize
+        check_room(size * sum(p.numel() for p in self.tensors.values()), "A snapshot of all weights", _SNAPSHOT_ADVICE, str(first.device))
         kept = {name: nn.Parameter(p.detach().to(self.places.dtype, copy=True), requires_grad=False) for name, p in self.tensors.items()}
         return FullWeights(kept, self.places)
 

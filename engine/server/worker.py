@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from engine.errors import EngineError
+from engine.server.memory import out_of_memory, ran_out
 from engine.server.owners import current_owner
 
 log = logging.getLogger("thinker.server")
@@ -267,7 +268,4 @@ def session_ended() -> EngineError:
 
 def explained(error: Exception) -> Exception:
     """What went wrong, in words that help."""
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
-        return EngineError("the memory of this machine didn't suffice for the request", "Use smaller batches or shorter examples.")
-    return error
+    return out_of_memory("the request") if ran_out(error) else error

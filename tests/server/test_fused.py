@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 
 from engine.server import attend, joined
+from engine.server.activations import recomputing
 from engine.server.fused import Fused
 from engine.server.model import BaseModel
-from engine.server.packing import Packed
+from engine.server.packing import Packed, make_pack
 from engine.server.trainer import Trainer
 from engine.server.weights import LoraSpec
 from engine.server.wire import Datum
@@ -97,6 +100,32 @@ def test_attention_in_small_pieces_and_worked_out_again(base: BaseModel, monkeyp
     monkeypatch.setattr(attend, "KEPT_BYTES", 0)
     monkeypatch.setattr(attend, "BYTES_AT_ONCE", 3 * 90 * 90 * 4)  # three heads of the longest row
     assert_same(base, LoraSpec(4), packed)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("merges", [True, False], ids=["merged", "beside"])
+def test_recomputed_layers_keep_less_and_give_the_same(
+    base: BaseModel, merges: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused = Fused.of(base)
+    assert fused is not None
+    monkeypatch.setattr(joined.Joined, "_merging_pays", always(merges))
+    adapter = base.new_adapter(LoraSpec(4, train_unembed=False), seed=3)
+    pack = make_pack([row.tokens for row in sorted(rows(), key=lambda row: -len(row.tokens))], "cpu")
+    found = []
+    for less in (False, True):
+        kept: dict[int, int] = {}
+
+        def note(tensor: torch.Tensor, kept: dict[int, int] = kept) -> torch.Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with saved_tensors_hooks(note, lambda tensor: tensor), recomputing(base.model) if less else nullcontext():
+            states = fused.hidden(pack, adapter, dtype)
+        found.append((sum(kept.values()), torch.autograd.grad(states.square().sum(), adapter.parameters())))
+    assert found[1][0] < 0.5 * found[0][0]
+    for a, b in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(a, b, atol=0, rtol=0)
 
 
 def test_a_frozen_model_without_adapter(base: BaseModel) -> None:
