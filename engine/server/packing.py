@@ -15,7 +15,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from engine.server.wire import Datum
 
 log = logging.getLogger("thinker.server")
 
-NAME = "thinker_packed"
+IN_GROUPS, END_TO_END = "thinker_packed", "thinker_end_to_end"
 TOKENS_AT_ONCE = 8_192
 LOGITS_AT_ONCE = 64 * 2**20  # 256 MiB in float32
 BLOCK_TOKENS = 512
@@ -60,6 +60,11 @@ class Pack:
     groups: list[Group]
     filler: int = 0  # tokens at the end that belong to no row
 
+    @cached_property
+    def edges(self) -> torch.Tensor:
+        """Where each row begins, and the end: int32 [rows + 1]."""
+        return on_device(np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int32), str(self.tokens.device))
+
 
 _pack: list[Pack | None] = [None]
 
@@ -67,26 +72,36 @@ _pack: list[Pack | None] = [None]
 class Packed:
     """Log-probabilities of packed rows, for one base model with whichever adapter is active."""
 
-    def __init__(self, base: BaseModel):
+    def __init__(self, base: BaseModel, attention: str = IN_GROUPS):
         self._base = base
+        self._attention = attention
         self._decoder = base.model.get_decoder()
         self._head = base.model.get_output_embeddings()
         configs = [module.config for module in base.model.modules() if hasattr(module, "config")]
         self._configs = list({id(config): config for config in configs}.values())
         self.fused = Fused.of(base)
-        ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)
+        ALL_ATTENTION_FUNCTIONS.register(IN_GROUPS, packed_attention)
+        ALL_ATTENTION_FUNCTIONS.register(END_TO_END, end_to_end_attention)
 
     @classmethod
     def if_it_agrees(cls, base: BaseModel) -> Packed | None:
         """None for a model that this way would get other numbers from, or that it can't run at all."""
+        kernel = base.device.startswith("cuda") and base.dtype in (torch.bfloat16, torch.float16)
+        for attention in (END_TO_END, IN_GROUPS) if kernel else (IN_GROUPS,):
+            if packed := cls._that_agrees(base, attention):
+                return packed
+        return None
+
+    @classmethod
+    def _that_agrees(cls, base: BaseModel, attention: str) -> Packed | None:
         try:
-            packed = cls(base)
+            packed = cls(base, attention)
             off = packed.disagreement()
         except Exception as error:
-            log.info("packing isn't used: %s: %s", type(error).__name__, error)
+            log.info("packing (%s) isn't used: %s: %s", attention, type(error).__name__, error)
             return None
         if not off <= TOLERANCE[base.dtype]:
-            log.info("packing isn't used: its log-probabilities are off by %.2g", off)
+            log.info("packing (%s) isn't used: its log-probabilities are off by %.2g", attention, off)
             return None
         if packed.fused and not (off := packed.gradients_disagreement()) <= TOLERANCE[base.dtype]:
             log.info("layers aren't fused: their gradients are off by %.2g", off)
@@ -165,21 +180,21 @@ class Packed:
         targets = np.concatenate([*(rows[i].inputs["target_tokens"] for i in order), np.zeros(pack.filler, np.int64)])
         wanted = np.concatenate([*(looked_at[i] for i in order), np.zeros(pack.filler, bool)])
         precision = torch.autocast("cpu", torch.bfloat16) if mixed else nullcontext()
-        flat = self._scores(self._hidden(pack, mixed, precision), torch.from_numpy(targets).to(device), wanted, precision)
+        flat = self._scores(self._hidden(pack, mixed, precision), on_device(targets, device), wanted, precision)
         return flat[: len(flat) - pack.filler], order
 
     def _hidden(self, pack: Pack, mixed: bool, precision: AbstractContextManager) -> torch.Tensor:
         weights = self._base.in_use
         if self.fused and (weights is None or weights.spec.is_lora):
             return self.fused.hidden(pack, weights, torch.bfloat16 if mixed else torch.float32)
-        with _packed_attention(self._configs, pack), precision:
+        with _packed_attention(self._configs, self._attention, pack), precision:
             return self._decoder(input_ids=pack.tokens, position_ids=pack.positions, use_cache=False).last_hidden_state[0]
 
     def _scores(self, hidden: torch.Tensor, targets: torch.Tensor, wanted: np.ndarray, precision: AbstractContextManager) -> torch.Tensor:
         """Log-probabilities of targets [N] from hidden states [N, H], a slice of the vocabulary's logits at a time."""
         if not torch.is_grad_enabled() or wanted.all() or self._base.vocab_size <= SMALL_VOCABULARY:
             return self._head_in_slices(hidden, targets, precision)
-        kept, rest = (torch.from_numpy(_rounded_up(np.flatnonzero(which))).to(hidden.device) for which in (wanted, ~wanted))
+        kept, rest = (on_device(_rounded_up(np.flatnonzero(which)), self._base.device) for which in (wanted, ~wanted))
         scored = self._head_in_slices(hidden[kept], targets[kept], precision)[: wanted.sum()]
         with torch.no_grad():
             others = self._head_in_slices(hidden[rest], targets[rest], precision)
@@ -200,7 +215,7 @@ class Packed:
 
     def resuming(self) -> AbstractContextManager:
         """What has to hold again when a layer that runs now is recomputed."""
-        return _packed_attention(self._configs, _pack[0]) if _pack[0] else nullcontext()
+        return _packed_attention(self._configs, self._attention, _pack[0]) if _pack[0] else nullcontext()
 
 
 def make_pack(rows: Sequence[np.ndarray], device: str, *, few_shapes: bool = False) -> Pack:
@@ -215,8 +230,14 @@ def make_pack(rows: Sequence[np.ndarray], device: str, *, few_shapes: bool = Fal
         rows, lengths = [*rows, np.zeros(filler, np.int64)], [*lengths, filler]
     groups = _blocks(lengths, device) if few_shapes else _alike(lengths, device)
     positions = np.concatenate([np.arange(length) for length in lengths])
-    tokens = torch.from_numpy(np.concatenate(rows).astype(np.int64))[None].to(device)
-    return Pack(tokens, torch.from_numpy(positions)[None].to(device), lengths, groups, filler)
+    tokens = on_device(np.concatenate(rows).astype(np.int64), device)
+    return Pack(tokens[None], on_device(positions, device)[None], lengths, groups, filler)
+
+
+def on_device(array: np.ndarray, device: str) -> torch.Tensor:
+    """To a GPU by way of pinned memory, so that nothing waits for the copy."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else tensor.to(device)
 
 
 def _alike(lengths: Sequence[int], device: str) -> list[Group]:
@@ -287,19 +308,47 @@ def packed_attention(
     return joined.transpose(0, 1)[None].contiguous(), None
 
 
+def end_to_end_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    **others: object,
+) -> tuple[torch.Tensor, None]:
+    """The same by one kernel for all rows as they lie (flash attention, Dao 2023, arXiv:2307.08691), on GPUs that have it."""
+    if softcap is not None or s_aux is not None or attention_mask is not None:
+        raise NotImplementedError("capped or sinking attention scores, or a mask of the model's own")
+    from torch.nn.attention import varlen
+
+    pack = _pack[0]
+    assert pack is not None, "packed attention outside a pack"
+    q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
+    longest, back = max(pack.lengths), -1 if sliding_window is None else sliding_window - 1
+    mixed = varlen.varlen_attn(
+        q, k, v, pack.edges, pack.edges, longest, longest, scale=scaling, window_size=(back, 0), enable_gqa=q.shape[1] != k.shape[1]
+    )
+    return mixed[None], None
+
+
 @contextmanager
-def _packed_attention(configs: Sequence[object], pack: Pack) -> Iterator[None]:
+def _packed_attention(configs: Sequence[object], name: str, pack: Pack) -> Iterator[None]:
     """The model attends within the pack's rows for as long as this lasts."""
     before = [config._attn_implementation for config in configs]
     for config in configs:
-        config._attn_implementation = NAME
+        config._attn_implementation = name
     _pack[0] = pack
     try:
         yield
     finally:
         _pack[0] = None
-        for config, name in zip(configs, before, strict=True):
-            config._attn_implementation = name
+        for config, own in zip(configs, before, strict=True):
+            config._attn_implementation = own
 
 
 def _group(lengths: Sequence[int], start: int, rows: int, width: int, device: str) -> Group:
@@ -310,8 +359,7 @@ def _group(lengths: Sequence[int], start: int, rows: int, width: int, device: st
         gather[row, :length] = start + np.arange(length)
         back.append(row * width + np.arange(length))
         start += length
-    whole = (torch.from_numpy(gather.reshape(-1)), torch.from_numpy(np.concatenate(back)))
-    return Group(rows, width, *(index.to(device) for index in whole))
+    return Group(rows, width, on_device(gather.reshape(-1), device), on_device(np.concatenate(back), device))
 
 
 def _rows(states: torch.Tensor, group: Group) -> torch.Tensor:

@@ -256,7 +256,7 @@ def _loss(logprobs: torch.Tensor, rows: list[Datum], loss_fn: str, loss_config: 
 
     def inputs(of: list[Datum]) -> dict[str, torch.Tensor]:
         arrays = {name: np.concatenate([row.inputs[name] for row in of]) for name in names}
-        return {name: torch.as_tensor(array, device=logprobs.device) for name, array in arrays.items()}
+        return {name: packing.on_device(array, str(logprobs.device)) for name, array in arrays.items()}
 
     if loss_fn not in OF_WHOLE_SEQUENCES:
         return loss(logprobs, inputs(rows), loss_config)

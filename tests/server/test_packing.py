@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
+from torch.nn.attention import varlen
 
 from engine.server.model import BaseModel, LoraSpec
-from engine.server.packing import Packed, make_pack, packed_attention
+from engine.server.packing import END_TO_END, Packed, end_to_end_attention, make_pack, packed_attention
 from engine.server.trainer import AdamParams, Trainer
 from engine.server.wire import Datum
 from engine.system import cpu_multiplies_bfloat16
@@ -128,8 +131,25 @@ def test_rows_of_a_pack_dont_see_each_other(base: BaseModel, packed: Packed) -> 
     torch.testing.assert_close(alone.detach(), among.detach(), atol=1e-4, rtol=0)
 
 
-def test_a_sliding_window_looks_back_no_further() -> None:
+def kernel_on_a_cpu(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, edges: torch.Tensor, edges_k: torch.Tensor, longest: int, longest_k: int, *,
+    scale: float, window_size: tuple[int, int], enable_gqa: bool,
+) -> torch.Tensor:  # fmt: skip
+    """What torch's documentation says of varlen_attn, whose kernel only GPUs have."""
+    assert edges.dtype == torch.int32 and torch.equal(edges, edges_k) and longest == longest_k == int(edges.diff().max())
+    parts = []
+    for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        age = torch.arange(end - start)[:, None] - torch.arange(end - start)
+        seen = (age >= -window_size[1]) & ((age <= window_size[0]) if window_size[0] >= 0 else torch.ones_like(age, dtype=torch.bool))
+        heads = (states[start:end].transpose(0, 1)[None] for states in (q, k, v))
+        parts.append(F.scaled_dot_product_attention(*heads, attn_mask=seen, scale=scale, enable_gqa=enable_gqa)[0].transpose(0, 1))
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("attention", [packed_attention, end_to_end_attention])
+def test_a_sliding_window_looks_back_no_further(attention: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against attention written out by hand, row by row."""
+    monkeypatch.setattr(varlen, "varlen_attn", kernel_on_a_cpu)
     torch.manual_seed(0)
     lengths, heads, size, window = (9, 6, 2), 2, 4, 3
     pack = make_pack([np.arange(n) for n in lengths], "cpu")
@@ -139,7 +159,7 @@ def test_a_sliding_window_looks_back_no_further() -> None:
 
     packing._pack[0] = pack
     try:
-        found, _ = packed_attention(torch.nn.Identity(), q, k, v, None, scaling=0.5, sliding_window=window)
+        found, _ = attention(torch.nn.Identity(), q, k, v, None, scaling=0.5, sliding_window=window)
     finally:
         packing._pack[0] = None
     start = 0
@@ -151,6 +171,14 @@ def test_a_sliding_window_looks_back_no_further() -> None:
             shares = torch.softmax((keys * q[0, :, start + i, None]).sum(-1) * 0.5, dim=-1)
             torch.testing.assert_close(found[0, start + i], (shares[..., None] * values).sum(1), atol=1e-5, rtol=1e-4)
         start += n
+
+
+def test_rows_end_to_end_in_one_kernel(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything around the GPU's kernel: where rows begin and end, heads, scale, shapes."""
+    monkeypatch.setattr(varlen, "varlen_attn", kernel_on_a_cpu)
+    packed = Packed(base, END_TO_END)
+    packed.fused = None
+    assert packed.disagreement() < 1e-3 and packed.gradients_disagreement() < 1e-3
 
 
 def test_a_model_that_disagrees_isnt_packed(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
