@@ -54,10 +54,7 @@ async def main(model: str) -> None:
         sampling_client = await training_client.save_weights_and_get_sampling_client_async()
         prompts = [renderer.build_generation_prompt([{"role": "user", "content": f"Tell me about {topic}."}]) for topic in topics]
         sampled = await asyncio.gather(
-            *(
-                sampling_client.sample_async(prompt=prompt, num_samples=GROUP_SIZE, sampling_params=sampling_params)
-                for prompt in prompts
-            )
+            *(sampling_client.sample_async(prompt=prompt, num_samples=GROUP_SIZE, sampling_params=sampling_params) for prompt in prompts)
         )
         datums, batch_rewards = [], []
         for prompt, result in zip(prompts, sampled, strict=True):

@@ -16,12 +16,12 @@ import numpy as np
 import tinker
 from tinker import types
 
-TRAIN = """apple banana basket bottle bridge brother button camera candle carpet castle chicken circle coffee copper corner
+WORDS = """apple banana basket bottle bridge brother button camera candle carpet castle chicken circle coffee copper corner
 cotton dancer desert dinner doctor dragon engine family farmer finger flower forest friend garden guitar hammer harbor
 honey island jacket jungle kitchen ladder lemon letter market mirror monkey morning mother motor needle number ocean
 office orange painter paper pencil pepper picture pillow planet pocket potato rabbit ribbon river rocket school
 season shadow shower silver singer sister spider spring stable summer sunset table teacher ticket tiger tunnel turtle
-uncle valley village violin walnut water weather window winter wizard yellow zebra""".split()
+uncle valley village violin walnut water weather window winter wizard yellow zebra"""
 HELD_OUT = ["silence", "dolphin", "marble", "thunder", "umbrella", "velvet"]
 STEPS, BATCH_SIZE, LEARNING_RATE = 60, 16, 5e-3
 
@@ -56,7 +56,7 @@ def main(model: str) -> None:
     def question(word: str) -> list[dict[str, str]]:
         return [{"role": "user", "content": f"Pig Latin: {word}"}]
 
-    data = [to_datum([*question(word), {"role": "assistant", "content": pig_latin(word)}], tokenizer) for word in TRAIN]
+    data = [to_datum([*question(word), {"role": "assistant", "content": pig_latin(word)}], tokenizer) for word in WORDS.split()]
     shuffle = random.Random(0)
     losses = []
     for step in range(STEPS):
