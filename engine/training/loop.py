@@ -277,7 +277,9 @@ def _checkpoint(loop: _Loop, reason: str) -> None:
     name = f"{loop.run.job_id}-{loop.step:06d}-{loop.run.attempt}"
     about = {"renderer": loop.renderer.name, "job": loop.run.job_id, "step": str(loop.step)}
     weights = loop.training.save_state(name, user_metadata=about)
-    sampler = loop.training.save_weights_for_sampler(name, user_metadata=about)
+    # Whoever talks to it needs what it was told in training.
+    told = {"system_prompt": loop.run.recipe.system_prompt} if loop.run.recipe.system_prompt else {}
+    sampler = loop.training.save_weights_for_sampler(name, user_metadata=about | told)
     loop.weights_path = loop.client.wait(weights, "saving a checkpoint").path
     loop.sampler_path = loop.client.wait(sampler, "saving a checkpoint").path
     loop.run.checkpoint(
