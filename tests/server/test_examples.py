@@ -14,6 +14,7 @@ import pytest
 
 from tests.running import command, environment
 
+pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parent / "examples"
 
 
