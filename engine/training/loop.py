@@ -60,10 +60,10 @@ def execute(run: JobRun) -> str:
     folder = models.resolve(recipe.base_model)
     run.stage("preparing the examples")
     data = load_data(recipe)
-    renderer = get_renderer(recipe.renderer, load_tokenizer(folder))
     # It loads the model while the examples are rendered; what is wrong with the data is said before.
     endpoint = start(recipe.endpoint, recipe.base_model, folder)
     # While the endpoint gets ready in its own process, this one does what takes long here.
+    renderer = get_renderer(recipe.renderer, load_tokenizer(folder))
     load_sdk()
     method = make_method(recipe, data, renderer, models.context_length(folder))
     _tell(run, data, method)
