@@ -17,7 +17,7 @@ from engine import data, knowledge, models, paths, system
 from engine.errors import EngineError, NotFound, RecipeError, StateError
 from engine.jobs import host, logs, states
 from engine.recipe import Recipe
-from engine.rendering import get_renderer, load_tokenizer, require_tokenizer
+from engine.rendering import get_renderer, load_tokenizer
 from engine.store import Checkpoint, Event, Job, Model, Sample, Store
 from engine.store.artefacts import remove_job_folder
 
@@ -307,8 +307,7 @@ class Engine:
             folder = models.resolve(recipe.base_model)
             changes["base_model"] = "nano" if folder.resolve() == models.nano_folder().resolve() else str(folder.resolve())
             # Any tokenizer has the renderer that "auto" means, and loading it takes half a second.
-            require_tokenizer(folder)
-            if recipe.renderer != "auto":
+            if recipe.renderer != "auto" or not (folder / "tokenizer.json").is_file():
                 get_renderer(recipe.renderer, load_tokenizer(folder))
         recipe = recipe.merged(changes)
         if paths_given:

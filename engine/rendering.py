@@ -46,7 +46,12 @@ class Rendered:
 def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerFast:
     """The fast tokenizer of a local model folder, without importing torch. Raises ModelError."""
     folder = Path(folder)
-    require_tokenizer(folder)
+    if not (folder / "tokenizer.json").is_file():
+        raise ModelError(
+            "the model has no tokenizer: there is no tokenizer.json in its folder",
+            "Copy tokenizer.json (and tokenizer_config.json) from the model's page into the folder.",
+            where=str(folder),
+        )
     from transformers import PreTrainedTokenizerFast
 
     try:
@@ -54,16 +59,6 @@ def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerFast:
     except Exception as error:
         # The tokenizers library raises bare Exception for a broken file.
         raise ModelError(f"can't load the tokenizer: {error}", "Download the model's tokenizer files again.", where=str(folder)) from error
-
-
-def require_tokenizer(folder: Path) -> None:
-    """Raises ModelError for a folder without a tokenizer. A look at the files, for who needn't load it."""
-    if not (folder / "tokenizer.json").is_file():
-        raise ModelError(
-            "the model has no tokenizer: there is no tokenizer.json in its folder",
-            "Copy tokenizer.json (and tokenizer_config.json) from the model's page into the folder.",
-            where=str(folder),
-        )
 
 
 def get_renderer(name: str, tokenizer: PreTrainedTokenizerFast) -> Renderer:
