@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--allow-host", action="append", default=[], help="a further name that clients may call this machine by")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument(
-        "--dtype", default="auto", help="auto (on a CPU float32, for larger models with bfloat16 products), float32 or bfloat16"
+        "--dtype", default="auto", help="auto (on a CPU float32, where it can with bfloat16 products in training), float32 or bfloat16"
     )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to PyTorch")
     parser.add_argument("--idle-exit", type=float, default=0, help="end after so many seconds without a session; 0 never")

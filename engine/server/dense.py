@@ -50,7 +50,7 @@ class DenseModel:
     def of(base: BaseModel) -> DenseModel | None:
         """None where transformers' forward has to be used."""
         try:
-            if not _looks_dense(base.model):
+            if not looks_dense(base.model):
                 return None
             model = DenseModel(base)
             agrees = model._agrees()
@@ -251,7 +251,7 @@ def _merged(adapter: Adapter | None, parent: nn.Module, names: list[str], prefix
     return weight, torch.cat([weight.new_zeros(len(w)) if bias is None else bias for w, bias in zip(weights, biases, strict=True)])
 
 
-def _looks_dense(model: nn.Module) -> bool:
+def looks_dense(model: nn.Module) -> bool:
     """Its parts are those computed here, and no others."""
     config, inner = model.config, getattr(model, "model", None)
     if {name for name, _ in model.named_children()} != {"model", "lm_head"} or getattr(inner, "layers", None) is None:

@@ -101,7 +101,7 @@ class AdaptedLinear(nn.Module):
         weight = self.base.weight
         # In mixed precision a sum W + BA would be rounded to bfloat16, and small BA with it.
         exact = weight.dtype == a.dtype and not torch.is_autocast_enabled(x.device.type)
-        if self._mergeable and exact and _merging_pays(x.numel() // x.shape[-1], weight.shape, a.shape[0]):
+        if self._mergeable and exact and merging_pays(x.numel() // x.shape[-1], weight.shape, a.shape[0]):
             return F.linear(x, torch.addmm(weight, b, a, alpha=adapter.scale), self.base.bias)
         y = self.base(x)
         return y + (F.linear(F.linear(x.to(a.dtype), a), b) * adapter.scale).to(y.dtype)
@@ -156,7 +156,7 @@ def wrap(model: nn.Module, layers: list[Layer], active: Active) -> None:
         setattr(model.get_submodule(parent), last, stand_in)
 
 
-def _merging_pays(tokens: int, shape: torch.Size, rank: int) -> bool:
+def merging_pays(tokens: int, shape: torch.Size, rank: int) -> bool:
     """Whether W + BA, made anew for this call, costs less than A and B beside W (multiplications, backward ones included)."""
     out_features, in_features = shape
     passes = 3 if torch.is_grad_enabled() else 1

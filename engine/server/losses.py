@@ -85,6 +85,7 @@ LOSSES: dict[str, tuple[LossFn, tuple[str, ...], tuple[str, ...]]] = {
     "dro": (dro, ("target_tokens", "logprobs", "advantages"), ("beta",)),
     "gspo": (gspo, ("target_tokens", "logprobs", "advantages"), ("clip_low_threshold", "clip_high_threshold")),
 }
+OF_WHOLE_SEQUENCES = ("gspo",)  # the others look at each token by itself, so many rows may come as one
 
 
 def get_loss(name: str, config: Config) -> tuple[LossFn, tuple[str, ...]]:

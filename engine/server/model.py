@@ -23,7 +23,7 @@ from engine.server.weights import BYTES_A_PARAMETER, Adapter, FullWeights, LoraS
 from engine.system import cpu_multiplies_bfloat16, free_memory, pick_device
 
 MAX_RANK = 512
-MIXED_FROM = 3_000_000  # parameters; products in bfloat16 gained 1.2 x at 5 million and 2.1 x at 50 million
+LARGE = 3_000_000  # parameters, from which exact products cost too much where bfloat16's will do
 
 
 class BaseModel:
@@ -32,7 +32,7 @@ class BaseModel:
     def __init__(self, folder: Path, device: str = "auto", dtype: str = "auto"):
         """Loads safetensors from a local folder. Raises ModelError.
 
-        dtype auto: bfloat16 on CUDA, else float32, with products in bfloat16 in training where that is faster (`mixed`).
+        dtype auto: bfloat16 on CUDA, else float32, with products in bfloat16 in training on CPUs that have them (`can_mix`).
         """
         self.folder = Path(folder)
         self.device = pick_device(device)
@@ -42,8 +42,9 @@ class BaseModel:
         self.context = context_of(model.config)
         self.architecture = (model.config.architectures or [type(model).__name__])[0]
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
-        large = self.parameters >= MIXED_FROM
-        self.mixed = large and dtype == "auto" and self.device == "cpu" and cpu_multiplies_bfloat16()
+        self.is_large = self.parameters >= LARGE
+        self.can_mix = dtype == "auto" and self.device == "cpu" and cpu_multiplies_bfloat16()
+        self.in_use: Weights | None = None
         self.eos_tokens = eos_of(self.folder)
         self._active: list[Adapter | None] = [None]
         self._places = Places(model, self.folder, self.dtype)
@@ -93,13 +94,13 @@ class BaseModel:
     @contextmanager
     def using(self, weights: Weights | None) -> Iterator[nn.Module]:
         """The model computing with these; None is the bare base."""
-        before = self._active[0]
-        self._active[0] = weights if isinstance(weights, Adapter) else None
+        before, in_use_before = self._active[0], self.in_use
+        self._active[0], self.in_use = weights if isinstance(weights, Adapter) else None, weights
         try:
             with self._places.holding(weights.tensors) if isinstance(weights, FullWeights) else nullcontext():
                 yield self.model
         finally:
-            self._active[0] = before
+            self._active[0], self.in_use = before, in_use_before
 
     def target_modules(self, spec: LoraSpec) -> list[str]:
         """Names of the layers that an adapter of this spec holds, in order."""

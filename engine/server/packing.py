@@ -22,7 +22,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from engine.server.model import BaseModel
+from engine.server.fused import Fused
+from engine.server.model import BaseModel, LoraSpec
 from engine.server.padding import padded_logprobs
 from engine.server.wire import Datum
 
@@ -31,12 +32,14 @@ log = logging.getLogger("thinker.server")
 NAME = "thinker_packed"
 TOKENS_AT_ONCE = 8_192
 LOGITS_AT_ONCE = 64 * 2**20  # 256 MiB in float32
+BLOCK_TOKENS = 512
+SMALL_VOCABULARY = 4_096  # up to which logits of tokens that the loss doesn't look at cost less than leaving them out
 WASTE = 0.15  # the share of padding in a group of rows from which a further group is opened
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.1}
 
 
 @dataclass
-class _Group:
+class Group:
     """Rows attended to side by side: `gather` [rows x width] picks their tokens from the pack, `back` undoes it."""
 
     rows: int
@@ -52,7 +55,8 @@ class Pack:
     tokens: torch.Tensor
     positions: torch.Tensor
     lengths: list[int]
-    groups: list[_Group]
+    groups: list[Group]
+    filler: int = 0  # tokens at the end that belong to no row
 
 
 _pack: list[Pack | None] = [None]
@@ -67,8 +71,7 @@ class Packed:
         self._head = base.model.get_output_embeddings()
         configs = [module.config for module in base.model.modules() if hasattr(module, "config")]
         self._configs = list({id(config): config for config in configs}.values())
-        # Off while the packing itself is checked, which is to be exact.
-        self._mixed = False
+        self.fused = Fused.of(base)
         ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)
 
     @classmethod
@@ -83,22 +86,50 @@ class Packed:
         if not off <= TOLERANCE[base.dtype]:
             log.info("packing isn't used: its log-probabilities are off by %.2g", off)
             return None
-        packed._mixed = base.mixed
+        if packed.fused and not (off := packed.gradients_disagreement()) <= TOLERANCE[base.dtype]:
+            log.info("layers aren't fused: their gradients are off by %.2g", off)
+            packed.fused = None
         return packed
 
     @torch.no_grad()
     def disagreement(self) -> float:
         """The largest difference from the padded reference over a few random rows."""
+        rows = self._random_rows()
+        with self._base.using(None):
+            expected = padded_logprobs(self._base, rows)
+            found = self.logprobs(rows, [np.ones(len(row.tokens), bool) for row in rows])
+        return max(float((a - b).abs().max()) for a, b in zip(expected, found, strict=True))
+
+    def gradients_disagreement(self) -> float:
+        """The largest difference from the padded reference's gradients, each as a share of its tensor's largest."""
+        adapter = self._base.new_adapter(LoraSpec(4, train_unembed=False), seed=0)
+        draw = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for _, b in adapter.pairs.values():
+                b.copy_(torch.randn(b.shape, generator=draw) * 0.02)
+        rows = self._random_rows()
+        every = [np.ones(len(row.tokens), bool) for row in rows]
+        found = []
+        with self._base.using(adapter), torch.enable_grad():
+            for logprobs in (padded_logprobs(self._base, rows), self.logprobs(rows, every)):
+                found.append(torch.autograd.grad(torch.cat(logprobs).cos().sum(), adapter.parameters()))
+        return max(float((a - b).abs().max() / (a.abs().max() + 1e-9)) for a, b in zip(*found, strict=True))
+
+    def mixes(self, loss_fn: str, *, forward_only: bool) -> bool:
+        """Whether products are made in bfloat16. In small models exact log-probabilities cost little: those that are compared with
+        a sampler's, or only looked at, stay exact there."""
+        if not self._base.can_mix:
+            return False
+        return self._base.is_large or (self.fused is not None and loss_fn == "cross_entropy" and not forward_only)
+
+    def _random_rows(self) -> list[Datum]:
         draw = np.random.default_rng(0)
         longest = min(self._base.context, 48)
         rows = []
         for length in (longest, 3, 17, 1, longest - 5):
             tokens = draw.integers(0, self._base.vocab_size, length + 1)
             rows.append(Datum(tokens[:-1], {"target_tokens": tokens[1:]}))
-        with self._base.using(None):
-            expected = padded_logprobs(self._base, rows)
-            found = self.logprobs(rows, [np.ones(len(row.tokens), bool) for row in rows])
-        return max(float((a - b).abs().max()) for a, b in zip(expected, found, strict=True))
+        return rows
 
     def batches(self, data: Sequence[Datum]) -> list[list[int]]:
         """Positions of the rows to take at once, longest first, so that a batch holds rows of about one length."""
@@ -115,60 +146,103 @@ class Packed:
 
     def logprobs(self, rows: Sequence[Datum], looked_at: Sequence[np.ndarray]) -> list[torch.Tensor]:
         """Each row's targets' log-probabilities, float32 [T]; gradients reach those where `looked_at` [T] is true."""
-        order = sorted(range(len(rows)), key=lambda i: -len(rows[i].tokens))
-        device = self._base.device
-        pack = make_pack([rows[i].tokens for i in order], device)
-        targets = torch.from_numpy(np.concatenate([rows[i].inputs["target_tokens"] for i in order])).to(device)
-        wanted = torch.from_numpy(np.concatenate([looked_at[i] for i in order])).to(device)
-        hidden = self._hidden(pack)
-        flat = self._scores(hidden, targets, wanted)
+        flat, order = self.flat_logprobs(rows, looked_at)
         found: list[torch.Tensor] = [flat] * len(rows)
-        for i, part in zip(order, flat.split(pack.lengths), strict=True):
+        for i, part in zip(order, flat.split([len(rows[i].tokens) for i in order]), strict=True):
             found[i] = part
         return found
 
-    def _precision(self) -> AbstractContextManager:
-        """Products in bfloat16 where they pay; sums, norms and what runs past the layers stay in float32."""
-        return torch.autocast("cpu", torch.bfloat16) if self._mixed else nullcontext()
+    def flat_logprobs(
+        self, rows: Sequence[Datum], looked_at: Sequence[np.ndarray], *, mixed: bool = False
+    ) -> tuple[torch.Tensor, list[int]]:
+        """All rows' one after the other [N], and the order that the rows are in: longest first. `mixed`: products in bfloat16."""
+        order = sorted(range(len(rows)), key=lambda i: -len(rows[i].tokens))
+        device = self._base.device
+        pack = make_pack([rows[i].tokens for i in order], device, few_shapes=mixed and self.fused is not None)
+        targets = np.concatenate([*(rows[i].inputs["target_tokens"] for i in order), np.zeros(pack.filler, np.int64)])
+        wanted = np.concatenate([*(looked_at[i] for i in order), np.zeros(pack.filler, bool)])
+        precision = torch.autocast("cpu", torch.bfloat16) if mixed else nullcontext()
+        flat = self._scores(self._hidden(pack, mixed, precision), torch.from_numpy(targets).to(device), wanted, precision)
+        return flat[: len(flat) - pack.filler], order
 
-    def _hidden(self, pack: Pack) -> torch.Tensor:
-        with _packed_attention(self._configs, pack), self._precision():
+    def _hidden(self, pack: Pack, mixed: bool, precision: AbstractContextManager) -> torch.Tensor:
+        weights = self._base.in_use
+        if self.fused and (weights is None or weights.spec.is_lora):
+            return self.fused.hidden(pack, weights, torch.bfloat16 if mixed else torch.float32)
+        with _packed_attention(self._configs, pack), precision:
             return self._decoder(input_ids=pack.tokens, position_ids=pack.positions, use_cache=False).last_hidden_state[0]
 
-    def _scores(self, hidden: torch.Tensor, targets: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    def _scores(self, hidden: torch.Tensor, targets: torch.Tensor, wanted: np.ndarray, precision: AbstractContextManager) -> torch.Tensor:
         """Log-probabilities of targets [N] from hidden states [N, H], a slice of the vocabulary's logits at a time."""
-        if not torch.is_grad_enabled() or bool(wanted.all()):
-            return self._head_in_slices(hidden, targets)
-        kept, rest = wanted.nonzero()[:, 0], (~wanted).nonzero()[:, 0]
-        scored = self._head_in_slices(hidden[kept], targets[kept])
+        if not torch.is_grad_enabled() or wanted.all() or self._base.vocab_size <= SMALL_VOCABULARY:
+            return self._head_in_slices(hidden, targets, precision)
+        kept, rest = (torch.from_numpy(_rounded_up(np.flatnonzero(which))).to(hidden.device) for which in (wanted, ~wanted))
+        scored = self._head_in_slices(hidden[kept], targets[kept], precision)[: wanted.sum()]
         with torch.no_grad():
-            others = self._head_in_slices(hidden[rest], targets[rest])
-        return torch.zeros_like(targets, dtype=torch.float32).index_put((kept,), scored).index_put((rest,), others)
+            others = self._head_in_slices(hidden[rest], targets[rest], precision)
+        found = torch.zeros_like(targets, dtype=torch.float32).index_put((rest,), others)
+        return found.index_put((kept[: len(scored)],), scored)
 
-    def _head_in_slices(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def _head_in_slices(self, hidden: torch.Tensor, targets: torch.Tensor, precision: AbstractContextManager) -> torch.Tensor:
         size = max(1, LOGITS_AT_ONCE // self._base.vocab_size)
         parts = []
         for states, wanted in zip(hidden.split(size), targets.split(size), strict=True):
-            with self._precision():
+            with precision:
                 logits = self._head(states)
             parts.append(-F.cross_entropy(logits.float(), wanted, reduction="none"))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
-def make_pack(rows: Sequence[np.ndarray], device: str) -> Pack:
-    """One pack of token rows, which come longest first."""
+def make_pack(rows: Sequence[np.ndarray], device: str, *, few_shapes: bool = False) -> Pack:
+    """One pack of token rows, which come longest first.
+
+    With `few_shapes` packs of about one size become tensors of the very same sizes, filled up with a little that nobody
+    looks at: bfloat16's products on CPUs cost extra time and memory for each new size.
+    """
     lengths = [len(row) for row in rows]
-    groups, first, start = [], 0, 0
-    for end in range(1, len(rows) + 1):
-        real = sum(lengths[first : end + 1])
-        full = end == len(rows) or real < (1 - WASTE) * lengths[first] * (end + 1 - first)
-        if full:
-            groups.append(_group(lengths[first:end], start, device))
-            start += sum(lengths[first:end])
-            first = end
+    filler = -sum(lengths) % _step(sum(lengths)) if few_shapes else 0
+    if filler:
+        rows, lengths = [*rows, np.zeros(filler, np.int64)], [*lengths, filler]
+    groups = _blocks(lengths, device) if few_shapes else _alike(lengths, device)
     positions = np.concatenate([np.arange(length) for length in lengths])
     tokens = torch.from_numpy(np.concatenate(rows).astype(np.int64))[None].to(device)
-    return Pack(tokens, torch.from_numpy(positions)[None].to(device), lengths, groups)
+    return Pack(tokens, torch.from_numpy(positions)[None].to(device), lengths, groups, filler)
+
+
+def _alike(lengths: Sequence[int], device: str) -> list[Group]:
+    """Rows of about one length together, as many as there are."""
+    groups, first, start = [], 0, 0
+    for end in range(1, len(lengths) + 1):
+        real = sum(lengths[first : end + 1])
+        if end == len(lengths) or real < (1 - WASTE) * lengths[first] * (end + 1 - first):
+            groups.append(_group(lengths[first:end], start, end - first, lengths[first], device))
+            start += sum(lengths[first:end])
+            first = end
+    return groups
+
+
+def _blocks(lengths: Sequence[int], device: str) -> list[Group]:
+    """Rows in blocks of about as many tokens each; rows a block and tokens a row come in steps."""
+    groups, first, start = [], 0, 0
+    while first < len(lengths):
+        width = -(-lengths[first] // 8) * 8
+        rows = 1 << max(0, (BLOCK_TOKENS // width).bit_length() - 1)
+        width = max(width, -(-max(lengths[first : first + rows]) // 8) * 8)
+        part = lengths[first : first + rows]
+        groups.append(_group(part, start, rows, width, device))
+        start += sum(part)
+        first += rows
+    return groups
+
+
+def _step(count: int) -> int:
+    """Counts near this one are rounded up to a multiple of it: 3 % more on average."""
+    return max(8, 1 << max(0, (count // 16).bit_length() - 1))
+
+
+def _rounded_up(places: np.ndarray) -> np.ndarray:
+    """As many as its step asks for, the first one standing in for what is missing."""
+    return np.concatenate([places, np.repeat(places[:1], -len(places) % _step(len(places)))])
 
 
 def packed_attention(
@@ -218,9 +292,8 @@ def _packed_attention(configs: Sequence[object], pack: Pack) -> Iterator[None]:
             config._attn_implementation = name
 
 
-def _group(lengths: Sequence[int], start: int, device: str) -> _Group:
-    width = lengths[0]
-    gather = np.zeros((len(lengths), width), np.int64)
+def _group(lengths: Sequence[int], start: int, rows: int, width: int, device: str) -> Group:
+    gather = np.zeros((rows, width), np.int64)
     back = []
     for row, length in enumerate(lengths):
         # What is gathered past a row's end is some token of the pack; causal masking keeps it from mattering.
@@ -228,10 +301,10 @@ def _group(lengths: Sequence[int], start: int, device: str) -> _Group:
         back.append(row * width + np.arange(length))
         start += length
     whole = (torch.from_numpy(gather.reshape(-1)), torch.from_numpy(np.concatenate(back)))
-    return _Group(len(lengths), width, *(index.to(device) for index in whole))
+    return Group(rows, width, *(index.to(device) for index in whole))
 
 
-def _rows(states: torch.Tensor, group: _Group) -> torch.Tensor:
+def _rows(states: torch.Tensor, group: Group) -> torch.Tensor:
     """[1, H, N, D] -> [rows, H, width, D]"""
     heads, size = states.shape[1], states.shape[-1]
     return states[0].index_select(1, group.gather).view(heads, group.rows, group.width, size).transpose(0, 1)

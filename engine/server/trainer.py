@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from engine.errors import DataError, EngineError, ModelError
-from engine.server.losses import get_loss
+from engine.server.losses import OF_WHOLE_SEQUENCES, get_loss
 from engine.server.model import BaseModel
 from engine.server.packing import Packed
 from engine.server.padding import padded_batches, padded_logprobs
@@ -100,7 +100,6 @@ class Trainer:
     def _forward_backward(
         self, data: list[Datum], loss_fn: str, loss_config: dict, forward_only: bool
     ) -> tuple[list[dict[str, np.ndarray]], dict[str, float]]:
-        loss, _ = get_loss(loss_fn, loss_config)
         outputs: list[dict[str, np.ndarray]] = [{} for _ in data]
         total = 0.0
         # One target a token can be packed; several (distributions to imitate) take the plain way.
@@ -109,13 +108,13 @@ class Trainer:
         with self.base.using(self.weights), torch.set_grad_enabled(not forward_only):
             for batch in batches:
                 rows = [data[i] for i in batch]
-                logprobs = packed.logprobs(rows, [_looked_at(row) for row in rows]) if packed else padded_logprobs(self.base, rows)
-                losses = []
-                for i, row in zip(batch, logprobs, strict=True):
-                    inputs = {name: torch.as_tensor(np.array(array), device=row.device) for name, array in data[i].inputs.items()}
-                    losses.append(loss(row, inputs, loss_config))
-                    outputs[i] = {"logprobs": row.detach().cpu().numpy()}
-                batch_loss = torch.stack(losses).sum()
+                if packed:
+                    mixed = packed.mixes(loss_fn, forward_only=forward_only)
+                    flat, order = packed.flat_logprobs(rows, [_looked_at(row) for row in rows], mixed=mixed)
+                    batch = [batch[i] for i in order]
+                else:
+                    flat = torch.cat(padded_logprobs(self.base, rows))
+                batch_loss = _loss(flat, [data[i] for i in batch], loss_fn, loss_config)
                 if not torch.isfinite(batch_loss):
                     raise ModelError(
                         "the loss isn't finite", "The weights have diverged: go back to a checkpoint and lower the learning rate."
@@ -123,6 +122,8 @@ class Trainer:
                 if batch_loss.requires_grad:
                     batch_loss.backward()
                 total += float(batch_loss.detach())
+                for i, logprobs in zip(batch, flat.detach().cpu().split([len(data[i].tokens) for i in batch]), strict=True):
+                    outputs[i] = {"logprobs": logprobs.numpy()}
         return outputs, {"loss:sum": total}
 
     def optim_step(self, params: AdamParams) -> dict[str, float]:
@@ -170,6 +171,20 @@ def _looked_at(row: Datum) -> np.ndarray:
     """[T], true where the loss depends on the token's probability."""
     weights = row.inputs.get("weights", row.inputs.get("advantages"))
     return np.ones(len(row.tokens), bool) if weights is None else weights != 0
+
+
+def _loss(logprobs: torch.Tensor, rows: list[Datum], loss_fn: str, loss_config: dict) -> torch.Tensor:
+    """Summed over the rows, whose log-probabilities [N] or [N, K] stand one after the other."""
+    loss, names = get_loss(loss_fn, loss_config)
+
+    def inputs(of: list[Datum]) -> dict[str, torch.Tensor]:
+        arrays = {name: np.concatenate([row.inputs[name] for row in of]) for name in names}
+        return {name: torch.as_tensor(array, device=logprobs.device) for name, array in arrays.items()}
+
+    if loss_fn not in OF_WHOLE_SEQUENCES:
+        return loss(logprobs, inputs(rows), loss_config)
+    parts = logprobs.split([len(row.tokens) for row in rows])
+    return torch.stack([loss(part, inputs([row]), loss_config) for part, row in zip(parts, rows, strict=True)]).sum()
 
 
 def _check_ids(ids: np.ndarray, vocab_size: int, where: str) -> None:

@@ -37,6 +37,14 @@ def service(server: RunningServer) -> Iterator[tinker.ServiceClient]:
     client.close("success").result(timeout=20)
 
 
+@pytest.fixture(scope="session")
+def exact_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """One that rounds nothing to bfloat16, to compare with PyTorch."""
+    running = RunningServer(tmp_path_factory.mktemp("exact"), "--dtype", "float32")
+    yield running
+    running.stop()
+
+
 @pytest.fixture
 def session(server: RunningServer) -> Iterator[Session]:
     """A session of its own on the shared server, over plain HTTP."""

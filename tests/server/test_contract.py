@@ -56,12 +56,13 @@ def test_loss_falls(service: tinker.ServiceClient) -> None:
     assert np.mean(losses[-4:]) < 0.6 * np.mean(losses[:4])
 
 
-def test_gradients_and_updates_equal_plain_pytorch_with_peft(server: RunningServer, service: tinker.ServiceClient) -> None:
+def test_gradients_and_updates_equal_plain_pytorch_with_peft(exact_server: RunningServer) -> None:
     """The same three AdamW steps, done here with PEFT and PyTorch on the adapter the server began with."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(1)
+    server, service = exact_server, exact_server.client()
     client = new_run(service, rank=8, seed=7)
     start = client.save_state("start").result(timeout=60).path
     steps(client, 0, 3, SMOOTH)
@@ -167,7 +168,8 @@ def test_forward_leaves_no_gradient(service: tinker.ServiceClient) -> None:
         client.optim_step(ADAM).result(timeout=60)
 
 
-def test_gradients_add_up_over_calls(server: RunningServer, service: tinker.ServiceClient) -> None:
+def test_gradients_add_up_over_calls(exact_server: RunningServer) -> None:
+    server, service = exact_server, exact_server.client()
     whole, parts = new_run(service, seed=8), new_run(service, seed=8)
     whole.forward_backward(batch(0, 8), "cross_entropy")
     whole.optim_step(SMOOTH).result(timeout=60)

@@ -177,7 +177,7 @@ class TestFamilies:
     def test_the_check_on_loading_tells_a_wrong_forward(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Granite has Llama's parts under Llama's names, and multipliers besides: only its logits give it away."""
         base = self.model(tmp_path, "Granite", residual_multiplier=0.5, num_key_value_heads=4)
-        assert dense._looks_dense(base.model) and dense.DenseModel.of(base) is None
+        assert dense.looks_dense(base.model) and dense.DenseModel.of(base) is None
 
 
 class TestJoiningAndLeaving:

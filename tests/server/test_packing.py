@@ -185,7 +185,7 @@ def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_mixed_precision_learns_as_the_reference_does(larger: Path) -> None:
     """Loss within 2 % after ten updates; asked for float32, nothing is rounded."""
     exact, mixed = BaseModel(larger, "cpu", "float32"), BaseModel(larger, "cpu")
-    assert mixed.mixed and not exact.mixed and not BaseModel(NANO, "cpu").mixed
+    assert mixed.can_mix and mixed.is_large and not exact.can_mix
     reference = Trainer(exact, exact.new_adapter(LoraSpec(8), seed=3))
     fast = Trainer(mixed, mixed.new_adapter(LoraSpec(8), seed=3), Packed.if_it_agrees(mixed))
     assert fast.packed is not None
