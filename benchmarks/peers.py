@@ -54,12 +54,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         prepare(work)
-        for counted in range(options.rounds + 1):
-            for name in names:
-                figures = run(name, work, sites)
-                print(f"{name}: {figures}", file=sys.stderr, flush=True)
-                if counted:
-                    results[name].append(figures)
+        try:
+            for counted in range(options.rounds + 1):
+                for name in names:
+                    figures = run(name, work, sites)
+                    print(f"{name}: {figures}", file=sys.stderr, flush=True)
+                    if counted:
+                        results[name].append(figures)
+        finally:
+            servers(work, end=True)
     report(results)
 
 
