@@ -37,6 +37,7 @@ LOOK_EVERY = 0.2
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the training; 2 is enough for the time to the first")
     parser.add_argument("--only", nargs="*", default=list(CONTENDERS))
     parser.add_argument("--trl", type=Path, help="the folder that TRL was installed into")
     parser.add_argument("--llamafactory", type=Path, help="the folder that LLaMA-Factory was installed into")
@@ -46,18 +47,18 @@ def main() -> None:
         if options.contender == "llamafactory":
             train_with_llamafactory(Path.cwd())
         else:
-            train_with_trl(options.contender, Path.cwd())
+            train_with_trl(options.contender, Path.cwd(), options.steps)
         return
     sites = {"trl": options.trl, "llamafactory": options.llamafactory}
     names = [name for name in options.only if name.startswith("thinker") or sites[name.partition(",")[0]]]
     results: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        prepare(work)
+        prepare(work, options.steps)
         try:
             for counted in range(options.rounds + 1):
                 for name in names:
-                    figures = run(name, work, sites)
+                    figures = run(name, work, sites, options.steps)
                     print(f"{name}: {figures}", file=sys.stderr, flush=True)
                     if counted:
                         results[name].append(figures)
@@ -66,7 +67,7 @@ def main() -> None:
     report(results)
 
 
-def prepare(work: Path) -> None:
+def prepare(work: Path, steps: int) -> None:
     """The rows and the model as the others want them."""
     import shutil
 
@@ -81,7 +82,7 @@ def prepare(work: Path) -> None:
     (work / "dataset_info.json").write_text(json.dumps({"rows": about}))
     settings = {
         "model_name_or_path": str(work / "nano"), "stage": "sft", "do_train": True, "finetuning_type": "lora", "lora_target": "all",
-        "lora_rank": RANK, "lora_alpha": RANK, "dataset_dir": str(work), "dataset": "rows", "cutoff_len": 1024, "max_steps": STEPS,
+        "lora_rank": RANK, "lora_alpha": RANK, "dataset_dir": str(work), "dataset": "rows", "cutoff_len": 1024, "max_steps": steps,
         "per_device_train_batch_size": BATCH, "gradient_accumulation_steps": 1, "learning_rate": RATE, "lr_scheduler_type": "linear",
         "logging_steps": 1, "save_strategy": "no", "output_dir": str(work / "lf"), "overwrite_output_dir": True, "bf16": False,
         "report_to": "none", "use_cpu": True, "plot_loss": False,
@@ -89,7 +90,7 @@ def prepare(work: Path) -> None:
     (work / "lf.json").write_text(json.dumps(settings))
 
 
-def run(name: str, work: Path, sites: dict[str, Path | None]) -> dict[str, float]:
+def run(name: str, work: Path, sites: dict[str, Path | None], steps: int) -> dict[str, float]:
     """One training in a process of its own, to its end."""
     mark = work / f"first-{time.time_ns()}"
     environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1", "HF_HOME": str(work / "hub"), FIRST_STEP: str(mark)}
@@ -98,20 +99,20 @@ def run(name: str, work: Path, sites: dict[str, Path | None]) -> dict[str, float
         path.insert(0, str(ROOT))
         environment |= {"THINKER_HOME": str(work / "home"), "THINKER_EXECUTE": "peers:noted"}
         off = ("evaluation.proof=false", "evaluation.eval_every=0", "evaluation.samples_every=0", "evaluation.skills=false")
-        command = [sys.executable, "-P", "-m", "engine.cli", "train", str(work / "rows.jsonl"), "--steps", str(STEPS)]
+        command = [sys.executable, "-P", "-m", "engine.cli", "train", str(work / "rows.jsonl"), "--steps", str(steps)]
         command += ["--batch-size", str(BATCH), "--lr", str(RATE), "--rank", str(RANK), "--json"]
         for setting in (*off, "data.held_out_fraction=0", "training.warmup=0"):
             command += ["--set", setting]
         servers(work, end=name == "thinker")
     else:
         path.insert(0, str(sites[name.partition(",")[0]]))
-        command = [sys.executable, __file__, "--contender", name]
+        command = [sys.executable, __file__, "--contender", name, "--steps", str(steps)]
     environment["PYTHONPATH"] = os.pathsep.join(path)
     return measured(command, environment, work, mark)
 
 
 def measured(command: list[str], environment: dict[str, str], work: Path, mark: Path) -> dict[str, float]:
-    """Runs the command. -> {first_step_s, wall_s, cpu_s, memory_mb, loss}, the loss as the mean of the last five steps."""
+    """Runs the command. -> {first_step_s, first_cpu_s, wall_s, cpu_s, memory_mb, loss}, the loss as the mean of the last five steps."""
     before = sum(map(cpu_of, servers(work)))
     peak = looked = 0.0
     with (work / "out").open("wb") as out, (work / "err").open("wb") as err:
@@ -131,7 +132,8 @@ def measured(command: list[str], environment: dict[str, str], work: Path, mark: 
         raise SystemExit(f"{command} failed:\n{(work / 'err').read_text()[-3000:]}")
     spent = usage.ru_utime + usage.ru_stime + sum(map(cpu_of, servers(work))) - before
     noted = json.loads(mark.read_text())
-    figures = {"first_step_s": noted["first"] - started_at, "wall_s": wall, "cpu_s": spent, "memory_mb": peak / 1e6}
+    first = {"first_step_s": noted["first"] - started_at, "first_cpu_s": noted["first_cpu"] - before}
+    figures = {**first, "wall_s": wall, "cpu_s": spent, "memory_mb": peak / 1e6}
     return {**{name: round(value, 2) for name, value in figures.items()}, "loss": round(statistics.mean(noted["losses"][-5:]), 4)}
 
 
@@ -180,14 +182,16 @@ class Notes:
     """When the first update was over, and every step's loss, for who started this process."""
 
     def __init__(self) -> None:
-        self.first, self.losses = 0.0, []
+        self.first, self.first_cpu, self.losses = 0.0, 0.0, []
 
     def step(self, loss: float | None = None) -> None:
-        self.first = self.first or time.time()
+        if not self.first:
+            self.first = time.time()
+            self.first_cpu = time.process_time() + sum(map(cpu_of, servers(Path.cwd())))
         self.losses += [] if loss is None else [loss]
 
     def write(self) -> None:
-        Path(os.environ[FIRST_STEP]).write_text(json.dumps({"first": self.first, "losses": self.losses}))
+        Path(os.environ[FIRST_STEP]).write_text(json.dumps(vars(self)))
 
 
 def noted(run: Any) -> str:
@@ -207,7 +211,7 @@ def noted(run: Any) -> str:
         notes.write()
 
 
-def train_with_trl(name: str, work: Path) -> None:
+def train_with_trl(name: str, work: Path, steps: int) -> None:
     """The script that TRL's documentation leads to."""
     from datasets import load_dataset
     from peft import LoraConfig
@@ -215,7 +219,7 @@ def train_with_trl(name: str, work: Path) -> None:
 
     notes = Notes()
     settings = {
-        "output_dir": str(work / "trl"), "max_steps": STEPS, "per_device_train_batch_size": BATCH, "learning_rate": RATE,
+        "output_dir": str(work / "trl"), "max_steps": steps, "per_device_train_batch_size": BATCH, "learning_rate": RATE,
         "assistant_only_loss": True, "logging_steps": 1, "save_strategy": "no", "report_to": [], "use_cpu": True, "bf16": False,
     }  # fmt: skip
     if name.endswith("no checkpointing"):
@@ -257,10 +261,10 @@ def callback(notes: Notes) -> Any:
 
 def report(results: dict[str, list[dict[str, float]]]) -> None:
     print(f"\nload average {os.getloadavg()[0]:.1f}\n")
-    print("| | first step, s | whole command, s | CPU, s | memory, MB | loss at the end |\n|---|---|---|---|---|---|")
+    print("| | first step, s (CPU) | whole command, s | CPU, s | memory, MB | loss at the end |\n|---|---|---|---|---|---|")
     for name, rounds in results.items():
         middle = {key: statistics.median(figures[key] for figures in rounds) for key in rounds[0]}
-        times = f"{middle['first_step_s']:.1f} | {middle['wall_s']:.1f} | {middle['cpu_s']:.1f}"
+        times = f"{middle['first_step_s']:.1f} ({middle['first_cpu_s']:.1f}) | {middle['wall_s']:.1f} | {middle['cpu_s']:.1f}"
         cells = f"{times} | {middle['memory_mb']:,.0f} | {middle['loss']:.3f}"
         print(f"| {name} | {cells} |")
 
