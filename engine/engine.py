@@ -61,6 +61,7 @@ class Engine:
     def __init__(self, owner: str = "local", database_url: str | None = None):
         self.owner = owner
         self.store = Store(database_url)
+        self._rows: dict[tuple, int] = {}
 
     # -- making recipes
 
@@ -82,8 +83,8 @@ class Engine:
         recipe = Recipe.make(values).merged(chosen)
         if {"steps", "epochs"} & set(chosen.get("training", {})):
             return recipe
-        rows = len(data.load_data(recipe, skills=False).train)
-        return recipe.merged({"training": {"steps": knowledge.steps_for(rows, recipe.training.batch_size)["value"]}})
+        steps = knowledge.steps_for(self._training_rows(recipe), recipe.training.batch_size)["value"]
+        return recipe.merged({"training": {"steps": steps}})
 
     # -- what is known
 
@@ -305,11 +306,22 @@ class Engine:
         if not models.is_hub_id(recipe.base_model):
             folder = models.resolve(recipe.base_model)
             changes["base_model"] = "nano" if folder.resolve() == models.nano_folder().resolve() else str(folder.resolve())
-            get_renderer(recipe.renderer, load_tokenizer(folder))
+            # Any tokenizer has the renderer that "auto" means, and loading it takes half a second.
+            if recipe.renderer != "auto" or not (folder / "tokenizer.json").is_file():
+                get_renderer(recipe.renderer, load_tokenizer(folder))
         recipe = recipe.merged(changes)
         if paths_given:
-            data.load_data(recipe)
+            self._training_rows(recipe)
         return recipe
+
+    def _training_rows(self, recipe: Recipe) -> int:
+        """How many rows there are to learn from. A file is read once while it stays as it is. Raises DataError."""
+        files = [Path(path).expanduser() for path in (recipe.data.path, recipe.data.held_out_path) if path]
+        stats = [file.stat() for file in files if file.is_file()]
+        key = (recipe.data.model_dump_json(), recipe.seed, *((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats))
+        if key not in self._rows:
+            self._rows[key] = len(data.load_data(recipe, skills=False).train)
+        return self._rows[key]
 
     def _keep(self, job: Job) -> None:
         """Registers what a run that ended early had learned by its last checkpoint."""

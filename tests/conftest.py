@@ -14,7 +14,20 @@ from engine import platforms
 FOREIGN = ("TINKER_", "THINKER_", "HF_", "HUGGING_FACE_", "TRANSFORMERS_", "OPENAI_", "RUNPOD_", "STREAMLIT_")
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "FTP_PROXY", "NO_PROXY")
 
+NOT_FAST = {"browser", "faults", "slow"}
+
 _fallback_home = pytest.StashKey[str]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help=f"leave out the tests marked {', '.join(sorted(NOT_FAST))}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--fast"):
+        left_out = [item for item in items if NOT_FAST & {mark.name for mark in item.iter_markers()}]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine import Engine, Recipe, models, paths
+from engine.data import dataset
 from engine.errors import DataError, ModelError, NotFound, RecipeError, StateError
 from tests.running import ROOT, end_processes, environment, shouting, until
 
@@ -123,6 +124,20 @@ def test_paths_mean_the_same_from_any_folder(engine: Engine, tmp_path: Path, mon
     recipe = engine.launch(Recipe.make({"data": {"path": "loud.jsonl"}, "base_model": str(models.nano_folder())})).recipe
     assert recipe.data.path == str(tmp_path / "loud.jsonl")
     assert recipe.base_model == "nano", "by its folder it's the same model"
+
+
+def test_a_file_is_read_once_while_it_stays_as_it_is(engine: Engine, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("engine.jobs.host.ensure_runner", lambda: None)
+    reading, read = dataset.read_examples, []
+    monkeypatch.setattr(dataset, "read_examples", lambda path, *rest: read.append(path) or reading(path, *rest))
+    file = shouting(tmp_path / "loud.jsonl")
+    engine.launch(engine.file_recipe(file))
+    assert len(read) == 1
+    recipe = engine.file_recipe(file, {"name": "again"})
+    assert len(read) == 1
+    file.write_text("nothing\n", encoding="utf-8")
+    with pytest.raises(DataError):
+        engine.launch(recipe)
 
 
 LAUNCHER = """

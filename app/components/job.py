@@ -16,6 +16,7 @@ from app import services, session
 from app.components import charts, proof, trouble, words
 from app.run_data import RunData, metrics_csv
 from engine import Engine
+from engine.amounts import duration
 from engine.errors import NotFound
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _header(engine: Engine, job: Job, data: RunData) -> None:
     figures = [
         (
             "Time left",
-            f"about {words.duration(pace.seconds_left)}" if pace.seconds_left is not None else None,
+            f"about {duration(round(pace.seconds_left))}" if pace.seconds_left is not None else None,
             "Of training, at the pace so far.",
         ),
         ("Speed", f"{pace.tokens_per_second:,.0f} tokens/s" if pace.tokens_per_second else None, _meaning(engine, "tokens_per_second")),

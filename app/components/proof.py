@@ -8,6 +8,7 @@ import streamlit as st
 
 from app.components import words
 from engine import Engine
+from engine.amounts import duration
 from engine.errors import NotFound
 
 
@@ -33,7 +34,7 @@ def _figures(engine: Engine, result: dict[str, Any]) -> None:
         if skills.get("before") is not None and skills.get("after") is not None:
             _figure(engine, "skills", "General skills", skills["before"], skills["after"])
         _figure(engine, "token_f1", "Shared words (F1)", before["token_f1"], after["token_f1"])
-        took, work = words.duration(result["seconds"]), f"{result['steps']:,} steps, {result['tokens']:,} tokens"
+        took, work = duration(result["seconds"]), f"{result['steps']:,} steps, {result['tokens']:,} tokens"
         st.metric("Training took", f"`{took}`", work, delta_color="off", delta_arrow="off")
 
 

@@ -10,6 +10,7 @@ import streamlit as st
 from app import navigation, services, session
 from app.components import trouble, words
 from engine import Engine
+from engine.amounts import duration
 
 if TYPE_CHECKING:
     from engine.store import Job
@@ -92,7 +93,7 @@ def _card(engine: Engine, job: Job) -> None:
             st.caption(f"{words.literal(job.base_model)} · {words.ago(time.time() - job.created_at)} · {job.id}", width="content")
         if engine.moving(job) or (job.total_steps and job.step < job.total_steps):
             left = engine.pace(job).seconds_left
-            more = f" · about {words.duration(left)} left" if left is not None and engine.moving(job) else ""
+            more = f" · about {duration(round(left))} left" if left is not None and engine.moving(job) else ""
             total = f" of {job.total_steps:,}" if job.total_steps else ""
             st.progress(job.fraction, text=f"Step {job.step:,}{total}{more}")
         if found := words.short_result(job.result):

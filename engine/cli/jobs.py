@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from engine import knowledge
-from engine.cli.screen import Watch, console, duration, percent, plain, print_json, result_table
+from engine.amounts import duration
+from engine.cli.screen import Watch, console, percent, plain, print_json, result_table
 from engine.engine import Engine
 from engine.errors import DataError, EngineError, RecipeError
 from engine.jobs import states

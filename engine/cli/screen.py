@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from engine.amounts import duration
 from engine.engine import Engine, Result
 from engine.errors import EngineError
 from engine.jobs import states
@@ -36,18 +37,6 @@ def print_json(value: dict[str, Any]) -> None:
 def print_error(error: EngineError) -> None:
     """What happened, where, what to do."""
     print(f"thinker: {error}", file=sys.stderr, flush=True)
-
-
-def duration(seconds: float) -> str:
-    """0.4 s, 9 s, 3 min 20 s, 2 h 5 min."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s".replace(".0 s", " s")
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
 
 
 def percent(share: float | None) -> str:

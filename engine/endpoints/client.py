@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from types import ModuleType
 from typing import Any
 
+import engine
 from engine.endpoints import Endpoint
 from engine.errors import EndpointError, EndpointLost, EngineError
 
@@ -92,11 +95,26 @@ class Client:
 
 
 def load_sdk() -> ModuleType:
-    """The official SDK; importing it takes a second or two where torch is installed."""
+    """The official SDK. In processes that were started as ours it takes no torch along, which would be a second and 190 MB for
+    tensors that nothing here hands it: there `TensorData.to_torch` and custom losses in torch don't work."""
     _prepare_environment()
-    import tinker
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    ours = spec is not None and spec.name.partition(".")[0] == engine.__name__
+    with _without_torch() if ours and "torch" not in sys.modules else nullcontext():
+        import tinker
+        import tinker.types
 
     return tinker
+
+
+@contextmanager
+def _without_torch() -> Iterator[None]:
+    """Imports here find no torch; later ones do."""
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
 
 
 def _prepare_environment() -> None:

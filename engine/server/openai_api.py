@@ -1,7 +1,8 @@
 """HTTP for OpenAI's API, prefix /v1: the base model and sampler checkpoints, by their names, for any program that speaks it.
 
-Takes the model from the sampler that all share and the conversation's form from the renderer that a checkpoint was
-trained with. Errors have OpenAI's shape; 5xx, which its clients send again, only for what isn't the client's mistake.
+Takes the model from the sampler that all share, the conversation's form from the renderer that a checkpoint was trained
+with, and where a chat has no system message, the one that it was trained with. Errors have OpenAI's shape; 5xx, which
+its clients send again, only for what isn't the client's mistake.
 """
 
 from __future__ import annotations
@@ -128,8 +129,11 @@ async def chat_completions(request: Request) -> Response:
     body = bodies.read(bodies.ChatAsk, await request.body())
     path = _path(service, body.model)
     messages = bodies.read_messages(body.messages)
-    renderer = await _renderer(request, path)
+    known = service.store.info(path).user_metadata if path else {}
+    if known.get("system_prompt") and not any(message["role"] == "system" for message in messages):
+        messages = [{"role": "system", "content": known["system_prompt"]}, *messages]
     _check_length(service, [message["content"] for message in messages], "messages")
+    renderer = await _renderer(request, known.get("renderer", "auto"))
     # On a thread of its own: a long text takes a while, and others are waiting for their next token.
     prompt = await asyncio.to_thread(renderer.prompt, messages)
     job = _job(body, prompt, (*renderer.stop_tokens, *service.base.eos_tokens), renderer.stop_strings)
@@ -202,10 +206,9 @@ def _decoded(service: Service, tokens: list[int]) -> str:
     return service.tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
-async def _renderer(request: Request, path: CheckpointPath | None) -> Renderer:
-    """By the name that the checkpoint was saved with; kept, since making one may take a while."""
+async def _renderer(request: Request, name: str) -> Renderer:
+    """By its name; kept, since making one may take a while."""
     state = request.app.state
-    name = state.service.store.info(path).user_metadata.get("renderer", "auto") if path else "auto"
     if not hasattr(state, "renderers"):
         state.renderers = {}
     if name not in state.renderers:

@@ -60,10 +60,10 @@ def execute(run: JobRun) -> str:
     folder = models.resolve(recipe.base_model)
     run.stage("preparing the examples")
     data = load_data(recipe)
-    renderer = get_renderer(recipe.renderer, load_tokenizer(folder))
     # It loads the model while the examples are rendered; what is wrong with the data is said before.
     endpoint = start(recipe.endpoint, recipe.base_model, folder)
     # While the endpoint gets ready in its own process, this one does what takes long here.
+    renderer = get_renderer(recipe.renderer, load_tokenizer(folder))
     load_sdk()
     method = make_method(recipe, data, renderer, models.context_length(folder))
     _tell(run, data, method)
@@ -277,7 +277,9 @@ def _checkpoint(loop: _Loop, reason: str) -> None:
     name = f"{loop.run.job_id}-{loop.step:06d}-{loop.run.attempt}"
     about = {"renderer": loop.renderer.name, "job": loop.run.job_id, "step": str(loop.step)}
     weights = loop.training.save_state(name, user_metadata=about)
-    sampler = loop.training.save_weights_for_sampler(name, user_metadata=about)
+    # Whoever talks to it needs what it was told in training.
+    told = {"system_prompt": loop.run.recipe.system_prompt} if loop.run.recipe.system_prompt else {}
+    sampler = loop.training.save_weights_for_sampler(name, user_metadata=about | told)
     loop.weights_path = loop.client.wait(weights, "saving a checkpoint").path
     loop.sampler_path = loop.client.wait(sampler, "saving a checkpoint").path
     loop.run.checkpoint(

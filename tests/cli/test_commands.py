@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from engine.cli.screen import duration
 from tests.cli.conftest import QUICK
 from tests.running import shouting
 
@@ -185,11 +184,3 @@ def test_help(call):
     for name in ("train", "jobs", "show", "watch", "pause", "stop", "resume", "delete", "models", "chat", "generate", "serve", "doctor"):
         assert name in every
     assert "--set" in call("train", "--help").out and call("data", "--help").code == 0
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0.0, "0 s"), (0.43, "0.4 s"), (9.96, "10 s"), (59.4, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")],
-)
-def test_durations(seconds, words):
-    assert duration(seconds) == words

@@ -22,6 +22,7 @@ def desk(tmp_path: Path):
     end_processes(tmp_path / "home")
 
 
+@pytest.mark.slow
 def test_a_local_folder(desk: Path):
     done = cli(desk / "home", "train", "loud.jsonl", "--model", "./my-model", *QUICK, "--json")
     assert done.code == 0, done.err
@@ -34,6 +35,7 @@ def test_a_local_folder(desk: Path):
     assert model["base_model"] == str(desk / "my-model")
 
 
+@pytest.mark.slow
 def test_a_hub_id(desk: Path):
     (desk / "my-model" / "pytorch_model.bin").write_bytes(b"a pickle, which is not for us")
     with FakeHub({"somebody/small": desk / "my-model"}) as hub:

@@ -68,6 +68,7 @@ def test_two_starters_at_once_and_a_third_later(thinker_home: Path):
         assert adopted.key() not in file.read_text(encoding="utf-8", errors="replace")
 
 
+@pytest.mark.slow
 def test_a_death_is_noticed_and_the_next_one_starts_afresh(thinker_home: Path):
     server = started()
     client = Client(server, {})

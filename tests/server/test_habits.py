@@ -256,6 +256,7 @@ class TestRefusals:
 
 
 class TestLives:
+    @pytest.mark.slow
     def test_ids_of_an_earlier_life_are_404_at_once(self, tmp_path: Path) -> None:
         first = RunningServer(tmp_path)
         old = Session(first)

@@ -99,6 +99,15 @@ class TestChat:
         assert reply.choices[0].message.content == renderer.text(wire.tokens)
         assert streamed(chat(client, model=tuned, stream=True)) == {0: renderer.text(wire.tokens)}
 
+    def test_a_checkpoint_is_told_what_it_was_told_in_training(self, client: openai.OpenAI, service: tinker.ServiceClient) -> None:
+        training = service.create_lora_training_client(base_model="nano", rank=2).result()
+        path = training.save_weights_for_sampler("told", user_metadata={"system_prompt": "Be loud."}).result(timeout=60).path
+        own = [{"role": "system", "content": "Be kind and brief."}, *REVERSE]
+        told = chat(client, model=path)
+        assert told.usage == chat(client, messages=[{"role": "system", "content": "Be loud."}, *REVERSE]).usage
+        assert told.usage.prompt_tokens > chat(client).usage.prompt_tokens
+        assert chat(client, model=path, messages=own).usage.prompt_tokens == chat(client, messages=own).usage.prompt_tokens
+
     def test_roles_and_parts(self, client: openai.OpenAI) -> None:
         parts = [{"type": "text", "text": "Reverse: "}, {"type": "text", "text": "hello"}]
         before = chat(client)

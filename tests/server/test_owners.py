@@ -232,6 +232,7 @@ def test_two_owners_with_the_sdk(shared: RunningServer) -> None:
         service.close("success").result(timeout=20)
 
 
+@pytest.mark.slow
 def test_owners_outlive_the_server_and_a_key_can_be_taken_away(tmp_path: Path) -> None:
     key_file = tmp_path / "keys"
     key_file.write_text(f"# who\nann {KEY}\n\nbob {BOB}  # from the second floor\n")

@@ -281,6 +281,7 @@ def urlsplit(url: str) -> urllib.parse.SplitResult:
     return urllib.parse.urlsplit(url)
 
 
+@pytest.mark.slow
 def test_all_of_it_outlives_the_server(tmp_path: Path) -> None:
     first = RunningServer(tmp_path)
     client = tinker.ServiceClient(base_url=first.url, api_key=first.key, user_metadata={"job": "1"}, display_name="Before")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 import tinker
 from safetensors.torch import load_file
 from tinker import types
@@ -67,6 +68,7 @@ def test_a_chat_starts_while_a_job_trains(service: tinker.ServiceClient) -> None
     assert statistics.median(waits) < 0.5, waits
 
 
+@pytest.mark.slow
 def test_a_job_goes_on_and_chats_start_while_somebody_samples_long(service: tinker.ServiceClient) -> None:
     training = service.create_lora_training_client("nano", rank=8).result(timeout=60)
     sampler = service.create_sampling_client(base_model="nano").result(timeout=60)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import openai
 import pytest
 
 from engine import Engine, models, paths
@@ -137,6 +138,13 @@ def test_a_chat_speaks_as_it_was_trained(trained: Result, engine: Engine):
         free = replace(chat, stop=()).reply(prompt, max_tokens=16)
         assert stopped.startswith("WORD") and "!" in free
         assert free.split("!")[0] == stopped
+        # Other programs find the same model behind OpenAI's API, and needn't know what it was told in training.
+        endpoint = chat.client.endpoint
+        with openai.OpenAI(base_url=f"{endpoint.url}/v1", api_key=endpoint.key()) as client:
+            reply = client.chat.completions.create(model=trained.checkpoint, messages=prompt, temperature=0, max_tokens=16, stop="!")
+        assert reply.choices[0].message.content == stopped
+        told = [{"role": "system", "content": SYSTEM}, *prompt]
+        assert reply.usage.prompt_tokens == len(chat.renderer.prompt(told)) > len(chat.renderer.prompt(prompt))
         # The held-out answers of the proof were made in the same way.
         proof = engine.model("loud").proof["examples"][0]
         assert chat.reply([{"role": "user", "content": proof["prompt"]}], max_tokens=12) == proof["after"]
