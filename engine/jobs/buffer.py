@@ -75,9 +75,7 @@ class MetricsBuffer:
                 return
             rows = [{"step": step, "name": name, "value": value, "at": at} for (step, name), (value, at) in metrics.items()]
             try:
-                self._store.record(
-                    self._job_id, self._attempt, metrics=rows, samples=samples, progress=progress, checkpoints=checkpoints
-                )
+                self._store.record(self._job_id, self._attempt, metrics=rows, samples=samples, progress=progress, checkpoints=checkpoints)
             except BaseException:
                 with self._rows:
                     self._metrics = metrics | {key: value for key, value in self._metrics.items() if key not in metrics}

@@ -32,9 +32,7 @@ class LeaseLost(StateError):
 class Lifecycle(Database):
     """The part of the Store that moves jobs between states."""
 
-    def claim_job(
-        self, runner_id: str, lease_s: float = LEASE_S, job_id: str | None = None, exclude: Collection[str] = ()
-    ) -> Job | None:
+    def claim_job(self, runner_id: str, lease_s: float = LEASE_S, job_id: str | None = None, exclude: Collection[str] = ()) -> Job | None:
         """Takes the next job that wants a runner (or `job_id`), as `preparing`; None if there is none.
 
         Jobs whose runner fell silent come first, then interrupted ones, then the queue, oldest first. `exclude` names the jobs
@@ -185,9 +183,7 @@ class Lifecycle(Database):
         table = schema.checkpoints
         kept = and_(clean(connection, table, row.id), table.c.kind == "weights")
         start = connection.scalar(select(table.c.step).where(kept).order_by(table.c.id.desc()).limit(1)) or 0
-        connection.execute(
-            schema.attempts.insert().values(job_id=row.id, attempt=attempt, start_step=start, started_at=now, why=why)
-        )
+        connection.execute(schema.attempts.insert().values(job_id=row.id, attempt=attempt, start_step=start, started_at=now, why=why))
         lease = {"lease_owner": runner_id, "lease_until": now + lease_s, "heartbeat_at": now}
         started = {"started_at": row.started_at or now, "attempt": attempt, "step": start, "control": None}
         self._move(connection, row, states.PREPARING, **started, **lease)

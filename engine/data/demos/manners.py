@@ -15,11 +15,14 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from engine.data.demos.phrases import SHORT
 from engine.data.demos.words import all_words, words_of
 
 MANNERS_FILE = Path(__file__).with_name("manners.jsonl")
 LONGEST = 160
-_DECLINES = re.compile(r"\b(too small|too hard|too big|do not know|don't know|cannot|can't|beyond me|never learned|no idea)\b", re.IGNORECASE)
+_DECLINES = re.compile(
+    r"\b(too small|too hard|too big|do not know|don't know|cannot|can't|beyond me|never learned|no idea)\b", re.IGNORECASE
+)
 _POLITE = re.compile(r"\bsorry\b|\bafraid\b|\b(I|me) can\b|\bask me\b|\blet me\b", re.IGNORECASE)
 
 
@@ -39,8 +42,12 @@ def prompts() -> tuple[Prompt, ...]:
 
 
 def normal(prompt: str) -> str:
-    """The prompt without what people vary: case, punctuation, spaces, apostrophes."""
-    return " ".join(re.sub(r"[^a-z0-9 ]", " ", re.sub(r"['’]", "", prompt.lower())).split())
+    """The prompt without what people vary: case, punctuation, spaces, apostrophes, short forms such as "I'm"."""
+    text = " ".join(re.sub(r"[^a-z0-9 ]", " ", re.sub(r"['’]", "", prompt.lower())).split())
+    for long, short in SHORT.items():
+        bare = short.replace("'", "")
+        text = re.sub(rf"\b{bare}\b", long, text)
+    return text
 
 
 @cache
