@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from engine.data.demos import skills
 from engine.data.demos.manners import is_reserved
 from engine.data.demos.sentences import sentence_task
 from engine.data.demos.skills import Pair, Source
 from engine.data.demos.talk import beyond, small_talk
+from engine.data.demos.words import words_of
 
 SKILLS, TALK, BEYOND, SENTENCES = 0.60, 0.13, 0.12, 0.12  # the rest: short functions
 LOOSELY_ASKED = 0.15
+
+
+def written_words() -> set[str]:
+    """Every word of the files that small talk, refusals and plain English are made from, whether it was drawn or not."""
+    texts = [Path(__file__).with_name(f"{name}.yaml").read_text(encoding="utf-8") for name in ("talk", "beyond", "sentences")]
+    return words_of(" ".join(texts))
 
 
 def draw(source: Source, functions: Sequence[Pair] = ()) -> Pair:

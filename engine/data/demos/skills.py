@@ -6,13 +6,12 @@ held-out words only, each skill equally often. Knows nothing of models or of the
 
 from __future__ import annotations
 
-import json
 import string
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-from engine.data.demos.words import Dice, held_out_words, words_of
+from engine.data.demos.words import Dice, held_out_words
 
 Pair = tuple[str, str]
 SKILLS_FILE = Path(__file__).with_name("skills.jsonl")
@@ -216,30 +215,15 @@ def _practised() -> tuple[Callable[[Source], Pair], ...]:
     return tuple(skill for skill in WORD_SKILLS + OTHER_SKILLS for _ in range(PRACTICE.get(skill, 1)))
 
 
-def skills_rows(seen: frozenset[str] | set[str] = frozenset(), seed: int = 5) -> list[dict]:
+def skills_rows(seen: frozenset[str] | set[str] = frozenset(), seed: int = 5) -> list[tuple[str, Pair]]:
     """The general-skills evaluation: every word skill in turn, held-out words only and none of `seen`, no prompt twice."""
     # Some skills cut a long word, and what is left may be a word of its own.
     source = Source(Dice(seed), [word for word in held_out_words() if not {word, word[:6], word[:8]} & seen], nonsense=0)
-    rows: dict[str, dict] = {}
+    rows: dict[str, tuple[str, Pair]] = {}
     for _ in range(ROUNDS):
         for skill in WORD_SKILLS:
             prompt, answer = skill(source)
             while prompt in rows:
                 prompt, answer = skill(source)
-            rows[prompt] = chat_row(prompt, answer, skill=skill.__name__.lstrip("_"))
+            rows[prompt] = (skill.__name__.lstrip("_"), (prompt, answer))
     return list(rows.values())
-
-
-def chat_row(prompt: str, answer: str, **more: str) -> dict:
-    """A row in the messages format."""
-    return {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}], **more}
-
-
-def write_rows(path: Path, rows: Sequence[dict]) -> None:
-    """JSONL with the same bytes on every system."""
-    path.write_bytes("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
-
-
-def row_words(rows: Sequence[dict]) -> set[str]:
-    """Every word in any message of the rows."""
-    return {word for row in rows for message in row["messages"] for word in words_of(message["content"])}
