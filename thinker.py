@@ -10,6 +10,7 @@ THINKER_VENV=FOLDER keeps the environment elsewhere than in .venv. Refuses to kn
 
 Standard library only, in words that even old Pythons can read, so that those can be told what is wrong.
 """
+
 import sys
 
 
@@ -155,7 +156,7 @@ def install(venv, requirements, ours=True):
 def fingerprint(requirements):
     """A hash of the requirements and of the files that they name."""
     text = requirements.read_bytes()
-    for name in re.findall(br"^(?:-c|-r)\s+(\S+)", text, re.MULTILINE):
+    for name in re.findall(rb"^(?:-c|-r)\s+(\S+)", text, re.MULTILINE):
         text += (requirements.parent / name.decode()).read_bytes()
     return hashlib.sha256(text.replace(b"\r\n", b"\n")).hexdigest()
 

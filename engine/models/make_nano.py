@@ -46,8 +46,8 @@ CHAT_TEMPLATE = (
 )
 CONTEXT = 1024
 ROW_TOKENS = 256
-BATCH_ROWS = 16
-TEXT_ROWS = 2
+BATCH_ROWS = 8
+TEXT_ROWS = 1
 PROMPT_WEIGHT = 0.1
 PEAK_LR = 3e-3
 WARMUP_STEPS = 50
@@ -234,6 +234,7 @@ def train(model: Any, tokenizer: PreTrainedTokenizerFast, plan: Plan, kept: Path
     optimizers = make_optimizers(model)
     rows = batches(tokenizer, plan.seed)
     step, spent = 0, 0.0
+    losses: list[float] = []
     if kept.exists():
         state = torch.load(kept)
         model.load_state_dict(state["model"])
@@ -251,10 +252,11 @@ def train(model: Any, tokenizer: PreTrainedTokenizerFast, plan: Plan, kept: Path
         progress = max(elapsed / (60 * plan.minutes), step / plan.steps if plan.steps else 0.0)
         if progress >= 1:
             return step
-        loss = _update(model, optimizers, next(rows), learning_rate(step, progress))
+        losses.append(_update(model, optimizers, next(rows), learning_rate(step, progress)))
         step += 1
-        if step % 50 == 0:
-            print(f"step {step}  loss {loss:.3f}  {progress:.0%}", flush=True)
+        if len(losses) == 100:
+            print(f"step {step}  loss {sum(losses) / len(losses):.3f}  {progress:.0%}  {elapsed:.0f} s", flush=True)
+            losses.clear()
         if time.monotonic() - saved > 60 * SAVE_MINUTES:
             saved = time.monotonic()
             its = [optimizer.state_dict() for optimizer in optimizers]
