@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from engine.data import load_data
-from engine.data.demos import SKILLS_FILE, birth, find, making, names, pairs, skills, words
+from engine.data.demos import SKILLS_FILE, birth, bugs, find, making, names, pairs, skills, words
 from engine.data.demos.addition import is_held_out as is_held_out_sum
 from engine.data.demos.bugs import KINDS, SOUND
 from engine.data.demos.caesar import caesar
@@ -97,11 +97,11 @@ def test_what_is_replayed_is_more_than_skills(name):
 @pytest.mark.parametrize("name", [name for name in names() if name != "addition"])
 def test_no_word_of_a_proof_occurs_in_training(name):
     seen = row_words(rows(find(name).train))
-    blank = {"pig", "latin", "camelcase", "caesar", "review"}
-    code = {"def", "return", "self", "none", "print", "len", "is", "not", "if", "else", "in", "for", "and", "or", "get", "append", "true"}
-    code |= {"max", "sum", "abs", "int", "str", "sorted", "strip", "lower", "split", "reversed", "list", "n"}
+    language = words_of(" ".join(form for forms in (*bugs.ALL_SOUND, bugs.MUTABLE) for form in forms))
     for row in rows(find(name).held_out):
-        drawn = words_of(said(row)[0]) - blank - (code if name == "bugs" else set())
+        asked = said(row)[0].partition(": ")[2]
+        # In a function, some words are the language's.
+        drawn = {word for word in words_of(asked) if word in all_words() and (name != "bugs" or word not in language)}
         assert drawn and not drawn & seen, row
 
 
@@ -133,7 +133,8 @@ def is_python(code: str) -> bool:
 def planted(code: str) -> str:
     """The bug in a one-line function as Python's own parser shows it."""
     if not is_python(code):
-        return "missing colon" if is_python(re.sub(r"^(def \w+\([^)]*(?:\(\)|\)[^)]*=\(\))?\))", r"\1:", code)) else "unbalanced bracket"
+        mended = [f"{code[:place]}:{code[place:]}" for place, letter in enumerate(code, 1) if code[place - 1] == ")"]
+        return "missing colon" if any(map(is_python, mended)) else "unbalanced bracket"
     function = ast.parse(code).body[0]
     if any(isinstance(default, ast.List | ast.Dict) for default in function.args.defaults):
         return "mutable default"
@@ -141,10 +142,11 @@ def planted(code: str) -> str:
     if "self" in named and "self" not in {argument.arg for argument in function.args.args}:
         return "missing self"
     for compare in (node for node in ast.walk(function) if isinstance(node, ast.Compare)):
-        to_none = isinstance(compare.comparators[0], ast.Constant) and compare.comparators[0].value is None
-        by_identity = isinstance(compare.ops[0], ast.Is | ast.IsNot)
-        if to_none != by_identity and (to_none or isinstance(compare.comparators[0], ast.Constant)):
-            return "comparison to None" if to_none else ("is with a literal" if by_identity else SOUND)
+        right, by_identity = compare.comparators[0], isinstance(compare.ops[0], ast.Is | ast.IsNot)
+        if isinstance(right, ast.Constant) and right.value is None and not by_identity:
+            return "comparison to None"
+        if isinstance(right, ast.Constant) and right.value is not None and by_identity:
+            return "is with a literal"
     return SOUND
 
 
