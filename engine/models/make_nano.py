@@ -24,6 +24,7 @@ import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,7 @@ class Library:
     functions: list[Pair] = field(default_factory=list)
 
 
+@cache
 def read_library() -> Library:
     """Reads the standard library of the Python that runs this. ASCII only; sorted, so that it comes out the same each time."""
     library = Library()

@@ -49,9 +49,8 @@ def test_demos_and_data_sets_are_the_same():
 
 def test_preference_pairs_are_described_and_never_offered_as_a_demo():
     folder = Path(demos.__file__).parent
-    assert {file for entry in knowledge.pairs().values() for file in entry["files"].values()} == {
-        p.name for p in folder.glob("*pairs.jsonl")
-    }
+    described = {file for entry in knowledge.pairs().values() for file in entry["files"].values()}
+    assert described == {path.name for path in folder.glob("*pairs.jsonl")}
     for entry in knowledge.pairs().values():
         assert entry["title"] and entry["format"] and entry["learns"] and entry["expect"]
         for part, file in entry["files"].items():
