@@ -78,6 +78,7 @@ def test_making_it_goes_on_where_it_was_broken_off(tmp_path, monkeypatch):
     """Killed after its third step and begun again, it comes out as if nothing had happened."""
     monkeypatch.setattr(make_nano, "BATCH_ROWS", 2)
     monkeypatch.setattr(make_nano, "SAVE_MINUTES", 0)
+    monkeypatch.setattr(make_nano, "read_library", lambda: make_nano.Library(["Returns what it was given. " * 20], ["def f(x): return x"]))
     tokenizer, update, plan = make_nano.make_tokenizer(), make_nano._update, make_nano.Plan(minutes=1000, steps=5)
 
     def made(folder: str, die_after: int | None = None) -> torch.Tensor:
