@@ -50,6 +50,7 @@ ROW_TOKENS = 256
 BATCH_ROWS = 8
 TEXT_ROWS = 1
 PROMPT_WEIGHT = 0.1
+TEXT_WEIGHT = 0.3
 PEAK_LR = 3e-3
 WARMUP_STEPS = 50
 SAVE_MINUTES = 3
@@ -198,7 +199,7 @@ def text_rows(tokenizer: PreTrainedTokenizerFast, library: Library, dice: Dice) 
         for text in texts:
             tokens += [TEXT, *tokenizer.backend_tokenizer.encode(text).ids]
             while len(tokens) >= ROW_TOKENS:
-                yield tokens[:ROW_TOKENS], [1.0] * ROW_TOKENS
+                yield tokens[:ROW_TOKENS], [TEXT_WEIGHT] * ROW_TOKENS
                 tokens = tokens[ROW_TOKENS:]
 
 
