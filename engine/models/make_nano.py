@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import itertools
 import json
 import os
 import re
@@ -190,31 +189,27 @@ def chat_rows(tokenizer: PreTrainedTokenizerFast, source: Source, functions: lis
         weights += [PROMPT_WEIGHT] * len(asked) + [1.0] * len(answered)
 
 
-def text_rows(tokenizer: PreTrainedTokenizerFast, library: Library, dice: Dice) -> Iterator[Row]:
-    """Rows cut from an endless run of docstrings and functions."""
-    texts = [*library.docstrings, *library.sources[::3]]
-    dice.shuffle(texts)
+def text_row(tokenizer: PreTrainedTokenizerFast, library: Library, dice: Dice) -> Row:
+    """A row cut from docstrings and functions."""
     tokens: list[int] = []
-    while True:
-        for text in texts:
-            tokens += [TEXT, *tokenizer.backend_tokenizer.encode(text).ids]
-            while len(tokens) >= ROW_TOKENS:
-                yield tokens[:ROW_TOKENS], [TEXT_WEIGHT] * ROW_TOKENS
-                tokens = tokens[ROW_TOKENS:]
+    while len(tokens) < ROW_TOKENS:
+        text = dice.choice(library.docstrings if dice.random() < 0.6 else library.sources)
+        tokens += [TEXT, *tokenizer.backend_tokenizer.encode(text).ids]
+    start = dice.randrange(len(tokens) - ROW_TOKENS + 1)
+    return tokens[start : start + ROW_TOKENS], [TEXT_WEIGHT] * ROW_TOKENS
+
+
+def batch(tokenizer: PreTrainedTokenizerFast, seed: int, step: int) -> list[Row]:
+    """The rows of one step: the same ones for the same seed, whatever steps were done before by this process."""
+    library, dice = read_library(), Dice(f"{seed}:{step}")
+    chats = chat_rows(tokenizer, Source(dice, train_words()), library.functions)
+    rows = [text_row(tokenizer, library, dice) for _ in range(TEXT_ROWS)]
+    return rows + [next(chats) for _ in range(BATCH_ROWS - TEXT_ROWS)]
 
 
 def learning_rate(step: int, progress: float) -> float:
     """Linear warm-up over the first steps, linear decay over the second half; `progress` goes from 0 to 1."""
     return PEAK_LR * min(1.0, (step + 1) / WARMUP_STEPS) * min(1.0, (1 - progress) / 0.5)
-
-
-def batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[list[Row]]:
-    """The rows of one step after the other, the same for the same seed."""
-    library = read_library()
-    chats = chat_rows(tokenizer, Source(Dice(seed), train_words()), library.functions)
-    texts = text_rows(tokenizer, library, Dice(seed + 1))
-    while True:
-        yield [next(texts) for _ in range(TEXT_ROWS)] + [next(chats) for _ in range(BATCH_ROWS - TEXT_ROWS)]
 
 
 def make_optimizers(model: Any) -> list[Any]:
@@ -235,7 +230,6 @@ def train(model: Any, tokenizer: PreTrainedTokenizerFast, plan: Plan, kept: Path
     import torch
 
     optimizers = make_optimizers(model)
-    rows = batches(tokenizer, plan.seed)
     step, spent = 0, 0.0
     losses: list[float] = []
     if kept.exists():
@@ -244,7 +238,6 @@ def train(model: Any, tokenizer: PreTrainedTokenizerFast, plan: Plan, kept: Path
         for optimizer, its in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(its)
         step, spent = state["step"], state["spent"]
-        next(itertools.islice(rows, step - 1, None))
         print(f"going on from step {step}", flush=True)
     # Written out, attention is faster than in one piece for rows so short on a CPU.
     model.set_attn_implementation("eager")
@@ -255,7 +248,7 @@ def train(model: Any, tokenizer: PreTrainedTokenizerFast, plan: Plan, kept: Path
         progress = max(elapsed / (60 * plan.minutes), step / plan.steps if plan.steps else 0.0)
         if progress >= 1:
             return step
-        losses.append(_update(model, optimizers, next(rows), learning_rate(step, progress)))
+        losses.append(_update(model, optimizers, batch(tokenizer, plan.seed, step), learning_rate(step, progress)))
         step += 1
         if len(losses) == 100:
             print(f"step {step}  loss {sum(losses) / len(losses):.3f}  {progress:.0%}  {elapsed:.0f} s", flush=True)

@@ -66,6 +66,15 @@ def test_rows_are_full_weighted_and_of_whole_conversations():
         assert all(weight == 0 for token, weight in zip(tokens, weights, strict=True) if not token)
 
 
+def test_the_rows_of_a_step_depend_on_the_seed_and_the_step_alone(monkeypatch):
+    monkeypatch.setattr(make_nano, "read_library", lambda: make_nano.Library(["Returns what it was given. " * 20], ["def f(x): return x"]))
+    tokenizer = make_nano.make_tokenizer()
+    once = make_nano.batch(tokenizer, 1, 7)
+    assert once == make_nano.batch(tokenizer, 1, 7)
+    assert [len(tokens) for tokens, _ in once] == [make_nano.ROW_TOKENS] * make_nano.BATCH_ROWS
+    assert once != make_nano.batch(tokenizer, 1, 8) and once != make_nano.batch(tokenizer, 2, 7)
+
+
 def test_the_learning_rate_warms_up_and_falls_over_the_second_half():
     peak = make_nano.PEAK_LR
     assert make_nano.learning_rate(0, 0.0) == pytest.approx(peak / make_nano.WARMUP_STEPS)

@@ -134,7 +134,7 @@ def _what(dice: Dice) -> Pair:
 
 def _story(dice: Dice) -> Pair:
     known = _words()
-    hero = dice.choice(list(known["beings"]))
+    hero = dice.choice(list(known["beings"])) if dice.random() < 0.7 else dice.choice(train_words())
     asked = dice.choice(ASK_STORY).format(n=_a(hero)) if dice.random() < 0.8 else dice.choice(ASK_ANY_STORY)
     adjective, place = dice.choice(known["being_adjectives"]), dice.choice(list(known["places"]))
     found = f"{_a(dice.choice(known['thing_adjectives']))} {dice.choice(TALE_OBJECTS)}"

@@ -202,7 +202,9 @@ WORD_SKILLS: tuple[Callable[[Source], Pair], ...] = (
 )  # fmt: skip
 OTHER_SKILLS: tuple[Callable[[Source], Pair], ...] = (_larger, _plus, _minus, _next_letter)
 # What is hardest gets more practice.
-PRACTICE: dict[Callable[[Source], Pair], int] = {_sort_letters: 4, _sort_words: 3, _reverse: 2, _count_letter: 2, _length: 2, _larger: 2}
+PRACTICE: dict[Callable[[Source], Pair], int] = {
+    _reverse: 5, _sort_letters: 4, _sort_words: 4, _replace: 4, _repeat: 2, _count_letter: 2, _length: 2, _longer: 2, _larger: 2,
+}  # fmt: skip
 
 
 def draw(source: Source) -> Pair:
