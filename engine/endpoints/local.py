@@ -30,7 +30,7 @@ STATUS_EVERY = 5.0  # seconds between asking the server itself; its process is l
 SILENCES = 4  # unanswered questions in a row after which a living process counts as hung
 KEY_FILE = "key"
 
-_started: list[subprocess.Popen] = []  # by this process; dead ones are let go of whenever a server is looked for
+_started: list[subprocess.Popen] = []  # by this process; dead ones are let go of whenever one is asked about
 
 
 class LocalServer:
@@ -75,6 +75,7 @@ class LocalServer:
 
     def alive(self) -> bool:
         """Its process is there and, asked now and then, it is the same life of the same server."""
+        _started[:] = [process for process in _started if process.poll() is None]
         if not platforms.same_process(self._record["pid"], self._record["process_started_at"]):
             return False
         if time.monotonic() - self._asked_at < STATUS_EVERY:
@@ -100,7 +101,6 @@ class LocalServer:
 
     def _begin(self) -> None:
         """Adopts a running server, or starts one unless somebody else is just doing so."""
-        _started[:] = [process for process in _started if process.poll() is None]
         if self._adopt():
             return
         self._lock = (self._folder / "lock").open("a+")
