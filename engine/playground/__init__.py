@@ -89,6 +89,10 @@ class Playground:
         """A prompt with what was said to it, whole or not. Raises NotFound."""
         return self._store.add_turn(conversation_id, prompt, [answer.to_dict() for answer in answers], self._owner)
 
+    def take_back(self, conversation_id: str, turn_id: int) -> str:
+        """Removes a turn. -> its prompt, to be asked again. Raises NotFound."""
+        return self._store.drop_turn(conversation_id, turn_id, self._owner).prompt
+
     def set_up(self, conversation_id: str, who: Sequence[Speaker], settings: Settings) -> Conversation:
         """Goes on with others, or otherwise. Raises NotFound."""
         return self._store.change_conversation(conversation_id, setup=_setup(who, settings), owner=self._owner)
@@ -103,9 +107,9 @@ class Playground:
         """For good. Raises NotFound."""
         self._store.delete_conversation(conversation_id, self._owner)
 
-    def settings_of(self, conversation: Conversation | None, speaker: Speaker) -> Settings:
-        """Those of the conversation; without one, what suits the speaker."""
-        advised = Settings.advised(speaker)
+    def settings_of(self, conversation: Conversation | None, who: Sequence[Speaker]) -> Settings:
+        """Those of the conversation; without one, what suits all of them."""
+        advised = Settings(remember=not any(speaker.single for speaker in who))
         return Settings.read(conversation.setup.get("settings") or {}, advised) if conversation else advised
 
     def speakers_of(self, conversation: Conversation) -> list[Speaker]:

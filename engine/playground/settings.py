@@ -41,11 +41,6 @@ class Settings:
                 raise StateError(f"{name.replace('_', ' ')} has to be {low:g} to {high:g}", "Correct it in the settings.", where="settings")
 
     @classmethod
-    def advised(cls, speaker: Speaker) -> Settings:
-        """What suits the speaker."""
-        return cls(remember=not speaker.single)
-
-    @classmethod
     def read(cls, values: dict[str, Any], otherwise: Settings) -> Settings:
         """What was kept; another version's unknown or impossible values give way to `otherwise`."""
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}

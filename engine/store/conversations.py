@@ -56,6 +56,17 @@ class ConversationQueries(Database):
             connection.execute(update(conversations).where(conversations.c.id == conversation_id).values(updated_at=values["at"]))
         return Turn(**{**values, "id": made[0], "answers": answers})
 
+    def drop_turn(self, conversation_id: str, turn_id: int, owner: str | None = "local") -> Turn:
+        """Takes a turn out and gives it back. Raises NotFound."""
+        mine = (turns.c.conversation_id == conversation_id, turns.c.id == turn_id)
+        with self.write() as connection:
+            _row(connection, conversation_id, owner)
+            found = connection.execute(select(turns).where(*mine)).first()
+            if found is None:
+                raise NotFound("The conversation has no such turn any more.", "Reload the page.")
+            connection.execute(delete(turns).where(*mine))
+        return _turn(found)
+
     def change_conversation(
         self, conversation_id: str, *, title: str | None = None, setup: dict[str, Any] | None = None, owner: str | None = "local"
     ) -> Conversation:

@@ -1,0 +1,197 @@
+"""A chat with one model, or with two side by side: who answers, how, what was said, and the answers as they grow.
+
+Who answers stands in the address, what was said in the store; the session holds only what isn't settled yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from app import navigation, services, session
+from app.components import chat_setup, tokens, trouble, words
+from engine.amounts import duration
+
+if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
+
+    from engine.playground import Answer, Playground, Settings, Speaker
+    from engine.store import Conversation, Turn
+
+_WIDTH = 860  # what reads well; two answers take all the room there is
+_PERSON, _MODEL = ":material/person:", ":material/neurology:"
+_ENDS = {"length": "cut off at the longest answer allowed (settings)", "stopped": "stopped", "failed": "broke off"}
+
+
+def show(model_ref: str, with_ref: str, chat_id: str) -> None:
+    """The Playground. Raises NotFound for a conversation that isn't there."""
+    playground = services.engine().playground
+    conversation = playground.conversation(chat_id) if chat_id else None
+    turns = playground.turns(chat_id) if chat_id else []
+    st.title("Playground", anchor=False)
+    who = chat_setup.speakers(playground, conversation, model_ref, with_ref)
+    settings = chat_setup.bar(playground, conversation, who)
+    with st.container(horizontal_alignment="center"):
+        place = st.container(width="stretch" if len(who) > 1 else _WIDTH)
+    with place:
+        _history(playground, conversation, turns, who, settings)
+        if not turns:
+            # Filled anew in each run: the welcome must not stand beside the first answer.
+            welcome = st.empty()
+    prompt = st.chat_input("Type a message", key="say", submit_mode="stop", max_chars=20_000) or session.take_prompt()
+    if prompt:
+        with place:
+            if not turns:
+                welcome.empty()
+            _answer(playground, conversation, turns, who, settings, prompt)
+    elif not turns:
+        with welcome.container():
+            _welcome(playground, who)
+
+
+def _welcome(playground: Playground, who: Sequence[Speaker]) -> None:
+    first = who[0]
+    with st.container(border=True):
+        st.markdown(f"#### Talk to {' and '.join(words.literal(speaker.name) for speaker in who)}", anchors=False)
+        st.markdown(_introduction(who))
+        asked = playground.prompts(first)
+        if asked:
+            st.caption("Try one of these:")
+            with st.container(horizontal=True):
+                for number, prompt in enumerate(asked):
+                    kind: Any = "secondary" if number else "primary"
+                    st.button(words.literal(prompt), key=f"try-{number}", type=kind, on_click=session.ask_next, args=(prompt,))
+        if len(who) == 1 and first.kind != "base":
+            base = f"base:{first.base_model}"
+            navigation.link_to_chat(
+                first.ref,
+                f"Ask it and {words.literal(first.base_model)}, which it was made from, side by side",
+                beside=base,
+                icon=":material/compare:",
+            )
+        if first.kind == "base":
+            navigation.link(navigation.TRAINING, "Teach it something first")
+
+
+def _introduction(who: Sequence[Speaker]) -> str:
+    if len(who) > 1:
+        return "Both get the same prompts, and each sees its own answers only."
+    speaker = who[0]
+    base = words.literal(speaker.base_model)
+    return {
+        "base": f"The base model {base} as it is, before any training of yours.",
+        "model": f"Tuned on the base model {base}. It is spoken to as it was trained: same form, same system prompt.",
+        "checkpoint": f"A checkpoint: what the run had made of {base} by then.",
+    }[speaker.kind]
+
+
+def _history(
+    playground: Playground, conversation: Conversation | None, turns: Sequence[Turn], who: Sequence[Speaker], settings: Settings
+) -> None:
+    for number, turn in enumerate(turns):
+        _said_by_person(turn.prompt)
+        for side, place in enumerate(_sides(len(turn.answers))):
+            with place:
+                _said_by_model(playground, turns[:number], turn, side, settings, named=_needs_name(turn, who))
+    if turns and conversation:
+        again = "Takes back the last message with its answers and asks it anew, of whoever is chosen above and by the present settings."
+        with st.container(horizontal=True, horizontal_alignment="right"):
+            arguments = (playground, conversation.id, turns[-1].id)
+            st.button("Ask again", key="again", icon=":material/refresh:", type="tertiary", help=again, on_click=_again, args=arguments)
+
+
+def _needs_name(turn: Turn, who: Sequence[Speaker]) -> bool:
+    return len(turn.answers) > 1 or [answer["speaker"] for answer in turn.answers] != [speaker.ref for speaker in who]
+
+
+def _again(playground: Playground, conversation_id: str, turn_id: int) -> None:
+    trouble.attempt(lambda: session.ask_next(playground.take_back(conversation_id, turn_id)))
+
+
+def _said_by_person(prompt: str) -> None:
+    with st.chat_message("user", avatar=_PERSON):
+        st.text(prompt)
+
+
+def _said_by_model(playground: Playground, before: Sequence[Turn], turn: Turn, side: int, settings: Settings, *, named: bool) -> None:
+    answer = turn.answers[side]
+    with st.chat_message("assistant", avatar=_MODEL):
+        if named:
+            st.badge(words.literal(answer["name"]), color="blue" if side == 0 else "green")
+        _text(st, answer["text"], done=True)
+        if answer.get("error"):
+            trouble.show_error(answer["error"])
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.caption(_figures(answer), width="content")
+            if answer["text"]:
+                tokens.switch(turn.id, side)
+        if (turn.id, side) in session.probabilities():
+            with trouble.boundary():
+                messages = playground.messages(before, side, turn.prompt, settings)
+                tokens.show(playground, turn.id, side, answer, messages)
+
+
+def _figures(answer: dict[str, Any]) -> str:
+    parts = [f"{answer['tokens']:,} tokens"] if answer.get("tokens") else []
+    if answer.get("tokens") and answer.get("seconds", 0) >= 0.05:
+        parts.append(duration(answer["seconds"]))
+    return " · ".join([*parts, *filter(None, [_ENDS.get(answer["finish"])])])
+
+
+def _text(place: Any, text: str, *, done: bool) -> None:
+    if text.strip():
+        place.markdown(words.prose(text))
+    elif done:
+        place.markdown(":gray[(nothing)]")
+
+
+def _sides(count: int) -> Sequence[AbstractContextManager[Any]]:
+    return st.columns(count, gap="medium") if count > 1 else [nullcontext()]
+
+
+def _answer(
+    playground: Playground,
+    conversation: Conversation | None,
+    turns: Sequence[Turn],
+    who: Sequence[Speaker],
+    settings: Settings,
+    prompt: str,
+) -> None:
+    """Asks, draws the answers as they grow, and keeps them, also when somebody stops them half-way."""
+    asking = playground.ask(who, [playground.messages(turns, side, prompt, settings) for side in range(len(who))], settings)
+    try:
+        if conversation is None:
+            conversation = playground.begin(prompt, who, settings)
+            st.query_params["chat"] = conversation.id
+        elif chat_setup.changed(conversation, who, settings):
+            playground.set_up(conversation.id, who, settings)
+        _said_by_person(prompt)
+        places = []
+        for place, speaker in zip(_sides(len(who)), who, strict=True):
+            with place, st.chat_message("assistant", avatar=_MODEL):
+                if len(who) > 1:
+                    st.badge(words.literal(speaker.name), color="green" if places else "blue")
+                places.append(st.empty())
+        drawn = [""] * len(who)
+        for _ in asking.updates():
+            for side, answer in enumerate(asking.answers):
+                drawn[side] = _draw(places[side], answer, drawn[side])
+    finally:
+        # Streamlit ends a script wherever it stands: what was said by then is kept, and nobody goes on computing.
+        asking.close()
+        if conversation is not None and any(answer.text or answer.error for answer in asking.answers):
+            playground.keep(conversation.id, prompt, asking.answers)
+    st.rerun()
+
+
+def _draw(place: DeltaGenerator, answer: Answer, drawn: str) -> str:
+    shown = answer.text or f"{answer.stage or 'done'}…"
+    # The same again costs the browser nothing, and lets Streamlit notice that somebody wants to stop.
+    if answer.text:
+        place.markdown(words.prose(shown))
+    else:
+        place.caption(words.literal(shown[0].upper() + shown[1:]))
+    return shown
