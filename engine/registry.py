@@ -79,7 +79,7 @@ class Registry:
         """Newest first; those whose name, base model or notes hold every word of `search`."""
         wanted = search.lower().split()
         found = self._store.models(self._owner)
-        return [m for m in found if all(word in f"{m.name} {m.base_model} {m.notes} {m.id}".lower() for word in wanted)]
+        return [m for m in found if all(word in f"{m.name} {m.base_model} {m.notes}".lower() or m.id.startswith(word) for word in wanted)]
 
     def about(self, model_id: str) -> About:
         """By name or id. Raises NotFound."""

@@ -40,7 +40,7 @@ SHIPPED = {
     "errors": set(),
 }
 EXPORTS = {"Engine": "engine", "Recipe": "recipe", "EngineError": "errors"}
-DASHBOARD = ("engine", "store", "recipe", "data", "rendering", "knowledge", "jobs.states", "models", "paths", "system", "errors")
+DASHBOARD = ("engine", "playground", "registry", "store", "recipe", "data", "rendering", "knowledge", "jobs.states", "models", "paths", "system", "errors")
 
 
 def sources(*folders: str) -> list[Path]:

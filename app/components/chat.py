@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 860  # what reads well; two answers take all the room there is
 _PERSON, _MODEL = ":material/person:", ":material/neurology:"
+_AGAIN = "Takes back the last message with its answers and asks it anew, of whoever is chosen above and by the present settings."
 _ENDS = {"length": "cut off at the longest answer allowed (settings)", "stopped": "stopped", "failed": "broke off"}
 
 
@@ -37,11 +38,11 @@ def show(model_ref: str, with_ref: str, chat_id: str) -> None:
     with st.container(horizontal_alignment="center"):
         place = st.container(width="stretch" if len(who) > 1 else _WIDTH)
     with place:
-        _history(playground, conversation, turns, who, settings)
+        _history(playground, turns, who, settings)
         if not turns:
             # Filled anew in each run: the welcome must not stand beside the first answer.
             welcome = st.empty()
-    prompt = st.chat_input("Type a message", key="say", submit_mode="stop", max_chars=20_000) or session.take_prompt()
+    prompt = st.chat_input("Type a message", key="say", submit_mode="disable", max_chars=20_000) or session.take_prompt()
     if prompt:
         with place:
             if not turns:
@@ -50,6 +51,10 @@ def show(model_ref: str, with_ref: str, chat_id: str) -> None:
     elif not turns:
         with welcome.container():
             _welcome(playground, who)
+    elif conversation:
+        with place, st.container(horizontal=True, horizontal_alignment="right"):
+            arguments = (playground, conversation.id, turns[-1].id)
+            st.button("Ask again", key="again", icon=":material/refresh:", type="tertiary", help=_AGAIN, on_click=_again, args=arguments)
 
 
 def _welcome(playground: Playground, who: Sequence[Speaker]) -> None:
@@ -88,19 +93,12 @@ def _introduction(who: Sequence[Speaker]) -> str:
     }[speaker.kind]
 
 
-def _history(
-    playground: Playground, conversation: Conversation | None, turns: Sequence[Turn], who: Sequence[Speaker], settings: Settings
-) -> None:
+def _history(playground: Playground, turns: Sequence[Turn], who: Sequence[Speaker], settings: Settings) -> None:
     for number, turn in enumerate(turns):
         _said_by_person(turn.prompt)
         for side, place in enumerate(_sides(len(turn.answers))):
             with place:
                 _said_by_model(playground, turns[:number], turn, side, settings, named=_needs_name(turn, who))
-    if turns and conversation:
-        again = "Takes back the last message with its answers and asks it anew, of whoever is chosen above and by the present settings."
-        with st.container(horizontal=True, horizontal_alignment="right"):
-            arguments = (playground, conversation.id, turns[-1].id)
-            st.button("Ask again", key="again", icon=":material/refresh:", type="tertiary", help=again, on_click=_again, args=arguments)
 
 
 def _needs_name(turn: Turn, who: Sequence[Speaker]) -> bool:
@@ -175,23 +173,22 @@ def _answer(
                 if len(who) > 1:
                     st.badge(words.literal(speaker.name), color="green" if places else "blue")
                 places.append(st.empty())
-        drawn = [""] * len(who)
+        # A rerun is all it takes to end this one. (The chat box has a stop mark too, but that leaves the page half drawn.)
+        st.button("Stop", key="stop", icon=":material/stop_circle:", help="What was said by then is kept.")
         for _ in asking.updates():
-            for side, answer in enumerate(asking.answers):
-                drawn[side] = _draw(places[side], answer, drawn[side])
+            for place, answer in zip(places, asking.answers, strict=True):
+                _draw(place, answer)
     finally:
         # Streamlit ends a script wherever it stands: what was said by then is kept, and nobody goes on computing.
         asking.close()
-        if conversation is not None and any(answer.text or answer.error for answer in asking.answers):
+        if conversation is not None:
             playground.keep(conversation.id, prompt, asking.answers)
     st.rerun()
 
 
-def _draw(place: DeltaGenerator, answer: Answer, drawn: str) -> str:
-    shown = answer.text or f"{answer.stage or 'done'}…"
-    # The same again costs the browser nothing, and lets Streamlit notice that somebody wants to stop.
+def _draw(place: DeltaGenerator, answer: Answer) -> None:
+    """Also what hasn't changed: only while it draws does Streamlit notice that somebody wants to stop."""
     if answer.text:
-        place.markdown(words.prose(shown))
-    else:
-        place.caption(words.literal(shown[0].upper() + shown[1:]))
-    return shown
+        place.markdown(words.prose(answer.text))
+    elif answer.stage:
+        place.caption(words.literal(f"{answer.stage[0].upper()}{answer.stage[1:]}…"))

@@ -31,8 +31,10 @@ def speakers(playground: Playground, conversation: Conversation | None, model_re
             who.append(playground.speaker(ref))
         except NotFound as error:
             trouble.show_error(error.to_dict())
-    if not who and conversation:
-        who = playground.speakers_of(conversation)
+    if not model_ref:
+        # Whoever is to be compared with stands beside the usual one.
+        usual = (playground.speakers_of(conversation) if conversation else []) or playground.speakers()[:1]
+        return [usual[0], *who] if who else usual
     return who or playground.speakers()[:1]
 
 
