@@ -30,6 +30,8 @@ _ENDS = {"length": "cut off at the longest answer allowed (settings)", "stopped"
 def show(model_ref: str, with_ref: str, chat_id: str) -> None:
     """The Playground. Raises NotFound for a conversation that isn't there."""
     playground = services.engine().playground
+    with trouble.boundary():
+        session.settle_exchange()
     conversation = playground.conversation(chat_id) if chat_id else None
     turns = playground.turns(chat_id) if chat_id else []
     st.title("Playground", anchor=False)
@@ -160,12 +162,14 @@ def _answer(
 ) -> None:
     """Asks, draws the answers as they grow, and keeps them, also when somebody stops them half-way."""
     asking = playground.ask(who, [playground.messages(turns, side, prompt, settings) for side in range(len(who))], settings)
+    if conversation is None:
+        conversation = playground.begin(prompt, who, settings)
+    elif chat_setup.changed(conversation, who, settings):
+        playground.set_up(conversation.id, who, settings)
+    exchange = playground.exchange(conversation.id, prompt, asking)
+    session.exchange_begins(exchange)
     try:
-        if conversation is None:
-            conversation = playground.begin(prompt, who, settings)
-            st.query_params["chat"] = conversation.id
-        elif chat_setup.changed(conversation, who, settings):
-            playground.set_up(conversation.id, who, settings)
+        st.query_params["chat"] = conversation.id
         _said_by_person(prompt)
         places = []
         for place, speaker in zip(_sides(len(who)), who, strict=True):
@@ -180,9 +184,7 @@ def _answer(
                 _draw(place, answer)
     finally:
         # Streamlit ends a script wherever it stands: what was said by then is kept, and nobody goes on computing.
-        asking.close()
-        if conversation is not None:
-            playground.keep(conversation.id, prompt, asking.answers)
+        exchange.settle()
     st.rerun()
 
 

@@ -6,6 +6,7 @@ Everything belongs to its owner; what is somebody else's raises NotFound.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,23 @@ from engine.rendering import Message
 from engine.store import Conversation, Store, Turn
 
 _MOST_CHARACTERS = 200_000
+
+
+class Exchange:
+    """One prompt of a conversation, from its asking to its being kept: once, whoever is the first to settle it."""
+
+    def __init__(self, playground: Playground, conversation_id: str, prompt: str, asking: Asking):
+        self.asking = asking
+        self._playground, self._conversation_id, self._prompt = playground, conversation_id, prompt
+        self._lock, self._kept = threading.Lock(), False
+
+    def settle(self) -> None:
+        """Hangs up on what isn't finished, keeps what was said, and comes back once it is kept. Raises NotFound."""
+        with self._lock:
+            if not self._kept:
+                self._kept = True
+                self.asking.close()
+                self._playground.keep(self._conversation_id, self._prompt, self.asking.answers)
 
 
 class Playground:
@@ -85,6 +103,10 @@ class Playground:
         """A new conversation, named after its first prompt."""
         return self._store.begin_conversation(prompt, _setup(who, settings), self._owner)
 
+    def exchange(self, conversation_id: str, prompt: str, asking: Asking) -> Exchange:
+        """What is asked for a conversation, to be settled in the end."""
+        return Exchange(self, self.conversation(conversation_id).id, prompt, asking)
+
     def keep(self, conversation_id: str, prompt: str, answers: Sequence[Answer]) -> Turn:
         """A prompt with what was said to it, whole or not. Raises NotFound."""
         return self._store.add_turn(conversation_id, prompt, [answer.to_dict() for answer in answers], self._owner)
@@ -127,4 +149,4 @@ def _setup(who: Sequence[Speaker], settings: Settings) -> dict[str, Any]:
     return {"speakers": [speaker.ref for speaker in who], "settings": settings.to_dict()}
 
 
-__all__ = ["HELP", "LIMITS", "Answer", "Asking", "Playground", "Settings", "Speaker", "Token"]
+__all__ = ["HELP", "LIMITS", "Answer", "Asking", "Exchange", "Playground", "Settings", "Speaker", "Token"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from engine import Engine
 from tests.browser.test_training_browser import FLAGS, READY, Dashboard, fits, open_tab
@@ -48,11 +48,11 @@ def trouble() -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def page(chromium: str, trouble: list[str]) -> Iterator[Page]:
+def browser(chromium: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield open_tab(browser, trouble)
-        browser.close()
+        made = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield made
+        made.close()
 
 
 def settled(page: Page) -> None:
@@ -65,7 +65,8 @@ def say(page: Page, text: str) -> None:
     page.keyboard.press("Enter")
 
 
-def test_chats(page: Page, dashboard: Dashboard, home: Path) -> None:
+def test_chats(browser: Browser, dashboard: Dashboard, home: Path, trouble: list[str]) -> None:
+    page = open_tab(browser, trouble)
     page.goto(f"{dashboard.url}/playground")
     page.get_by_role("button", name="Pig Latin: hello").click()
     expect(page.get_by_text("ello-hay")).to_be_visible(timeout=60_000)
@@ -79,9 +80,10 @@ def test_chats(page: Page, dashboard: Dashboard, home: Path) -> None:
     address = page.url
     page.reload()
     expect(page.get_by_text("eyboard-kay")).to_be_visible(timeout=20_000)
-    page.goto("about:blank")
+    page.context.close()
     dashboard.kill()
     dashboard.start()
+    page = open_tab(browser, trouble)
     page.goto(dashboard.url + re.sub(r"^http://[^/]+", "", address))
     expect(page.get_by_text("eyboard-kay")).to_be_visible(timeout=20_000)
 
@@ -137,7 +139,8 @@ def test_chats(page: Page, dashboard: Dashboard, home: Path) -> None:
     expect(page.get_by_text("Talk to Pig Latin")).to_be_visible(timeout=20_000)
 
 
-def test_models(page: Page, dashboard: Dashboard, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models(browser: Browser, dashboard: Dashboard, home: Path, trouble: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    page = open_tab(browser, trouble)
     monkeypatch.setenv("THINKER_HOME", str(home))
     page.goto(f"{dashboard.url}/models")
     page.get_by_role("link", name="Pig Latin", exact=True).click()
