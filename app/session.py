@@ -14,7 +14,7 @@ import streamlit as st
 from app.run_data import RunData
 
 if TYPE_CHECKING:
-    from engine.playground import Exchange, Token
+    from engine.playground import Token
 
 T = TypeVar("T")
 _RUNS_KEPT = 4
@@ -74,17 +74,6 @@ def ask_next(prompt: str) -> None:
 def take_prompt() -> str:
     """The prompt that waits, once."""
     return st.session_state.pop(_name("ask_next"), "")
-
-
-def exchange_begins(exchange: Exchange) -> None:
-    """Somebody was asked something."""
-    st.session_state[_name("exchange")] = exchange
-
-
-def settle_exchange() -> None:
-    """Ends and keeps what was asked last, unless that is done. A rerun may begin while the run that asks is still on its way out."""
-    if exchange := st.session_state.pop(_name("exchange"), None):
-        exchange.settle()
 
 
 def probabilities() -> dict[tuple[int, int], list[Token] | None]:

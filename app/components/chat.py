@@ -18,7 +18,7 @@ from engine.amounts import duration
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
 
-    from engine.playground import Answer, Playground, Settings, Speaker
+    from engine.playground import Answer, Exchange, Playground, Settings, Speaker
     from engine.store import Conversation, Turn
 
 _WIDTH = 860  # what reads well; two answers take all the room there is
@@ -30,9 +30,9 @@ _ENDS = {"length": "cut off at the longest answer allowed (settings)", "stopped"
 def show(model_ref: str, with_ref: str, chat_id: str) -> None:
     """The Playground. Raises NotFound for a conversation that isn't there."""
     playground = services.engine().playground
-    with trouble.boundary():
-        session.settle_exchange()
     conversation = playground.conversation(chat_id) if chat_id else None
+    # Looked at before the turns: what is kept between the two looks is seen twice for a moment, and not missed.
+    exchange = playground.under_way(chat_id) if chat_id else None
     turns = playground.turns(chat_id) if chat_id else []
     st.title("Playground", anchor=False)
     who = chat_setup.speakers(playground, conversation, model_ref, with_ref)
@@ -49,7 +49,17 @@ def show(model_ref: str, with_ref: str, chat_id: str) -> None:
         with place:
             if not turns:
                 welcome.empty()
-            _answer(playground, conversation, turns, who, settings, prompt)
+            if exchange:
+                exchange.settle()
+            _draw_answers(_ask(playground, conversation, turns, who, settings, prompt))
+        st.rerun()
+    elif exchange:
+        # Asked in another tab, or in this one before F5 or a click on something else.
+        with place:
+            if not turns:
+                welcome.empty()
+            _draw_answers(exchange)
+        st.rerun()
     elif not turns:
         with welcome.container():
             _welcome(playground, who)
@@ -152,40 +162,44 @@ def _sides(count: int) -> Sequence[AbstractContextManager[Any]]:
     return st.columns(count, gap="medium") if count > 1 else [nullcontext()]
 
 
-def _answer(
+def _ask(
     playground: Playground,
     conversation: Conversation | None,
     turns: Sequence[Turn],
     who: Sequence[Speaker],
     settings: Settings,
     prompt: str,
-) -> None:
-    """Asks, draws the answers as they grow, and keeps them, also when somebody stops them half-way."""
+) -> Exchange:
+    """Begins to answer, in a new conversation if there is none, which stands in the address from then on."""
     asking = playground.ask(who, [playground.messages(turns, side, prompt, settings) for side in range(len(who))], settings)
     if conversation is None:
         conversation = playground.begin(prompt, who, settings)
     elif chat_setup.changed(conversation, who, settings):
         playground.set_up(conversation.id, who, settings)
     exchange = playground.exchange(conversation.id, prompt, asking)
-    session.exchange_begins(exchange)
-    try:
-        st.query_params["chat"] = conversation.id
-        _said_by_person(prompt)
-        places = []
-        for place, speaker in zip(_sides(len(who)), who, strict=True):
-            with place, st.chat_message("assistant", avatar=_MODEL):
-                if len(who) > 1:
-                    st.badge(words.literal(speaker.name), color="green" if places else "blue")
-                places.append(st.empty())
-        # A rerun is all it takes to end this one. (The chat box has a stop mark too, but that leaves the page half drawn.)
-        st.button("Stop", key="stop", icon=":material/stop_circle:", help="What was said by then is kept.")
-        for _ in asking.updates():
-            for place, answer in zip(places, asking.answers, strict=True):
-                _draw(place, answer)
-    finally:
-        # Streamlit ends a script wherever it stands: what was said by then is kept, and nobody goes on computing.
-        exchange.settle()
-    st.rerun()
+    st.query_params["chat"] = conversation.id
+    return exchange
+
+
+def _draw_answers(exchange: Exchange) -> None:
+    """As they grow, to their end. Streamlit may end this anywhere; the answers go on without it, and are kept."""
+    _said_by_person(exchange.prompt)
+    answers, places = exchange.asking.answers, []
+    for side, (place, answer) in enumerate(zip(_sides(len(answers)), answers, strict=True)):
+        with place, st.chat_message("assistant", avatar=_MODEL):
+            if len(answers) > 1:
+                st.badge(words.literal(answer.speaker.name), color="green" if side else "blue")
+            places.append(st.empty())
+    # The rerun that it causes ends this one too. (The chat box has a stop mark of its own, but that leaves the page half drawn.)
+    st.button("Stop", key="stop", icon=":material/stop_circle:", help="What was said by then is kept.", on_click=_stop, args=(exchange,))
+    for _ in exchange.asking.updates():
+        for place, answer in zip(places, answers, strict=True):
+            _draw(place, answer)
+    exchange.settle()
+
+
+def _stop(exchange: Exchange) -> None:
+    trouble.attempt(exchange.settle)
 
 
 def _draw(place: DeltaGenerator, answer: Answer) -> None:

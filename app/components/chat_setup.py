@@ -59,7 +59,7 @@ def bar(playground: Playground, conversation: Conversation | None, who: Sequence
             with st.popover("Chats", icon=":material/forum:"):
                 _chats(playground, kept, conversation)
         if conversation:
-            st.button("New chat", key="new-chat", icon=":material/add:", on_click=_leave)
+            st.button("New chat", key="new-chat", icon=":material/add:", on_click=_leave, args=(who,))
     return settings
 
 
@@ -144,10 +144,11 @@ def _chats(playground: Playground, kept: list[Conversation], conversation: Conve
 def _delete(playground: Playground, conversation: Conversation) -> None:
     def delete() -> None:
         playground.delete(conversation.id)
-        _leave()
+        st.query_params.pop("chat", None)
 
     trouble.attempt(delete, f"{conversation.title} is deleted")
 
 
-def _leave() -> None:
-    st.query_params.pop("chat", None)
+def _leave(who: Sequence[Speaker]) -> None:
+    """To a new chat with the same."""
+    st.query_params.from_dict(dict(zip(("model", "with"), (speaker.ref for speaker in who), strict=False)))

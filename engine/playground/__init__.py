@@ -6,11 +6,12 @@ Everything belongs to its owner; what is somebody else's raises NotFound.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from typing import Any
 
-from engine.errors import NotFound, StateError
+from engine.errors import EngineError, NotFound, StateError
 from engine.playground import speakers
 from engine.playground.asking import Answer, Asking
 from engine.playground.scores import Token, scores
@@ -20,24 +21,41 @@ from engine.playground.speakers import Speaker
 from engine.rendering import Message
 from engine.store import Conversation, Store, Turn
 
+_log = logging.getLogger("thinker.playground")
 _MOST_CHARACTERS = 200_000
 
 
 class Exchange:
-    """One prompt of a conversation, from its asking to its being kept: once, whoever is the first to settle it."""
+    """One prompt of a conversation, from its asking to its being kept: when the last answer ends, whether anybody looks or not."""
 
     def __init__(self, playground: Playground, conversation_id: str, prompt: str, asking: Asking):
-        self.asking = asking
-        self._playground, self._conversation_id, self._prompt = playground, conversation_id, prompt
+        self.prompt, self.asking = prompt, asking
+        self._playground, self._conversation_id = playground, conversation_id
         self._lock, self._kept = threading.Lock(), False
 
     def settle(self) -> None:
         """Hangs up on what isn't finished, keeps what was said, and comes back once it is kept. Raises NotFound."""
         with self._lock:
-            if not self._kept:
-                self._kept = True
-                self.asking.close()
-                self._playground.keep(self._conversation_id, self._prompt, self.asking.answers)
+            if self._kept:
+                return
+            self._kept = True
+            self.asking.close()
+            try:
+                self._playground.keep(self._conversation_id, self.prompt, self.asking.answers)
+            finally:
+                self._playground.settled(self._conversation_id, self)
+
+    def see_to_it(self) -> None:
+        """Settles it on a thread of its own as soon as all is said."""
+        threading.Thread(target=self._to_the_end, name="exchange", daemon=True).start()
+
+    def _to_the_end(self) -> None:
+        self.asking.wait()
+        try:
+            self.settle()
+        except EngineError:
+            # Nobody is there to be told.
+            _log.exception("an answer couldn't be kept")
 
 
 class Playground:
@@ -46,6 +64,7 @@ class Playground:
     def __init__(self, store: Store, owner: str):
         self._store, self._owner = store, owner
         self._servers = Servers()
+        self._under_way: dict[str, Exchange] = {}
 
     # -- who answers
 
@@ -104,8 +123,21 @@ class Playground:
         return self._store.begin_conversation(prompt, _setup(who, settings), self._owner)
 
     def exchange(self, conversation_id: str, prompt: str, asking: Asking) -> Exchange:
-        """What is asked for a conversation, to be settled in the end."""
-        return Exchange(self, self.conversation(conversation_id).id, prompt, asking)
+        """What is asked for a conversation, and is kept there. Raises NotFound."""
+        made = Exchange(self, self.conversation(conversation_id).id, prompt, asking)
+        # Known before it can end, or it would be under way for ever.
+        self._under_way[conversation_id] = made
+        made.see_to_it()
+        return made
+
+    def under_way(self, conversation_id: str) -> Exchange | None:
+        """What is being answered just now, in whichever tab it was asked. Raises NotFound."""
+        return self._under_way.get(self.conversation(conversation_id).id)
+
+    def settled(self, conversation_id: str, exchange: Exchange) -> None:
+        """It is kept, and under way no more."""
+        if self._under_way.get(conversation_id) is exchange:
+            del self._under_way[conversation_id]
 
     def keep(self, conversation_id: str, prompt: str, answers: Sequence[Answer]) -> Turn:
         """A prompt with what was said to it, whole or not. Raises NotFound."""

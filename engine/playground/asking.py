@@ -73,6 +73,10 @@ class Asking:
             self._over.wait(every)
         yield
 
+    def wait(self) -> None:
+        """Comes back when all is said."""
+        self._over.wait()
+
     def close(self) -> None:
         """Hangs up on what isn't finished; what was said so far stays."""
         self._ready.wait(5)

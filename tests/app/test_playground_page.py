@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from app import services
 from engine import Engine, endpoints
 from engine.playground import Settings
 from tests.app.conftest import ROOT, Runs, texts
@@ -157,3 +159,18 @@ def test_chats_are_renamed_deleted_and_begun_anew(engine: Engine) -> None:
     page.button(key="delete-chat").click().run()
     assert not page.exception and "chat" not in page.query_params
     assert [one.title for one in engine.playground.conversations()] == ["one"]
+
+
+def test_another_tab_follows_what_is_being_answered(engine: Engine, server: SayingServer) -> None:
+    page = say(open_page(), "one")
+    chat = page.query_params["chat"]
+    shared = services.engine().playground
+    who = [shared.speaker("base:nano")]
+    server.go_on.clear()
+    asking = shared.ask(who, [shared.messages([], 0, "two words", Settings())], Settings())
+    shared.exchange(chat, "two words", asking)
+    threading.Timer(0.5, server.go_on.set).start()
+    other = open_page(chat=chat)
+    assert not other.exception
+    assert said(other) == ["one", "echo: one", "two words", "echo: two words"]
+    assert len(engine.playground.turns(chat)) == 2 and shared.under_way(chat) is None, "kept, and once"

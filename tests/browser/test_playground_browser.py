@@ -97,6 +97,7 @@ def test_chats(browser: Browser, dashboard: Dashboard, home: Path, trouble: list
     page.get_by_role("button", name="New chat").click()
     page.get_by_role("link", name="side by side").click()
     page.wait_for_url(re.compile(r"with=base%3Anano"))
+    settled(page)
     say(page, "Pig Latin: streams")
     expect(page.get_by_text("eams-stray")).to_be_visible(timeout=20_000)
     expect(page.get_by_test_id("stChatMessage")).to_have_count(3)
@@ -108,11 +109,14 @@ def test_chats(browser: Browser, dashboard: Dashboard, home: Path, trouble: list
         assert fits(page), f"scrolls sideways at {width} px"
     page.set_viewport_size({"width": 1400, "height": 900})
 
-    # A server that doesn't answer: one can stop, and ask again once it does.
+    # A server that doesn't answer: one can look again (F5), stop, and ask again once it does.
     server = psutil.Process(server_records(home)[0]["pid"])
     server.suspend()
     try:
         say(page, "Pig Latin: patience")
+        expect(page.get_by_role("button", name="Stop")).to_be_visible(timeout=10_000)
+        page.reload()
+        expect(page.get_by_text("Pig Latin: patience")).to_be_visible(timeout=20_000)
         page.get_by_role("button", name="Stop").click(timeout=10_000)
         expect(page.get_by_text("stopped").first).to_be_visible(timeout=15_000)
     finally:

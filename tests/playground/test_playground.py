@@ -242,3 +242,34 @@ def test_with_the_real_server(engine: Engine, thinker_home, monkeypatch: pytest.
         assert isinstance(failure(ask(playground, NANO, prompt="word " * 6000)), StateError)
     finally:
         end_processes(thinker_home)
+
+
+def test_an_answer_is_kept_whether_anybody_looks_or_not(engine: Engine, server: SayingServer):
+    playground = engine.playground
+    conversation = playground.begin("hello there", [playground.speaker(NANO)], Settings())
+    server.go_on.clear()
+    exchange = playground.exchange(conversation.id, "hello there", ask(playground, NANO))
+    assert playground.under_way(conversation.id) is exchange
+    server.go_on.set()
+    (turn,) = until(lambda: playground.turns(conversation.id), 10)
+    assert turn.answers[0]["text"] == "echo: hello there"
+    exchange.settle()
+    assert len(playground.turns(conversation.id)) == 1, "kept once"
+    until(lambda: playground.under_way(conversation.id) is None, 5)
+
+
+def test_settling_ends_an_answer_and_a_conversation_may_be_gone_by_then(engine: Engine, server: SayingServer):
+    playground = engine.playground
+    conversation = playground.begin("hello there", [playground.speaker(NANO)], Settings())
+    server.go_on.clear()
+    asking = ask(playground, NANO)
+    exchange = playground.exchange(conversation.id, "hello there", asking)
+    until(lambda: asking.answers[0].text, 10)
+    exchange.settle()
+    assert playground.turns(conversation.id)[0].answers[0]["finish"] == "stopped" and playground.under_way(conversation.id) is None
+    second = playground.exchange(conversation.id, "hello there", ask(playground, NANO))
+    playground.delete(conversation.id)
+    with pytest.raises(NotFound):
+        second.settle()
+    with pytest.raises(NotFound):
+        playground.under_way(conversation.id)
