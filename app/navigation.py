@@ -25,7 +25,9 @@ class Entry:
 
 
 TRAINING = Entry("training.py", "Training", "training")
-PAGES = (TRAINING,)
+MODELS = Entry("models.py", "Models", "models")
+PLAYGROUND = Entry("playground.py", "Playground", "playground")
+PAGES = (TRAINING, MODELS, PLAYGROUND)
 FIRST = TRAINING
 
 
@@ -33,7 +35,12 @@ def choose():
     """The page that the address names; the bare address leads on to the first page, so that every page has one address."""
     start = st.Page(_start, title="Thinker", url_path="start", default=True, visibility="hidden")
     pages = [st.Page(entry.path, title=entry.title, url_path=entry.url_path) for entry in PAGES]
-    return st.navigation([start, *pages], position="sidebar" if len(pages) > 1 else "hidden")
+    chosen = st.navigation([start, *pages], position="sidebar" if len(pages) > 1 else "hidden")
+    if st.query_params:
+        # A page link that was followed hands its query to the script, but doesn't write it into the browser's address: without this the
+        # next rerun or F5 would lose it. Where the address has it already, the browser does nothing.
+        st.query_params.from_dict({name: st.query_params.get_all(name) for name in st.query_params})
+    return chosen
 
 
 def link(entry: Entry, label: str) -> None:
@@ -44,6 +51,22 @@ def link(entry: Entry, label: str) -> None:
 def link_to_run(job_id: str, label: str) -> None:
     """A real link: it can be copied, and opened in another tab."""
     st.page_link(TRAINING.path, label=label, query_params={"job": job_id})
+
+
+def link_to_model(model_id: str, label: str) -> None:
+    """The page of a tuned model."""
+    st.page_link(MODELS.path, label=label, query_params={"model": model_id})
+
+
+def link_to_chat(ref: str, label: str, *, beside: str = "", icon: str | None = ":material/chat:") -> None:
+    """A new chat with a model: its id, `base:NAME`, or `JOB@STEP` for a checkpoint; `beside` answers the same prompts."""
+    query = {"model": ref} | ({"with": beside} if beside else {})
+    st.page_link(PLAYGROUND.path, label=label, icon=icon, query_params=query)
+
+
+def link_to_conversation(conversation_id: str, label: str) -> None:
+    """A chat that is kept."""
+    st.page_link(PLAYGROUND.path, label=label, query_params={"chat": conversation_id})
 
 
 def _start() -> None:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import streamlit as st
 
 from app.run_data import RunData
+
+if TYPE_CHECKING:
+    from engine.playground import Token
 
 T = TypeVar("T")
 _RUNS_KEPT = 4
@@ -53,6 +56,39 @@ def runs_listed() -> int:
 def list_more_runs(more: int = 20) -> None:
     """Shows more of them."""
     st.session_state[_name("runs_listed")] = runs_listed() + more
+
+
+# -- Playground and Models
+
+
+def chat_settings(chat: str) -> dict[str, Any]:
+    """What was changed of a chat's settings, by field; `chat` is a conversation's id, or whom a new one is with."""
+    return _get("chat_settings", dict).setdefault(chat, {})
+
+
+def ask_next(prompt: str) -> None:
+    """A prompt that a button chose, to be asked in the coming rerun."""
+    st.session_state[_name("ask_next")] = prompt
+
+
+def take_prompt() -> str:
+    """The prompt that waits, once."""
+    return st.session_state.pop(_name("ask_next"), "")
+
+
+def probabilities() -> dict[tuple[int, int], list[Token] | None]:
+    """Answers whose tokens are shown, by turn and side; None until they are worked out."""
+    return _get("probabilities", dict)
+
+
+def models_listed() -> int:
+    """How many models the list shows."""
+    return _get("models_listed", lambda: 20)
+
+
+def list_more_models(more: int = 20) -> None:
+    """Shows more of them."""
+    st.session_state[_name("models_listed")] = models_listed() + more
 
 
 def _get(key: str, make: Callable[[], T]) -> T:

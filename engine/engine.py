@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ from engine.store.artefacts import remove_job_folder
 
 if TYPE_CHECKING:
     from engine.chat import Chat
+    from engine.playground import Playground
+    from engine.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -268,6 +271,20 @@ class Engine:
         if not known:
             raise NotFound("there is no tuned model yet", "Train one first: python thinker.py train --demo piglatin")
         return Chat.with_model(known[0], say)
+
+    @cached_property
+    def playground(self) -> Playground:
+        """Conversations that are kept, streamed over HTTP: see engine.playground."""
+        from engine.playground import Playground
+
+        return Playground(self.store, self.owner)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Tuned models with all that is known of them: see engine.registry."""
+        from engine.registry import Registry
+
+        return Registry(self.store, self.owner)
 
     # -- looking at things
 

@@ -8,12 +8,27 @@ from typing import Any
 
 from app.run_data import Curve
 
+_CODE = re.compile(r"(```.*?(?:```|\Z)|`[^`\n]+`)", re.DOTALL)
+_OWN_MARKS = re.compile(r"([$<]|:(?=[A-Za-z]))")
 _MARKS = re.compile(r"([\\`*_{}\[\]()#+\-.!|~$<>:^])")
 
 
 def literal(text: str) -> str:
     """Text of people and models for Markdown: nothing in it is markup."""
     return _MARKS.sub(r"\\\1", " ".join(str(text).split()))
+
+
+def prose(text: str) -> str:
+    """What a model wrote, as Markdown that stays within itself: line ends kept, nothing fetched from outside, none of Streamlit's own
+    marks. Code is left as it is."""
+    pieces = _CODE.split(text)
+    return "".join(piece if number % 2 else _tamed(piece) for number, piece in enumerate(pieces))
+
+
+def _tamed(text: str) -> str:
+    text = _OWN_MARKS.sub(r"\\\1", text)
+    # A picture would be fetched from wherever the text says.
+    return re.sub(r"(?<!\n)\n(?!\n)", "  \n", text.replace("![", "!\\["))
 
 
 def code(text: str, limit: int = 120) -> str:

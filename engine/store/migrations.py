@@ -57,7 +57,24 @@ def m001_first_tables(connection: Connection) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (m001_first_tables,)
+def m002_conversations_and_notes(connection: Connection) -> None:
+    """Chats of the Playground with their turns; what people note of a model."""
+    row_id = "BIGSERIAL PRIMARY KEY" if connection.dialect.name == "postgresql" else "INTEGER PRIMARY KEY"
+    _run(
+        connection,
+        """CREATE TABLE conversations (
+            id TEXT PRIMARY KEY, owner TEXT NOT NULL, title TEXT NOT NULL, setup TEXT NOT NULL,
+            created_at DOUBLE PRECISION NOT NULL, updated_at DOUBLE PRECISION NOT NULL)""",
+        "CREATE INDEX conversations_newest ON conversations (owner, updated_at)",
+        f"""CREATE TABLE turns (
+            id {row_id}, conversation_id TEXT NOT NULL REFERENCES conversations(id) ON DELETE CASCADE,
+            prompt TEXT NOT NULL, answers TEXT NOT NULL, at DOUBLE PRECISION NOT NULL)""",
+        "CREATE INDEX turns_of ON turns (conversation_id, id)",
+        "ALTER TABLE models ADD COLUMN notes TEXT NOT NULL DEFAULT ''",
+    )
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (m001_first_tables, m002_conversations_and_notes)
 
 
 def pending(connection: Connection) -> list[Callable[[Connection], None]]:
