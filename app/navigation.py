@@ -25,7 +25,8 @@ class Entry:
 
 
 TRAINING = Entry("training.py", "Training", "training")
-PAGES = (TRAINING,)
+WIZARD = Entry("wizard.py", "Wizard", "wizard")
+PAGES = (WIZARD, TRAINING)
 FIRST = TRAINING
 
 
@@ -44,6 +45,11 @@ def link(entry: Entry, label: str) -> None:
 def link_to_run(job_id: str, label: str) -> None:
     """A real link: it can be copied, and opened in another tab."""
     st.page_link(TRAINING.path, label=label, query_params={"job": job_id})
+
+
+def go(entry: Entry, **query: str) -> None:
+    """Leaves for another page at once."""
+    st.switch_page(entry.path, query_params=query)
 
 
 def _start() -> None:

@@ -163,3 +163,14 @@ class Model(_Record):
     stop: list[str] = field(default_factory=list)
     proof: dict[str, Any] | None = None
     created_at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Preset(_Record):
+    """Settings under a name: what to change in a recipe's recommended values."""
+
+    id: str
+    owner: str
+    name: str
+    changes: dict[str, Any]
+    created_at: float

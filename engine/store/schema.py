@@ -98,3 +98,15 @@ models = Table(
     *(Column(name, Text) for name in ("owner", "name", "job_id", *_MODEL_TEXTS)),
     Column("created_at", Double),
 )
+
+drafts = Table(
+    "drafts", metadata, Column("owner", Text, primary_key=True), Column("content", Text), Column("updated_at", Double)
+)
+
+presets = Table(
+    "presets",
+    metadata,
+    Column("id", Text, primary_key=True),
+    *(Column(name, Text) for name in ("owner", "name", "changes")),
+    Column("created_at", Double),
+)
