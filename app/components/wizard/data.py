@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -79,7 +80,9 @@ def _content(draft: Any) -> bool:
         figures = planner.figures(recipe)
         seen = planner.preview(recipe)
     except EngineError as error:
-        trouble.show_error(error.to_dict())
+        # Where the upload lies is nobody's concern; which file it is, is.
+        path = draft.data().get("path", "")
+        trouble.show_error(error.to_dict() | {"where": error.where.replace(path, Path(path).name) if path else error.where})
         _mapping(draft, None)
         return False
     st.divider()

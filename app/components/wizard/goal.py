@@ -56,9 +56,11 @@ def _meaning(goal: dict[str, Any]) -> None:
     method = frame.engine().explain_method(goal["method"])
     with st.container(border=True):
         st.markdown(f"**{words.literal(goal['title'])}: {words.literal(method['term'])}.** {words.literal(method['meaning'])}")
-        left, right = st.columns(2)
+        left, right = st.columns([3, 2], gap="large")
         left.markdown("**When it fits**\n" + "\n".join(f"- {words.literal(line)}" for line in method["use_when"]))
-        right.markdown("**When it doesn't**\n" + "\n".join(f"- {words.literal(line)}" for line in method["not_when"]))
+        left.markdown("**When it doesn't**\n" + "\n".join(f"- {words.literal(line)}" for line in method["not_when"]))
+        left.caption(f"Needs: {words.literal(method['needs'])}")
+        # Downwards: a diagram that runs sideways can't be read on a phone.
         arrows = " --> ".join(f'{number}["{text}"]' for number, text in enumerate(method["flow"]))
-        st.mermaid_chart(f"flowchart LR\n{arrows}")
-        st.caption(f"Needs: {words.literal(method['needs'])}")
+        with right:
+            st.mermaid_chart(f"flowchart TD\n{arrows}")

@@ -63,9 +63,8 @@ def _sentences(recipe: Any, plan: Any) -> list[str]:
 @st.dialog("Start this training?")
 def _confirm(recipe: Any, plan: Any) -> None:
     takes = {estimate.name: estimate.text for estimate in plan.estimates}
-    st.markdown(
-        f"**{words.literal(recipe.name)}** takes {words.literal(takes.get('time', 'some time'))} and costs {words.literal(takes.get('money', 'nothing'))}."
-    )
+    time, money = (words.literal(takes.get(name, "an amount that can't be told yet")) for name in ("time", "money"))
+    st.markdown(f"**{words.literal(recipe.name)}** takes {time} and costs {money}.")
     for concern in plan.warnings:
         st.markdown(f":orange[{words.literal(concern.text)}]")
     st.caption("It runs in the background; closing the browser doesn't stop it. Pause or stop it whenever you like.")
