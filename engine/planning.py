@@ -84,7 +84,8 @@ class Planner:
             start = {"name": Path(spec["path"]).stem.replace("_", " ")}
         if not spec.get("demo") or base_model != "nano" or full:
             advice = knowledge.recommend(self._config(base_model), base_model, lora=not full)
-            reasons = {name: known for name, known in advice.items() if not (full and name.startswith("lora."))}
+            about_adapters = {name for name, known in advice.items() if name.startswith("lora.") or "LoRA" in known["reason"]}
+            reasons = {name: known for name, known in advice.items() if not (full and name in about_adapters)}
             for name, known in reasons.items():
                 start = _set(start, name, known["value"])
         else:

@@ -48,7 +48,7 @@ class Client:
         """A training client for a copy of all of the base's weights."""
         from engine.endpoints.full import create_full_training_client
 
-        return self._wait(create_full_training_client(self._service, base_model), "copying the model's weights")
+        return self.wait(create_full_training_client(self._service, base_model), "copying the model's weights")
 
     def resume(self, path: str) -> Any:
         """A training client that goes on from a `weights` checkpoint, optimizer and all."""

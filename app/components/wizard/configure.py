@@ -76,13 +76,13 @@ def _take_model(_: str, base_model: str) -> None:
 def _full(full: bool) -> None:
     key = f"full-{session.form_generation()}"
     kinds = {False: "An adapter (LoRA)", True: "All weights (full)"}
-    st.segmented_control(
+    st.radio(
         "What is trained",
         list(kinds),
-        default=full,
+        index=int(full),
         format_func=kinds.get,
         key=key,
-        required=True,
+        horizontal=True,
         on_change=lambda: _take_full(st.session_state[key]),
     )
     if full:

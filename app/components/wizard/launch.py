@@ -83,9 +83,11 @@ def show_started(job_id: str) -> None:
     """What happens now, as it happens."""
     job = frame.engine().job(job_id)
     st.title(words.literal(job.name), anchor=False)
-    st.fragment(_stages, run_every=1 if frame.engine().moving(job) else None)(job_id, frame.engine().moving(job))
+    # Above the stages: a button that new lines push down is missed.
     if st.button("Watch it learn", key="watch", type="primary", icon=":material/monitoring:"):
         navigation.go(navigation.TRAINING, job=job_id)
+    moving = frame.engine().moving(job)
+    st.fragment(_stages, run_every=1 if moving else None)(job_id, moving)
     st.markdown(
         "#### What happens next\n"
         "1. The model is tested as it is, on examples that it never trains on.\n"
@@ -106,7 +108,7 @@ def _stages(job_id: str, moving: bool) -> None:
         st.markdown(f":{light.color}-badge[● {light.label}] Run {words.code(job.id)}")
         if job.error:
             trouble.show_error(job.error)
-        lines = [event for event in engine.events(job_id) if event.kind in ("stage", "state")]
+        lines = [event for event in engine.events(job_id) if event.kind == "stage"]
         for number, event in enumerate(lines):
             last = moving and number == len(lines) - 1
             icon = ":blue[:material/pending:]" if last else ":green[:material/check_circle:]"
