@@ -27,7 +27,8 @@ class Entry:
 TRAINING = Entry("training.py", "Training", "training")
 MODELS = Entry("models.py", "Models", "models")
 PLAYGROUND = Entry("playground.py", "Playground", "playground")
-PAGES = (TRAINING, MODELS, PLAYGROUND)
+WIZARD = Entry("wizard.py", "Wizard", "wizard")
+PAGES = (WIZARD, TRAINING, MODELS, PLAYGROUND)
 FIRST = TRAINING
 
 
@@ -67,6 +68,11 @@ def link_to_chat(ref: str, label: str, *, beside: str = "", icon: str | None = "
 def link_to_conversation(conversation_id: str, label: str) -> None:
     """A chat that is kept."""
     st.page_link(PLAYGROUND.path, label=label, query_params={"chat": conversation_id})
+
+
+def go(entry: Entry, **query: str) -> None:
+    """Leaves for another page at once."""
+    st.switch_page(entry.path, query_params=query)
 
 
 def _start() -> None:

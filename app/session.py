@@ -91,6 +91,19 @@ def list_more_models(more: int = 20) -> None:
     st.session_state[_name("models_listed")] = models_listed() + more
 
 
+# -- the wizard: what it has chosen is in the store (engine.drafts)
+
+
+def form_generation() -> int:
+    """Part of the keys of fields: a new one makes them show what was set elsewhere, by a preset or another choice."""
+    return _get("form_generation", lambda: 0)
+
+
+def renew_forms() -> None:
+    """Fields show what is kept, whatever was typed before."""
+    st.session_state[_name("form_generation")] = form_generation() + 1
+
+
 def _get(key: str, make: Callable[[], T]) -> T:
     name = _name(key)
     if name not in st.session_state:

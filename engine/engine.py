@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import data, knowledge, models, paths, system
+from engine.drafts import Drafts
 from engine.errors import EngineError, NotFound, RecipeError, StateError
 from engine.jobs import host, logs, states
+from engine.planning import Planner
+from engine.presets import Presets
 from engine.recipe import Recipe
 from engine.rendering import get_renderer, load_tokenizer
 from engine.store import Checkpoint, Event, Job, Model, Sample, Store
 from engine.store.artefacts import remove_job_folder
+from engine.uploads import Uploads
 
 if TYPE_CHECKING:
     from engine.chat import Chat
@@ -66,6 +70,26 @@ class Engine:
         self.store = Store(database_url)
         self._rows: dict[tuple, int] = {}
 
+    @cached_property
+    def drafts(self) -> Drafts:
+        """What the wizard keeps until it is launched."""
+        return Drafts(self.store, self.owner)
+
+    @cached_property
+    def presets(self) -> Presets:
+        """Settings under a name."""
+        return Presets(self.store, self.owner)
+
+    @cached_property
+    def planner(self) -> Planner:
+        """Whole recipes with reasons, estimates and warnings."""
+        return Planner(self.store, self.owner)
+
+    @cached_property
+    def uploads(self) -> Uploads:
+        """Files that were brought through the browser."""
+        return Uploads(self.owner)
+
     # -- making recipes
 
     def demo_recipe(self, name: str, changes: dict[str, Any] | None = None) -> Recipe:
@@ -79,7 +103,7 @@ class Engine:
         folder = models.resolve(base_model)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         values: dict[str, Any] = {"data": {"path": str(Path(path).expanduser().resolve())}, "name": Path(path).stem}
-        for field, advice in knowledge.recommend(config, base_model).items():
+        for field, advice in knowledge.recommend(config, base_model, lora=not chosen.get("full")).items():
             part, _, leaf = field.rpartition(".")
             place = values.setdefault(part, {}) if part else values
             place.setdefault(leaf, advice["value"])

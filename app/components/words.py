@@ -117,3 +117,10 @@ def short_result(result: dict[str, Any] | None) -> str:
     if not before or not after:
         return ""
     return f"{percent(before['exact_match'])} → {percent(after['exact_match'])} right on {after['count']:,} new prompts"
+
+
+def figure_or_text(value: Any) -> str:
+    """A number as `figure` says it, a switch as on or off, anything else as it is."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return figure(value) if isinstance(value, int | float) else literal(value)

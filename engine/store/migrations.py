@@ -74,7 +74,19 @@ def m002_conversations_and_notes(connection: Connection) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (m001_first_tables, m002_conversations_and_notes)
+def m003_drafts_and_presets(connection: Connection) -> None:
+    """What the wizard keeps until it is launched, and named settings."""
+    number = "DOUBLE PRECISION"
+    _run(
+        connection,
+        f"CREATE TABLE drafts (owner TEXT PRIMARY KEY, content TEXT NOT NULL, updated_at {number} NOT NULL)",
+        f"""CREATE TABLE presets (
+            id TEXT PRIMARY KEY, owner TEXT NOT NULL, name TEXT NOT NULL, changes TEXT NOT NULL, created_at {number} NOT NULL)""",
+        "CREATE UNIQUE INDEX presets_name ON presets (owner, name)",
+    )
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (m001_first_tables, m002_conversations_and_notes, m003_drafts_and_presets)
 
 
 def pending(connection: Connection) -> list[Callable[[Connection], None]]:

@@ -187,3 +187,14 @@ class Turn(_Record):
     prompt: str
     answers: list[dict[str, Any]]
     at: float
+
+
+@dataclass(frozen=True)
+class Preset(_Record):
+    """Settings under a name: what to change in a recipe's recommended values."""
+
+    id: str
+    owner: str
+    name: str
+    changes: dict[str, Any]
+    created_at: float

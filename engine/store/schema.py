@@ -115,3 +115,15 @@ turns = Table(
     *(Column(name, Text) for name in ("conversation_id", "prompt", "answers")),
     Column("at", Double),
 )
+
+drafts = Table(
+    "drafts", metadata, Column("owner", Text, primary_key=True), Column("content", Text), Column("updated_at", Double)
+)
+
+presets = Table(
+    "presets",
+    metadata,
+    Column("id", Text, primary_key=True),
+    *(Column(name, Text) for name in ("owner", "name", "changes")),
+    Column("created_at", Double),
+)

@@ -117,6 +117,9 @@ def _begin(run: JobRun, client: Client, method: Method, data: DataSet, renderer:
         loop.step = loop.saved_step = run.resume.step
         loop.tokens, loop.seconds = int(state["tokens"]), float(state["seconds"])
         loop.sampler_path, loop.weights_path = state.get("sampler_path", ""), run.resume.path
+    elif recipe.full:
+        run.stage("copying the model's weights")
+        loop.training = client.create_full(recipe.base_model)
     else:
         run.stage("creating the adapter")
         lora = recipe.lora
