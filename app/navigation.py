@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,8 @@ class Entry:
 
 
 TRAINING = Entry("training.py", "Training", "training")
-PAGES = (TRAINING,)
+ANALYTICS = Entry("analytics.py", "Analytics", "analytics")
+PAGES = (TRAINING, ANALYTICS)
 FIRST = TRAINING
 
 
@@ -44,6 +46,19 @@ def link(entry: Entry, label: str) -> None:
 def link_to_run(job_id: str, label: str) -> None:
     """A real link: it can be copied, and opened in another tab."""
     st.page_link(TRAINING.path, label=label, query_params={"job": job_id})
+
+
+def link_to_comparison(job_ids: Sequence[str], label: str) -> None:
+    """These runs over each other, on the Analytics page."""
+    st.page_link(ANALYTICS.path, label=label, icon=":material/compare_arrows:", query_params={"runs": ",".join(job_ids)})
+
+
+def link_to_chat(model_id: str, label: str) -> bool:
+    """To a chat with the model, where there is a page for it. -> whether there is."""
+    page = next((entry for entry in PAGES if entry.url_path == "playground"), None)
+    if page is not None:
+        st.page_link(page.path, label=label, icon=":material/chat:", query_params={"model": model_id})
+    return page is not None
 
 
 def _start() -> None:

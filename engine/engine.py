@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,10 @@ from engine.errors import EngineError, NotFound, RecipeError, StateError
 from engine.jobs import host, logs, states
 from engine.recipe import Recipe
 from engine.rendering import get_renderer, load_tokenizer
+from engine.runs import Runs
 from engine.store import Checkpoint, Event, Job, Model, Sample, Store
 from engine.store.artefacts import remove_job_folder
+from engine.travel import Travel
 
 if TYPE_CHECKING:
     from engine.chat import Chat
@@ -62,6 +65,16 @@ class Engine:
         self.owner = owner
         self.store = Store(database_url)
         self._rows: dict[tuple, int] = {}
+
+    @cached_property
+    def runs(self) -> Runs:
+        """Many runs at a glance: cards, comparisons, the run doctor, what to copy."""
+        return Runs(self.store, self.owner)
+
+    @cached_property
+    def travel(self) -> Travel:
+        """One prompt, answered by every checkpoint of a run."""
+        return Travel(self.store, self.owner)
 
     # -- making recipes
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import streamlit as st
 
+from app import navigation
 from app.components import words
 from engine import Engine
 from engine.amounts import duration
@@ -57,11 +58,13 @@ def _advice(engine: Engine, result: dict[str, Any]) -> None:
 
 def _chat(engine: Engine, job_id: str) -> None:
     try:
-        name = engine.model(job_id).name
+        model = engine.model(job_id)
     except NotFound:
         return
+    if navigation.link_to_chat(model.id, "Chat with it"):
+        return
     st.markdown("**Talk to it** in a terminal:")
-    quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+    quoted = model.name.replace("\\", "\\\\").replace('"', '\\"')
     st.code(f'python thinker.py chat --model "{quoted}"', language=None)
 
 

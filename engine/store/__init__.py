@@ -9,11 +9,11 @@ from __future__ import annotations
 from engine.store.jobs import JobQueries
 from engine.store.lifecycle import LeaseLost
 from engine.store.models import ModelQueries
+from engine.store.overview import Overview
 from engine.store.records import Attempt, Checkpoint, Event, Job, Metric, Model, Sample
-from engine.store.series import Series
 
 
-class Store(JobQueries, Series, ModelQueries):
+class Store(JobQueries, Overview, ModelQueries):
     """Everything that is remembered: SQLite at `paths.home()/thinker.db`, or PostgreSQL by `THINKER_DATABASE_URL`.
 
     Threads write, pages read; one Store may be shared by all threads of a process. Methods that a person's request

@@ -185,6 +185,8 @@ def _train(loop: _Loop) -> str | None:
         values = loop.method.metrics(reply, counts) | {
             "learning_rate": rate,
             "tokens_per_second": counts["tokens"] / max(1e-9, now - settled_at),
+            "tokens": float(loop.tokens),
+            "seconds": loop.seconds,
         }
         if "grad_norm:mean" in norm:
             values["grad_norm"] = norm["grad_norm:mean"]

@@ -67,7 +67,8 @@ def test_a_link_to_a_run_shows_it(runs: Runs) -> None:
     assert "Held-out loss has fallen from 4 to 0.168" in shown
     assert "After step 40: 1 of 2 right" in shown
     assert "`eams-stray`" in shown and "expected] `eamsstr-ay`" in shown
-    assert {button.label for button in page.button} == {"Pause", "Stop and keep"}
+    toolbar = {"Train again with changes", "Rename", "Copy as …", "Guide", "Ask them all"}
+    assert {button.label for button in page.button} - toolbar == {"Pause", "Stop and keep"}
 
 
 def test_a_link_to_nothing_says_so() -> None:
@@ -87,7 +88,7 @@ def test_a_finished_run_shows_the_proof_in_sentences(runs: Runs) -> None:
     assert "General skills on 200 tasks from before: 100 % → 93 % (partly forgotten)" in shown
     assert 'python thinker.py chat --model "Pig Latin"' in shown
     assert list(page.dataframe[0].value.columns) == ["prompt", "before", "after", "expected"]
-    assert "Step `100` at the end :blue-badge[to go on from] :green-badge[to use]" in shown
+    assert "Step `100` at the end · held-out loss `0.042` :blue-badge[to go on from] :green-badge[to use] :gray-badge[last]" in shown
     page.radio(key="examples").set_value("Still wrong").run()
     assert len(page.dataframe[0].value) == 14
     assert set(page.dataframe[0].value["after"]) == {"?"}

@@ -100,7 +100,9 @@ def test_curves(trained: Result, engine: Engine):
     assert rates == pytest.approx([8e-3 * share for share in (1 / 3, 2 / 3, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6)])
     assert all(norm > 0 for _, norm in engine.curve(job, "grad_norm"))
     assert all(speed > 0 for _, speed in engine.curve(job, "tokens_per_second"))
-    assert set(engine.metric_names(job)) == {"train_loss", "held_out_loss", "learning_rate", "grad_norm", "tokens_per_second"}
+    of_the_run = {"train_loss", "held_out_loss", "learning_rate", "grad_norm", "tokens_per_second", "tokens", "seconds"}
+    assert set(engine.metric_names(job)) - {"cpu_percent", "memory_gb", "gpu_percent", "gpu_memory_gb"} == of_the_run
+    assert engine.curve(job, "tokens")[-1] == (8, trained.tokens) and engine.curve(job, "seconds")[-1] == (8, trained.seconds)
 
 
 def test_the_proof_and_the_curve_agree(trained: Result, engine: Engine):
