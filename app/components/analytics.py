@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import navigation, services, session
+from app import address, navigation, services, session
 from app.components import charts, explain, words
 from engine import Engine
 from engine.amounts import duration
@@ -117,11 +117,26 @@ def _curves(engine: Engine, picked: list[str], names: dict[str, str], metrics: l
     titles = {metric: explain.title(engine, metric) for metric in metrics}
     usual = next((metric for metric in ("held_out_loss", "train_loss") if metric in metrics), metrics[0])
     with st.container(horizontal=True, vertical_alignment="bottom"):
+        at = metrics.index(address.chosen("y", metrics, usual))
         metric = st.selectbox(
-            "What", metrics, index=metrics.index(usual), format_func=lambda name: titles[name][0], key="y", bind="query-params", width=200
+            "What",
+            metrics,
+            index=at,
+            format_func=lambda name: titles[name][0],
+            key="what",
+            on_change=address.keep,
+            args=("y", "what", usual),
+            width=200,
         )
         along = st.segmented_control(
-            "Along", list(_ALONG), default="step", required=True, format_func=_ALONG_LABELS.get, key="x", bind="query-params"
+            "Along",
+            list(_ALONG),
+            default=address.chosen("x", list(_ALONG), "step"),
+            required=True,
+            format_func=_ALONG_LABELS.get,
+            key="along",
+            on_change=address.keep,
+            args=("x", "along", "step"),
         )
         window = st.selectbox("Smoothing", list(_WINDOWS), key="smooth", bind="query-params", width=140)
         log = st.toggle("Log scale", key="log", bind="query-params")

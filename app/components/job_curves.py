@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
@@ -25,6 +25,7 @@ _BOXES = {"good": st.success, "note": st.info, "warning": st.warning, "stop": st
 
 def doctor(engine: Engine, job: Job, data: RunData) -> None:
     """What is wrong, what to do, and a button that does it; a quiet line where nothing is."""
+    offered: list[dict[str, Any]] = []
     for number, finding in enumerate(engine.runs.diagnose(job, data.curves)[:4]):
         sign, detail, action = (words.literal(text) for text in (finding.sign, finding.detail, finding.action))
         if finding.level == "good" or not finding.action:
@@ -32,7 +33,8 @@ def doctor(engine: Engine, job: Job, data: RunData) -> None:
             st.markdown(f":{color}[{_ICONS[finding.level]} **Doctor:** {sign}] {detail}")
             continue
         _BOXES[finding.level](f"**{sign}** {detail}  \n{action}", icon=_ICONS[finding.level])
-        if finding.changes:
+        if finding.changes and finding.changes not in offered:
+            offered.append(finding.changes)
             label = f"Try again with {_wish(finding)}"
             st.button(label, key=f"doctor.{number}", icon=":material/replay:", on_click=session.wish_again, args=(job.id, finding.changes))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from app import navigation, services, session
+from app import address, navigation, services, session
 from app.components import charts, trouble, words
 from engine import Engine
 from engine.amounts import duration
@@ -97,14 +97,16 @@ def _filters(engine: Engine) -> tuple[str, str]:
         )
         counts = engine.runs.counts(search)
         labels = {_ALL: f"all {sum(counts.values()):,}"} | {group: f"{group} {counts[group]:,}" for group in GROUPS if counts[group]}
+        groups = [_ALL, *GROUPS]
         chosen = st.pills(
             "State",
-            [_ALL, *GROUPS],
-            default=_ALL,
-            key="state",
-            bind="query-params",
-            wrap=True,
+            groups,
+            default=address.chosen("state", groups, _ALL),
+            key="list.state",
+            on_change=address.keep,
+            args=("state", "list.state", _ALL),
             format_func=lambda group: labels.get(group, f"{group} 0"),
+            wrap=True,
         )
     return ("" if chosen in (None, _ALL) else chosen), search.strip()
 

@@ -90,7 +90,8 @@ def proof_sentences(result: dict[str, Any]) -> list[str]:
     skills, detail = result["skills"], (result.get("skills_detail") or {}).get("after") or {}
     if skills.get("before") is not None and skills.get("after") is not None:
         count = f" on {detail['count']:,} tasks from before" if detail.get("count") else ""
-        word = "kept" if skills["after"] >= 0.95 * skills["before"] else "partly forgotten"
+        left = skills["after"] / skills["before"] if skills["before"] else 1.0
+        word = "kept" if left >= 0.95 else "partly forgotten" if left >= 0.5 else "mostly forgotten"
         sentences.append(f"General skills{count}: {percent(skills['before'])} → {percent(skills['after'])} ({word}).")
     if before.get("perplexity") is not None and after.get("perplexity") is not None:
         went = f"{figure(before['perplexity'])} → {figure(after['perplexity'])}"

@@ -47,13 +47,15 @@ def examine(curves: Mapping[str, Curve], *, rate: float, recommended: float | No
     `rate` is the recipe's learning rate, `recommended` what suits the model (None: not known), `moving` whether it still runs.
     """
     train, held_out = (curves.get(name) or Curve() for name in LOSSES)
+    # Where it's known what suits the model, a rate that was too high isn't cut to one that is too high still.
+    most = min(recommended or rate, rate)
     found = [
-        _not_a_number({"train_loss": train, "held_out_loss": held_out}, rate),
-        _rises(train, rate),
+        _not_a_number({"train_loss": train, "held_out_loss": held_out}, min(rate / 10, most)),
+        _rises(train, min(rate / 3, most)),
         _hardly_falls(train, rate, recommended),
         _turns_up(held_out, train),
         _far_above(held_out, train),
-        *_gradients(curves.get("grad_norm") or Curve(), rate),
+        *_gradients(curves.get("grad_norm") or Curve(), min(rate / 3, most)),
         _rate(rate, recommended),
         _slows(curves.get("tokens_per_second") or Curve()) if moving else None,
     ]
@@ -81,18 +83,18 @@ def band(name: str, curve: Curve, recommended: float | None = None) -> Band | No
     return Band(low, high, words)
 
 
-def _not_a_number(losses: dict[str, Curve], rate: float) -> Finding | None:
+def _not_a_number(losses: dict[str, Curve], better: float) -> Finding | None:
     for name, curve in losses.items():
         odd = np.flatnonzero(~np.isfinite(curve.values))
         if len(odd):
             step = int(curve.steps[odd[0]])
             title = knowledge.metric(name)["title"]
             detail = f"{title} stopped being a number at step {step:,}."
-            return _finding("stop", "train_loss", "not_a_number", detail, step, {"learning_rate": rate / 10})
+            return _finding("stop", "train_loss", "not_a_number", detail, step, {"learning_rate": better})
     return None
 
 
-def _rises(train: Curve, rate: float) -> Finding | None:
+def _rises(train: Curve, better: float) -> Finding | None:
     rule = _rule("train_loss", "rises")
     steps, values = train.finite()
     if len(values) < 20:
@@ -104,7 +106,7 @@ def _rises(train: Curve, rate: float) -> Finding | None:
         return None
     step = int(steps[best + 4])
     detail = f"It was down to {lowest:.3g} around step {step:,} and is at {now:.3g} now (means of the steps around)."
-    return _finding("warning", "train_loss", "rises", detail, step, {"learning_rate": rate / 3})
+    return _finding("warning", "train_loss", "rises", detail, step, {"learning_rate": better})
 
 
 def _hardly_falls(train: Curve, rate: float, recommended: float | None) -> Finding | None:
@@ -128,7 +130,8 @@ def _turns_up(held_out: Curve, train: Curve) -> Finding | None:
     if len(values) < 3:
         return None
     best, now = int(values.argmin()), float(values[-1])
-    if best == len(values) - 1 or now <= rule["times"] * values[best] + rule["slack"]:
+    since = values[best + 1 :][-rule["in_a_row"] :]
+    if len(since) < rule["in_a_row"] or since.min() <= rule["times"] * values[best] + rule["slack"]:
         return None
     step = int(steps[best])
     detail = f"It was lowest at step {step:,} ({values[best]:.3g}) and has risen to {now:.3g} since."
@@ -148,7 +151,7 @@ def _far_above(held_out: Curve, train: Curve) -> Finding | None:
     return _finding("note", "held_out_loss", "far_above", f"{first:.3g} against {learnt:.3g} before anything was learned.", 0)
 
 
-def _gradients(norm: Curve, rate: float) -> list[Finding | None]:
+def _gradients(norm: Curve, better: float) -> list[Finding | None]:
     steps, values = norm.finite()
     if len(values) >= 2 and values[-1] == 0 and values[-2] == 0:
         return [_finding("stop", "grad_norm", "zero", f"Since step {int(steps[-2]):,} nothing pulls at the weights.", int(steps[-2]))]
@@ -159,7 +162,7 @@ def _gradients(norm: Curve, rate: float) -> list[Finding | None]:
         early, late = float(np.median(values[fifth : 2 * fifth])), float(np.median(values[-fifth:]))
         if early > 0 and late > grows["times"] * early:
             detail = f"From {early:.3g} early on to {late:.3g} now."
-            found.append(_finding("warning", "grad_norm", "grows", detail, None, {"learning_rate": rate / 3}))
+            found.append(_finding("warning", "grad_norm", "grows", detail, None, {"learning_rate": better}))
     window = peaks["after"]
     if len(values) > window:
         recent, at = values[-(_PEAKS_SEEN + window) :], steps[-(_PEAKS_SEEN + window) :]
@@ -167,8 +170,8 @@ def _gradients(norm: Curve, rate: float) -> list[Finding | None]:
         high = np.flatnonzero((recent[window:] > peaks["times"] * usual) & (usual > 0))
         if len(high):
             step, times = int(at[window + high[-1]]), recent[window + high[-1]] / usual[high[-1]]
-            often = "once" if len(high) == 1 else f"{len(high)} times"
-            found.append(_finding("note", "grad_norm", "peaks", f"{often}, last at step {step:,}: {_times(times)} the usual size.", step))
+            often = "Once" if len(high) == 1 else f"{len(high)} times, the last"
+            found.append(_finding("note", "grad_norm", "peaks", f"{often} at step {step:,}: {_times(times)} the usual size.", step))
     return found
 
 
