@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -66,7 +67,7 @@ def examine(curves: Mapping[str, Curve], *, rate: float, recommended: float | No
 
 def band(name: str, curve: Curve, recommended: float | None = None) -> Band | None:
     """The healthy range of a metric, where it is known as numbers."""
-    known = knowledge.metrics().get(name, {}).get("band")
+    known = _bands().get(name)
     _, values = curve.finite()
     if not known or (len(values) < 5 and known["of"] != "recommended"):
         return None
@@ -216,6 +217,12 @@ def _finding(level: Any, metric: str, rule: str, detail: str, step: int | None, 
     return Finding(level, metric, said, detail, flag["action"], step, {"training": training} if training else {})
 
 
+@cache
+def _bands() -> dict[str, dict[str, Any]]:
+    return {name: entry["band"] for name, entry in knowledge.metrics().items() if "band" in entry}
+
+
+@cache
 def _rule(metric: str, name: str) -> dict[str, Any]:
     return next(flag["rule"] for flag in knowledge.metric(metric)["red_flags"] if flag.get("rule", {}).get("name") == name)
 

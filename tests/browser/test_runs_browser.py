@@ -96,6 +96,9 @@ def test_from_a_warning_to_a_better_run_and_both_compared(trained: str, tabs: Br
     expect(dialog.get_by_text("learning_rate")).to_be_visible(timeout=20_000)
     rate.fill("0.005")
     rate.press("Tab")
+    steps = dialog.get_by_role("spinbutton", name="Steps (updates)")
+    steps.fill("400")
+    steps.press("Tab")
     dialog.get_by_role("button", name="Start training").click()
     expect(page.get_by_text("● learning")).to_be_visible(timeout=60_000)
 
