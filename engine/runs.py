@@ -67,6 +67,10 @@ class Runs:
         by_state = self._store.count_jobs(self._owner, search or None)
         return {group: sum(by_state.get(state, 0) for state in members) for group, members in GROUPS.items()}
 
+    def demos_run(self) -> set[str]:
+        """The demos among the newest runs."""
+        return {json.loads(job.recipe_json).get("data", {}).get("demo", "") for job in self._store.jobs(self._owner, limit=50)} - {""}
+
     def rename(self, job_id: str, name: str) -> Job:
         """The run by another name; a model that came of it keeps its own. Raises RecipeError for a name that can't be."""
         name = " ".join(name.split())

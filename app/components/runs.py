@@ -29,8 +29,10 @@ def show() -> None:
         _lesson(engine)
         return
     with st.container(horizontal=True, vertical_alignment="center"):
+        done = engine.runs.demos_run()
         for name, demo in engine.demos().items():
-            st.button(f"{demo['title']} again", key=f"demo-{name}", icon=":material/play_arrow:", on_click=_launch, args=(name,))
+            label = demo["title"] + " again" * (name in done)
+            st.button(label, key=f"demo-{name}", icon=":material/play_arrow:", on_click=_launch, args=(name,))
         navigation.link(navigation.ANALYTICS, "Compare runs")
     st.caption(_OWN_DATA)
     st.fragment(_list, run_every=2 if counts["running"] else None)(bool(counts["running"]))
@@ -38,30 +40,34 @@ def show() -> None:
 
 def _lesson(engine: Engine) -> None:
     st.markdown("Nothing has been trained yet. The quickest way to see how it goes:")
-    for number, (name, demo) in enumerate(engine.demos().items()):
-        card, steps = st.columns([5, 3], gap="large")
-        with card, st.container(border=True):
-            _demo(name, demo, "secondary" if number else "primary")
-        with steps:
-            counts = demo["examples"]
-            st.markdown("#### What you will see", anchors=False)
-            st.markdown(
-                f"1. **A test before.** The model is asked {counts['held_out']:,} questions that it will never be trained on.\n"
-                f"2. **Learning, live.** It goes through {counts['train']:,} examples; its mistakes (the loss) get fewer, and every few "
-                "steps it answers the same questions anew.\n"
-                "3. **The proof.** The same test again, and one for what it may have forgotten.\n"
-                "4. **A chat** with the model that came of it."
-            )
-            st.caption("All on this machine: no GPU, no key and no network needed.")
+    (name, demo), *others = engine.demos().items()
+    card, steps = st.columns([5, 3], gap="large")
+    with card, st.container(border=True):
+        _demo(name, demo, f"{demo['title']} (one-minute demo)", "primary")
+    with steps:
+        counts = demo["examples"]
+        st.markdown("#### What you will see", anchors=False)
+        st.markdown(
+            f"1. **A test before.** The model is asked {counts['held_out']:,} questions that it will never be trained on.\n"
+            f"2. **Learning, live.** It goes through {counts['train']:,} examples; its mistakes (the loss) get fewer, and every few "
+            "steps it answers the same questions anew.\n"
+            "3. **The proof.** The same test again, and one for what it may have forgotten.\n"
+            "4. **A chat** with the model that came of it."
+        )
+        st.caption("All on this machine: no GPU, no key and no network needed.")
+    st.markdown("Or something else:")
+    for row in range(0, len(others), 2):
+        for column, (name, demo) in zip(st.columns(2), others[row : row + 2], strict=False):
+            with column, st.container(border=True):
+                _demo(name, demo, demo["title"], "secondary")
     st.caption(_OWN_DATA)
 
 
-def _demo(name: str, demo: dict[str, Any], kind: Any) -> None:
+def _demo(name: str, demo: dict[str, Any], label: str, kind: Any) -> None:
     st.markdown(f"#### {words.literal(demo['title'])}", anchors=False)
     st.markdown(f"**The task.** {words.literal(demo['task'])}")
     st.markdown(f"**What is learned.** {words.literal(demo['learns'])}")
     st.markdown(f"**What to expect.** {words.literal(demo['expect'])}")
-    label = f"{demo['title']} (one-minute demo)"
     st.button(label, key=f"demo-{name}", type=kind, icon=":material/play_arrow:", on_click=_launch, args=(name,))
 
 

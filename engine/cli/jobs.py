@@ -27,7 +27,7 @@ JobId = Annotated[str, typer.Argument(help="The job's id, or the beginning of it
 
 def train(
     data: Annotated[Path | None, typer.Argument(help="Your data (JSONL, JSON, CSV), or a recipe (.yaml).")] = None,
-    demo: Annotated[str, typer.Option(help="Train a demo that ships with Thinker, by name: piglatin.")] = "",
+    demo: Annotated[str, typer.Option(help=f"Train a demo that ships with Thinker: {', '.join(knowledge.demos())}.")] = "",
     recipe_file: Annotated[Path | None, typer.Option("--recipe", help="A recipe file (YAML or JSON).")] = None,
     model: Annotated[str, typer.Option(help="The model to start from: nano, a local folder, or a hub id.")] = "",
     name: Annotated[str, typer.Option(help="What to call the result.")] = "",

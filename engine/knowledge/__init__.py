@@ -46,6 +46,11 @@ def demo(name: str) -> dict[str, Any]:
     return _one("demos", "demo", name)
 
 
+def pairs() -> dict[str, dict[str, Any]]:
+    """Every set of preference pairs by name: title, files (of engine/data/demos), format, learns, expect, examples (counts)."""
+    return copy.deepcopy(_load("pairs"))
+
+
 def recommend(config: dict[str, Any], base_model: str = "", lora: bool = True) -> dict[str, dict[str, Any]]:
     """Settings to start from, by recipe field: {"training.learning_rate": {value, reason, source}, ...}.
 

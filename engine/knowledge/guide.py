@@ -62,9 +62,21 @@ def method_sections() -> str:
     return "\n\n".join(sections)
 
 
+def demo_table() -> str:
+    """Every demo, and the preference pairs: what is learned, what to expect."""
+    lines = ["| demo | what is learned | what to expect |", "|---|---|---|"]
+    for name, demo in knowledge.demos().items():
+        lines.append(f"| `{name}` | {demo['task']} {demo['learns'].strip()} | {demo['expect'].strip()} |")
+    for entry in knowledge.pairs().values():
+        files = " and ".join(f"`{file}`" for file in entry["files"].values())
+        lines += ["", f"{entry['title']} ({files}). {entry['format']} {entry['learns'].strip()} {entry['expect'].strip()}"]
+    return "\n".join(lines)
+
+
 def written(guide: str) -> str:
     """The guide's text with fresh tables between `<!-- NAME -->` and `<!-- /NAME -->`."""
-    for name, content in (("fields", field_table()), ("metrics", metric_sections()), ("methods", method_sections())):
+    tables = {"fields": field_table(), "metrics": metric_sections(), "methods": method_sections(), "demos": demo_table()}
+    for name, content in tables.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         guide = pattern.sub(lambda match, content=content: match[1] + content + "\n" + match[2], guide)
     return guide
