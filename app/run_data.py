@@ -31,9 +31,9 @@ class RunData:
         stretch = job.attempt, job.state in ("queued", "preparing")
         if stretch != self.stretch:
             self.curves, self.samples, self.stretch = {}, {}, stretch
-        for name in engine.metric_names(job.id):
-            curve = self.curves.setdefault(name, Curve())
-            curve.extend(engine.curve(job.id, name, curve[-1][0] if curve else -1))
+        seen = {name: curve[-1][0] for name, curve in self.curves.items() if curve}
+        for name, points in engine.runs.news(job.id, seen).items():
+            self.curves.setdefault(name, Curve()).extend(points)
         # The answers of one step may arrive in two batches, so its step is asked for once more.
         last = max((step for step, _ in self.samples), default=0)
         for sample in engine.samples(job.id, last - 1):

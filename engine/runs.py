@@ -104,6 +104,10 @@ class Runs:
         """The healthy range of one of its metrics, where it is known as numbers."""
         return doctor.band(name, curve, self.recommended_rate(job.base_model))
 
+    def news(self, job_id: str, after: Mapping[str, int]) -> dict[str, list[tuple[int, float]]]:
+        """{metric: (step, value) after the step given for it}: every curve of a run, read on from where it was read to."""
+        return self._store.curves_since(job_id, after, self._owner)
+
     def is_axis(self, name: str) -> bool:
         """Whether a metric is what others are drawn over, rather than one to look at."""
         return name in _axes()

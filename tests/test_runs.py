@@ -54,6 +54,9 @@ def test_miniatures_leave_out_what_was_undone_and_what_is_no_number(engine: Engi
     store.record(job.id, again.attempt, metrics=[{"step": 21, "name": "train_loss", "value": math.nan}], progress={"step": 21})
     losses = store.miniatures([job.id], "train_loss")[job.id]
     assert losses == [100.0 - step for step in range(1, 21)]
+    news = engine.runs.news(job.id, {"train_loss": 18})
+    assert news["train_loss"][:2] == [(19, 81.0), (20, 80.0)] and math.isnan(news["train_loss"][2][1])
+    assert news["held_out_loss"] == [(0, 200.0)] == engine.curve(job.id, "held_out_loss")
     assert store.last_values([job.id], ["train_loss", "held_out_loss"])[job.id] == {"held_out_loss": 200.0}
 
 
@@ -116,7 +119,8 @@ def test_what_is_somebody_elses_is_not_found(engine: Engine) -> None:
     for ask in (
         lambda: engine.runs.rename(job.id, "Mine"), lambda: engine.runs.again(job.id), lambda: engine.runs.shared(job.id),
         lambda: engine.runs.differences([job.id]), lambda: engine.runs.overlay([job.id], "train_loss"),
-        lambda: engine.runs.metric_names([job.id]), lambda: engine.travel.stops(job.id), lambda: list(engine.travel.ask(job.id, "hello")),
+        lambda: engine.runs.metric_names([job.id]), lambda: engine.runs.news(job.id, {}),
+        lambda: engine.travel.stops(job.id), lambda: list(engine.travel.ask(job.id, "hello")),
     ):  # fmt: skip
         with pytest.raises(NotFound):
             ask()

@@ -6,13 +6,14 @@ same however long they are. Knows nothing of screens.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import case, func, literal, or_, select, true, update
 
 from engine.store import schema
-from engine.store.jobs import as_job, job_row
+from engine.store.jobs import as_job, clean, job_row
 from engine.store.records import Job
 from engine.store.series import Series
 
@@ -65,6 +66,19 @@ class Overview(Series):
         with self.read() as connection:
             rows = connection.execute(query).all()
         return {row[0]: {name: value for name, value in zip(names, row[1:], strict=True) if value is not None} for row in rows}
+
+    def curves_since(self, job_id: str, after: Mapping[str, int], owner: str | None = "local") -> dict[str, list[tuple[int, float]]]:
+        """{metric: what lies after the step given for it (all of it where none is given)}, as `curve` has it, in one look."""
+        names = self.metric_names(job_id, owner)
+        found: dict[str, list[tuple[int, float]]] = {}
+        with self.read() as connection:
+            kept = clean(connection, metrics, job_id)
+            for name in names:
+                since = (kept, metrics.c.name == name, metrics.c.step > after.get(name, -1))
+                query = select(metrics.c.step, metrics.c.value).where(*since).order_by(metrics.c.step, metrics.c.attempt)
+                points = {step: math.nan if value is None else value for step, value in connection.execute(query)}
+                found[name] = list(points.items())
+        return found
 
     def light_jobs(self, owner: str | None = "local", search: str | None = None, limit: int = 10_000) -> list[dict[str, Any]]:
         """Newest first, without recipes, results and errors, which are most of what a job weighs."""

@@ -228,12 +228,12 @@ def test_each_look_reads_only_what_is_new(runs: Runs, engine: Engine, monkeypatc
     job = runs.running(steps=40)
     data = RunData()
     data.update(engine, job)
-    asked: list[int] = []
-    real = engine.curve
-    monkeypatch.setattr(engine, "curve", lambda job_id, name, after: asked.append(after) or real(job_id, name, after))
+    asked: dict[str, int] = {}
+    real = engine.runs.news
+    monkeypatch.setattr(engine.runs, "news", lambda job_id, after: asked.update(after) or real(job_id, after))
     runs.go_on(job, 41, 50)
     data.update(engine, engine.job(job.id))
-    assert sorted(set(asked)) == [25, 40]
+    assert sorted(set(asked.values())) == [25, 40]
     assert data.curve("train_loss") == engine.store.curve(job.id, "train_loss")
     assert [step for step, _ in data.curve("held_out_loss")] == [0, 25, 50]
 
