@@ -30,6 +30,8 @@ STATUS_EVERY = 5.0  # seconds between asking the server itself; its process is l
 SILENCES = 4  # unanswered questions in a row after which a living process counts as hung
 KEY_FILE = "key"
 
+_started: list[subprocess.Popen] = []  # by this process; dead ones are let go of whenever a server is looked for
+
 
 class LocalServer:
     """The server for one base model: running already, or being started."""
@@ -98,6 +100,7 @@ class LocalServer:
 
     def _begin(self) -> None:
         """Adopts a running server, or starts one unless somebody else is just doing so."""
+        _started[:] = [process for process in _started if process.poll() is None]
         if self._adopt():
             return
         self._lock = (self._folder / "lock").open("a+")
@@ -118,6 +121,7 @@ class LocalServer:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, env=environment, cwd=root, **platforms.detached_process_options()
             )
+            _started.append(self._process)
 
     def _adopt(self) -> bool:
         """Takes over the server that the record names, if it lives and answers."""
