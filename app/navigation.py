@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,8 @@ TRAINING = Entry("training.py", "Training", "training")
 MODELS = Entry("models.py", "Models", "models")
 PLAYGROUND = Entry("playground.py", "Playground", "playground")
 WIZARD = Entry("wizard.py", "Wizard", "wizard")
-PAGES = (WIZARD, TRAINING, MODELS, PLAYGROUND)
+ANALYTICS = Entry("analytics.py", "Analytics", "analytics")
+PAGES = (WIZARD, TRAINING, MODELS, PLAYGROUND, ANALYTICS)
 FIRST = TRAINING
 
 
@@ -73,6 +75,11 @@ def link_to_conversation(conversation_id: str, label: str) -> None:
 def go(entry: Entry, **query: str) -> None:
     """Leaves for another page at once."""
     st.switch_page(entry.path, query_params=query)
+
+
+def link_to_comparison(job_ids: Sequence[str], label: str) -> None:
+    """These runs over each other, on the Analytics page."""
+    st.page_link(ANALYTICS.path, label=label, icon=":material/compare_arrows:", query_params={"runs": ",".join(job_ids)})
 
 
 def _start() -> None:

@@ -48,6 +48,36 @@ def forget_run(job_id: str) -> None:
     _get("runs", dict).pop(job_id, None)
 
 
+def travels() -> dict[tuple[str, str], dict[int, str]]:
+    """{(job id, prompt): {step: answer}}: what checkpoints were asked so far."""
+    return _get("travels", dict)
+
+
+def wish_again(job_id: str, changes: dict[str, Any]) -> None:
+    """Notes that the run should be trained again with these changes; the page asks for the rest."""
+    st.session_state[_name("wish")] = (job_id, changes)
+
+
+def take_wish() -> tuple[str, dict[str, Any]] | None:
+    """What was wished for, once."""
+    return st.session_state.pop(_name("wish"), None)
+
+
+def wished() -> bool:
+    """Whether something waits to be taken."""
+    return _name("wish") in st.session_state
+
+
+def figures() -> dict[str, dict[str, Any]]:
+    """Key figures of the runs that came to an end, by id: they change no more."""
+    return _get("figures", dict)
+
+
+def keep_figures(rows: list[dict[str, Any]]) -> None:
+    """The newest of them all."""
+    st.session_state[_name("figures")] = {row["id"]: row for row in rows}
+
+
 def runs_listed() -> int:
     """How many runs the list shows."""
     return _get("runs_listed", lambda: 20)

@@ -22,8 +22,10 @@ from engine.planning import Planner
 from engine.presets import Presets
 from engine.recipe import Recipe
 from engine.rendering import get_renderer, load_tokenizer
+from engine.runs import Runs
 from engine.store import Checkpoint, Event, Job, Model, Sample, Store
 from engine.store.artefacts import remove_job_folder
+from engine.travel import Travel
 from engine.uploads import Uploads
 
 if TYPE_CHECKING:
@@ -89,6 +91,16 @@ class Engine:
     def uploads(self) -> Uploads:
         """Files that were brought through the browser."""
         return Uploads(self.owner)
+
+    @cached_property
+    def runs(self) -> Runs:
+        """Many runs at a glance: cards, comparisons, the run doctor, what to copy."""
+        return Runs(self.store, self.owner)
+
+    @cached_property
+    def travel(self) -> Travel:
+        """One prompt, answered by every checkpoint of a run."""
+        return Travel(self.store, self.owner)
 
     # -- making recipes
 

@@ -27,7 +27,7 @@ def method(name: str) -> dict[str, Any]:
 
 
 def metrics() -> dict[str, dict[str, Any]]:
-    """Every metric by name: title, meaning, unit, better (up, down, neither), healthy, red_flags [{sign, action}]."""
+    """Every metric by name: title, meaning, unit, better (up, down, neither), healthy, band, axis, red_flags [{sign, action, rule}]."""
     return copy.deepcopy(_load("metrics"))
 
 

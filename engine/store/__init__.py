@@ -10,12 +10,12 @@ from engine.store.conversations import ConversationQueries
 from engine.store.jobs import JobQueries
 from engine.store.lifecycle import LeaseLost
 from engine.store.models import ModelQueries
+from engine.store.overview import Overview
 from engine.store.records import Attempt, Checkpoint, Conversation, Event, Job, Metric, Model, Preset, Sample, Turn
-from engine.store.series import Series
 from engine.store.workbench import WorkbenchQueries
 
 
-class Store(JobQueries, Series, ModelQueries, ConversationQueries, WorkbenchQueries):
+class Store(JobQueries, Overview, ModelQueries, ConversationQueries, WorkbenchQueries):
     """Everything that is remembered: SQLite at `paths.home()/thinker.db`, or PostgreSQL by `THINKER_DATABASE_URL`.
 
     Threads write, pages read; one Store may be shared by all threads of a process. Methods that a person's request
