@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import streamlit as st
+from streamlit.errors import StreamlitAPIException
 
 _FOLDER = Path(__file__).resolve().parents[1] / "pages"
 
@@ -42,7 +44,11 @@ def choose():
     if st.query_params:
         # A page link that was followed hands its query to the script, but doesn't write it into the browser's address: without this the
         # next rerun or F5 would lose it. Where the address has it already, the browser does nothing.
-        st.query_params.from_dict({name: st.query_params.get_all(name) for name in st.query_params})
+        for name in list(st.query_params):
+            # What is bound to a widget can't be set here; any other brings the whole query with it.
+            with suppress(StreamlitAPIException):
+                st.query_params[name] = st.query_params.get_all(name)
+                break
     return chosen
 
 

@@ -176,9 +176,12 @@ def test_models(browser: Browser, dashboard: Dashboard, home: Path, trouble: lis
     expect(page.get_by_text("Talk to Poet")).to_be_visible(timeout=20_000)
     page.go_back()
     expect(page.get_by_role("heading", name="Poet")).to_be_visible(timeout=20_000)
+    with Engine() as engine:
+        own = engine.models()[0].sampler_path.rsplit("/", 1)[-1]
+    assert list(home.glob(f"checkpoints/*/*/{own}/adapter_model.safetensors"))
     page.get_by_role("button", name="Delete", exact=True).click()
     page.get_by_role("button", name="Delete for good").click()
     expect(page.get_by_text("No tuned model yet")).to_be_visible(timeout=20_000)
     with Engine() as engine:
         assert engine.models() == [] and engine.jobs()[0].state == "done"
-    assert not list(home.glob("checkpoints/*/*/*/adapter_model.safetensors"))
+    assert not list(home.glob(f"checkpoints/*/*/{own}/adapter_model.safetensors"))
