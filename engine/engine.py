@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import data, knowledge, models, paths, system
 from engine.errors import EngineError, NotFound, RecipeError, StateError
 from engine.jobs import host, logs, states
+from engine.library import Library
 from engine.recipe import Recipe
 from engine.rendering import get_renderer, load_tokenizer
 from engine.store import Checkpoint, Event, Job, Model, Sample, Store
@@ -63,6 +65,11 @@ class Engine:
         self.store = Store(database_url)
         self._rows: dict[tuple, int] = {}
 
+    @cached_property
+    def datasets(self) -> Library:
+        """The person's data sets, and those that ship with Thinker: see engine.library."""
+        return Library(self.store, self.owner)
+
     # -- making recipes
 
     def demo_recipe(self, name: str, changes: dict[str, Any] | None = None) -> Recipe:
@@ -71,11 +78,20 @@ class Engine:
 
     def file_recipe(self, path: str | Path, changes: dict[str, Any] | None = None) -> Recipe:
         """A recipe for a data file: what the person chose, and for the rest what suits the model. Raises EngineError."""
-        chosen = changes or {}
+        return self._suited({"path": str(Path(path).expanduser().resolve())}, Path(path).stem, changes or {})
+
+    def dataset_recipe(self, dataset_id: str, changes: dict[str, Any] | None = None) -> Recipe:
+        """The same for a data set of the library. Raises EngineError, NotFound among them."""
+        found = self.datasets.usable(dataset_id)
+        if found.ships:
+            return self.demo_recipe(found.name, changes)
+        return self._suited({"dataset": found.id}, found.name, changes or {})
+
+    def _suited(self, source: dict[str, str], name: str, chosen: dict[str, Any]) -> Recipe:
         base_model = chosen.get("base_model", "nano")
         folder = models.resolve(base_model)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        values: dict[str, Any] = {"data": {"path": str(Path(path).expanduser().resolve())}, "name": Path(path).stem}
+        values: dict[str, Any] = {"data": source, "name": name}
         for field, advice in knowledge.recommend(config, base_model).items():
             part, _, leaf = field.rpartition(".")
             place = values.setdefault(part, {}) if part else values
@@ -297,10 +313,13 @@ class Engine:
             raise RecipeError(
                 f"there is no endpoint {recipe.endpoint!r}", f"Use one of: {', '.join(endpoints.names())}.", where="recipe endpoint"
             )
-        if not recipe.data.demo and not recipe.data.path:
-            raise RecipeError("the recipe names no data", "Give a demo or a file.", where="recipe data")
+        if not recipe.data.demo and not recipe.data.path and not recipe.data.dataset:
+            raise RecipeError("the recipe names no data", "Give a demo, a file or a data set.", where="recipe data")
         if recipe.data.demo:
             knowledge.demo(recipe.data.demo)
+        if recipe.data.dataset:
+            found = self.datasets.usable(recipe.data.dataset)
+            recipe = recipe.merged({"name": recipe.name or found.name})
         paths_given = {name: getattr(recipe.data, name) for name in ("path", "held_out_path") if getattr(recipe.data, name)}
         changes: dict[str, Any] = {"data": {name: str(Path(path).expanduser().resolve()) for name, path in paths_given.items()}}
         if not models.is_hub_id(recipe.base_model):
@@ -310,13 +329,15 @@ class Engine:
             if recipe.renderer != "auto" or not (folder / "tokenizer.json").is_file():
                 get_renderer(recipe.renderer, load_tokenizer(folder))
         recipe = recipe.merged(changes)
-        if paths_given:
+        if paths_given or recipe.data.dataset:
             self._training_rows(recipe)
         return recipe
 
     def _training_rows(self, recipe: Recipe) -> int:
         """How many rows there are to learn from. A file is read once while it stays as it is. Raises DataError."""
         files = [Path(path).expanduser() for path in (recipe.data.path, recipe.data.held_out_path) if path]
+        if recipe.data.dataset:
+            files.append(data.chats_file(recipe.data.dataset))
         stats = [file.stat() for file in files if file.is_file()]
         key = (recipe.data.model_dump_json(), recipe.seed, *((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats))
         if key not in self._rows:

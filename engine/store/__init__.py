@@ -6,14 +6,15 @@
 
 from __future__ import annotations
 
+from engine.store.datasets import DatasetQueries
 from engine.store.jobs import JobQueries
 from engine.store.lifecycle import LeaseLost
 from engine.store.models import ModelQueries
-from engine.store.records import Attempt, Checkpoint, Event, Job, Metric, Model, Sample
+from engine.store.records import Attempt, Checkpoint, Event, Job, LibrarySet, Metric, Model, Sample
 from engine.store.series import Series
 
 
-class Store(JobQueries, Series, ModelQueries):
+class Store(JobQueries, Series, ModelQueries, DatasetQueries):
     """Everything that is remembered: SQLite at `paths.home()/thinker.db`, or PostgreSQL by `THINKER_DATABASE_URL`.
 
     Threads write, pages read; one Store may be shared by all threads of a process. Methods that a person's request
@@ -23,4 +24,4 @@ class Store(JobQueries, Series, ModelQueries):
     """
 
 
-__all__ = ["Attempt", "Checkpoint", "Event", "Job", "LeaseLost", "Metric", "Model", "Sample", "Store"]
+__all__ = ["Attempt", "Checkpoint", "Event", "Job", "LeaseLost", "LibrarySet", "Metric", "Model", "Sample", "Store"]
