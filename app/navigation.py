@@ -25,7 +25,8 @@ class Entry:
 
 
 TRAINING = Entry("training.py", "Training", "training")
-PAGES = (TRAINING,)
+DATASETS = Entry("datasets.py", "Datasets", "datasets")
+PAGES = (TRAINING, DATASETS)
 FIRST = TRAINING
 
 
@@ -33,7 +34,12 @@ def choose():
     """The page that the address names; the bare address leads on to the first page, so that every page has one address."""
     start = st.Page(_start, title="Thinker", url_path="start", default=True, visibility="hidden")
     pages = [st.Page(entry.path, title=entry.title, url_path=entry.url_path) for entry in PAGES]
-    return st.navigation([start, *pages], position="sidebar" if len(pages) > 1 else "hidden")
+    chosen = st.navigation([start, *pages], position="sidebar" if len(pages) > 1 else "hidden")
+    if st.query_params:
+        # A page link that was followed hands its query to the script, but doesn't write it into the browser's address: without this the
+        # next rerun or F5 would lose it. Where the address has it already, the browser does nothing.
+        st.query_params.from_dict({name: st.query_params.get_all(name) for name in st.query_params})
+    return chosen
 
 
 def link(entry: Entry, label: str) -> None:
@@ -44,6 +50,19 @@ def link(entry: Entry, label: str) -> None:
 def link_to_run(job_id: str, label: str) -> None:
     """A real link: it can be copied, and opened in another tab."""
     st.page_link(TRAINING.path, label=label, query_params={"job": job_id})
+
+
+def link_to_dataset(dataset_id: str, label: str) -> None:
+    """The page of a data set."""
+    st.page_link(DATASETS.path, label=label, query_params={"set": dataset_id})
+
+
+def link_to_training_on(dataset_id: str, label: str) -> bool:
+    """To the page that sets up a run on a data set, where there is one. -> whether there is."""
+    page = next((entry for entry in PAGES if entry.url_path == "wizard"), None)
+    if page is not None:
+        st.page_link(page.path, label=label, icon=":material/play_arrow:", query_params={"data": dataset_id})
+    return page is not None
 
 
 def _start() -> None:

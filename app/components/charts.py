@@ -10,7 +10,7 @@ import streamlit as st
 
 from app.run_data import Curve
 
-BLUE, TEAL = "#0ea5e9", "#14b8a6"
+BLUE, TEAL, AMBER = "#0ea5e9", "#14b8a6", "#f59e0b"
 MOST_POINTS = 800
 
 
@@ -81,3 +81,21 @@ def _hover(title: str, *more: dict[str, Any]) -> dict[str, Any]:
 
 def _frame(rows: list[tuple[int, float, str]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["step", "value", "of"]).astype({"step": "int64", "value": "float64", "of": "object"})
+
+
+def bars(found: list[dict[str, int]], across: str, up: str, mark: int | None, alt: str) -> None:
+    """A histogram of {low, high, count}; `mark` draws a line at a limit."""
+    edge = found[-1]["high"] if mark is None else max(mark, found[-1]["high"])
+    x = {"field": "low", "type": "quantitative", "bin": "binned", "axis": {"title": across, "grid": False, "format": ",d", "tickCount": 8}}
+    x["scale"] = {"domain": [0, edge], "nice": False}
+    y = {"field": "count", "type": "quantitative", "axis": {"title": up, "tickCount": 4, "format": ",d", "tickMinStep": 1}}
+    tooltip = [
+        {"field": name, "type": "quantitative", "format": ",d", "title": title}
+        for name, title in (("low", "from"), ("high", "below"), ("count", up))
+    ]
+    layer: list[dict[str, Any]] = [
+        {"mark": {"type": "bar", "color": BLUE}, "encoding": {"x": x, "x2": {"field": "high"}, "y": y, "tooltip": tooltip}}
+    ]
+    if mark is not None:
+        layer.append({"mark": {"type": "rule", "color": AMBER, "strokeWidth": 2, "strokeDash": [5, 4]}, "encoding": {"x": {"datum": mark}}})
+    st.vega_lite_chart(pd.DataFrame(found), {"height": 220, "layer": layer}, width="stretch", key="chart.lengths", alt=alt)

@@ -214,6 +214,7 @@ def _stats(report: Report) -> dict[str, Any]:
     answers = [len(example.answer) for example in examples]
     return {
         **report.stats,
+        "columns": report.mapping,
         "duplicates": len(examples) - len(whole),
         "with_system": sum(example.messages[0]["role"] == "system" for example in examples),
         "turns": {str(number): turns[number] for number in sorted(turns)},
