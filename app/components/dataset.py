@@ -40,7 +40,8 @@ def show(dataset_id: str) -> None:
     with trouble.boundary():
         _figures_at_a_glance(found, library.lengths(found.id, model), model)
     views = [view for view in _VIEWS if (view != "left_out" or found.left_out) and (view != "columns" or not found.ships)]
-    asked = st.query_params.get("view")
+    # What a button has chosen goes before the address, and Streamlit warns where both are given.
+    asked = None if "view" in st.session_state else st.query_params.get("view")
     view = st.radio(
         "View",
         views,

@@ -78,14 +78,23 @@ def _row(found: LibrarySet, row: Row) -> None:
 
 def _look_at(number: int) -> None:
     st.session_state["view"], st.session_state["row"] = "seen", number
-    st.query_params["view"] = "seen"
+    st.query_params.update(view="seen", row=str(number))
+
+
+def _keep_row() -> None:
+    """Into the address, where F5 finds it."""
+    st.query_params["row"] = str(st.session_state["row"])
 
 
 def seen(library: Library, found: LibrarySet, model: str) -> None:
     """One row in the model's tokens: given, learned, cut off."""
     limit = library.lengths(found.id, model)["limit"]
     with st.container(horizontal=True):
-        number = st.number_input("Example", 1, found.examples, key="row", bind="query-params", width=180)
+        asked = st.query_params.get("row", "1")
+        # What a button has chosen goes before the address, and Streamlit warns where both are given.
+        known = "row" in st.session_state or not asked.isdecimal()
+        start = "min" if known else min(found.examples, max(1, int(asked)))
+        number = st.number_input("Example", 1, found.examples, start, key="row", on_change=_keep_row, width=180)
         longest = st.number_input(
             "Cut after (max_length)",
             8,

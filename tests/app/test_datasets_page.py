@@ -104,7 +104,7 @@ def test_what_the_model_sees(engine: Engine) -> None:
     kept = engine.datasets.add("chats.jsonl", jsonl({"prompt": "Hi", "completion": "Yo"}, {"prompt": "x" * 20, "completion": "Yo"}))
     page = open_page(set=kept.id)
     page.button(key="seen-1").click().run()
-    assert page.query_params["view"] == "seen"
+    assert page.query_params["view"] == "seen" and not page.warning
     said = shown(page)
     assert "Learned: the model is trained to write this" in said and ":green-background[<|end|>]" in said
     page.number_input(key="cut-nano").set_value(10).run()

@@ -103,7 +103,7 @@ def _inside(url: str) -> bool:
 
 def _probe(url: str) -> bool:
     """On a deep link Streamlit's page asks for its server below that path first, and then at the root."""
-    return bool(re.search(r"/training/_stcore/(health|host-config)$", url))
+    return bool(re.search(r"/\w+/_stcore/(health|host-config)$", url))
 
 
 def _left_behind(request) -> bool:
