@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from engine import knowledge, models, paths
-from engine.amounts import size
 from engine.data import demos, lengths, shelf
 from engine.data.formats import FORMATS, read_examples
 from engine.errors import DataError, NotFound, StateError
@@ -232,7 +231,7 @@ def _copied(source: bytes | BinaryIO | Path, file: Path, name: str) -> tuple[str
         count += len(chunk)
         if count > MAX_BYTES:
             advice = "Split it, or train on the file where it lies: python thinker.py train FILE."
-            raise DataError(f"the file is over {size(MAX_BYTES)}, the most that the library keeps", advice, where=name)
+            raise DataError(f"the file is over {MAX_BYTES / 2**20:.0f} MB, the most that the library keeps", advice, where=name)
         digest.update(chunk)
         target.write(chunk)
 
@@ -289,7 +288,6 @@ def _loaded(folder: Path, _changed: int) -> tuple[PreTrainedTokenizerFast, Rende
 def _shipped(name: str) -> LibrarySet:
     file = demos.find(name).train
     counts = knowledge.demo(name)["examples"]
-    stats = {"rows": shelf.count(file), "examples": shelf.count(file), "problems": 0, "held_out": counts["held_out"]}
     return LibrarySet(
         id=f"{_SHIPS}{name}",
         owner="",
@@ -300,12 +298,8 @@ def _shipped(name: str) -> LibrarySet:
         format="messages",
         mapping={},
         state="ready",
-        stats={**_counts(file), **stats},
+        stats=shelf.figures(read_examples(file, "messages")) | {"held_out": counts["held_out"]},
         error=None,
         created_at=0.0,
         ships=True,
     )
-
-
-def _counts(file: Path) -> dict[str, Any]:
-    return read_examples(file, "messages").stats

@@ -118,6 +118,8 @@ def seen(library: Library, found: LibrarySet, model: str) -> None:
                 f"{which}{len(tokens):,} tokens: {counts['prompt']:,} given, {counts['answer']:,} learned"
                 + (f", {counts['cut']:,} cut off" if counts["cut"] else "")
             )
+            if not counts["answer"]:
+                st.markdown(":orange[**Nothing of the answer is left to learn from.**] Cut later, or shorten what is asked.")
             _coloured(tokens[:_MOST_TOKENS])
             if len(tokens) > _MOST_TOKENS:
                 st.caption(f"The first {_MOST_TOKENS:,} tokens.")

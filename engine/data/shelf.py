@@ -74,7 +74,7 @@ def original(dataset_id: str) -> Path:
 def read_into(place: Path, file: Path, format: str, mapping: dict[str, str]) -> tuple[Report, dict[str, Any]]:
     """Reads `file` and writes its chats, offsets and report into the folder `place`. -> the report and its figures. Raises DataError."""
     report = read_examples(file, format, mapping)
-    stats = _stats(report)
+    stats = figures(report)
     offsets = array("Q")
     with (place / CHATS).open("wb") as chats:
         for example in report.examples:
@@ -206,7 +206,7 @@ def _groups(found: list[Problem]) -> list[dict[str, Any]]:
     ]
 
 
-def _stats(report: Report) -> dict[str, Any]:
+def figures(report: Report) -> dict[str, Any]:
     """The reader's counts, and what else people want to know of a data set before they train on it."""
     examples = report.examples
     whole = Counter(tuple((message["role"], message["content"]) for message in example.messages) for example in examples)

@@ -78,7 +78,7 @@ def test_what_cant_be_read_is_refused_and_leaves_nothing(engine: Engine, thinker
 def test_a_file_that_is_too_big(engine: Engine, thinker_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "MAX_BYTES", 100)
     for source in (pairs(10), io.BytesIO(pairs(10))):
-        with pytest.raises(DataError, match="over 100 bytes"):
+        with pytest.raises(DataError, match="the most that the library keeps"):
             engine.datasets.add("a.jsonl", source)
     assert not list((thinker_home / "datasets").iterdir())
 
