@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +26,12 @@ class Entry:
 
 
 TRAINING = Entry("training.py", "Training", "training")
+MODELS = Entry("models.py", "Models", "models")
+PLAYGROUND = Entry("playground.py", "Playground", "playground")
+WIZARD = Entry("wizard.py", "Wizard", "wizard")
+ANALYTICS = Entry("analytics.py", "Analytics", "analytics")
 DATASETS = Entry("datasets.py", "Datasets", "datasets")
-PAGES = (TRAINING, DATASETS)
+PAGES = (WIZARD, TRAINING, DATASETS, MODELS, PLAYGROUND, ANALYTICS)
 FIRST = TRAINING
 
 
@@ -52,17 +57,40 @@ def link_to_run(job_id: str, label: str) -> None:
     st.page_link(TRAINING.path, label=label, query_params={"job": job_id})
 
 
+def link_to_model(model_id: str, label: str) -> None:
+    """The page of a tuned model."""
+    st.page_link(MODELS.path, label=label, query_params={"model": model_id})
+
+
+def link_to_chat(ref: str, label: str, *, beside: str = "", icon: str | None = ":material/chat:") -> None:
+    """A new chat with a model: its id, `base:NAME`, or `JOB@STEP` for a checkpoint; `beside` answers the same prompts."""
+    query = {"model": ref} | ({"with": beside} if beside else {})
+    st.page_link(PLAYGROUND.path, label=label, icon=icon, query_params=query)
+
+
+def link_to_conversation(conversation_id: str, label: str) -> None:
+    """A chat that is kept."""
+    st.page_link(PLAYGROUND.path, label=label, query_params={"chat": conversation_id})
+
+
+def go(entry: Entry, **query: str) -> None:
+    """Leaves for another page at once."""
+    st.switch_page(entry.path, query_params=query)
+
+
+def link_to_comparison(job_ids: Sequence[str], label: str) -> None:
+    """These runs over each other, on the Analytics page."""
+    st.page_link(ANALYTICS.path, label=label, icon=":material/compare_arrows:", query_params={"runs": ",".join(job_ids)})
+
+
 def link_to_dataset(dataset_id: str, label: str) -> None:
     """The page of a data set."""
     st.page_link(DATASETS.path, label=label, query_params={"set": dataset_id})
 
 
-def link_to_training_on(dataset_id: str, label: str) -> bool:
-    """To the page that sets up a run on a data set, where there is one. -> whether there is."""
-    page = next((entry for entry in PAGES if entry.url_path == "wizard"), None)
-    if page is not None:
-        st.page_link(page.path, label=label, icon=":material/play_arrow:", query_params={"data": dataset_id})
-    return page is not None
+def link_to_training_on(dataset_id: str, label: str) -> None:
+    """To the wizard, with a data set chosen."""
+    st.page_link(WIZARD.path, label=label, icon=":material/play_arrow:", query_params={"data": dataset_id})
 
 
 def _start() -> None:

@@ -7,11 +7,11 @@ import io
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from engine.evaluation.curves import Curve
+
 if TYPE_CHECKING:
     from engine import Engine
     from engine.store import Job, Sample
-
-Curve = list[tuple[int, float]]
 
 
 @dataclass
@@ -31,26 +31,30 @@ class RunData:
         stretch = job.attempt, job.state in ("queued", "preparing")
         if stretch != self.stretch:
             self.curves, self.samples, self.stretch = {}, {}, stretch
-        for name in engine.metric_names(job.id):
-            curve = self.curves.setdefault(name, [])
-            curve += engine.curve(job.id, name, curve[-1][0] if curve else -1)
+        seen = {name: curve[-1][0] for name, curve in self.curves.items() if curve}
+        for name, points in engine.runs.news(job.id, seen).items():
+            self.curves.setdefault(name, Curve()).extend(points)
         # The answers of one step may arrive in two batches, so its step is asked for once more.
         last = max((step for step, _ in self.samples), default=0)
         for sample in engine.samples(job.id, last - 1):
             self.samples[sample.step, sample.position] = sample
 
     def curve(self, name: str) -> Curve:
-        """(step, value); empty for what wasn't measured."""
-        return self.curves.get(name, [])
+        """Empty for what wasn't measured."""
+        return self.curves.get(name) or Curve()
 
     def last(self, name: str) -> float | None:
         """The newest value."""
         curve = self.curve(name)
         return curve[-1][1] if curve else None
 
-    def said_now(self) -> list[Sample]:
-        """The newest answer to each of the fixed prompts."""
-        return [sample for _, sample in sorted({position: self.samples[step, position] for step, position in sorted(self.samples)}.items())]
+    def sampled_steps(self) -> list[int]:
+        """The steps at which it answered the fixed prompts."""
+        return sorted({step for step, _ in self.samples})
+
+    def said_at(self, step: int) -> list[Sample]:
+        """Its answers to the fixed prompts after that step."""
+        return [sample for (at, _), sample in sorted(self.samples.items()) if at == step]
 
 
 def metrics_csv(engine: Engine, job_id: str) -> str:

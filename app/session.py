@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import streamlit as st
 
 from app.run_data import RunData
+
+if TYPE_CHECKING:
+    from engine.playground import Token
 
 T = TypeVar("T")
 _RUNS_KEPT = 4
@@ -45,6 +48,36 @@ def forget_run(job_id: str) -> None:
     _get("runs", dict).pop(job_id, None)
 
 
+def travels() -> dict[tuple[str, str], dict[int, str]]:
+    """{(job id, prompt): {step: answer}}: what checkpoints were asked so far."""
+    return _get("travels", dict)
+
+
+def wish_again(job_id: str, changes: dict[str, Any]) -> None:
+    """Notes that the run should be trained again with these changes; the page asks for the rest."""
+    st.session_state[_name("wish")] = (job_id, changes)
+
+
+def take_wish() -> tuple[str, dict[str, Any]] | None:
+    """What was wished for, once."""
+    return st.session_state.pop(_name("wish"), None)
+
+
+def wished() -> bool:
+    """Whether something waits to be taken."""
+    return _name("wish") in st.session_state
+
+
+def figures() -> dict[str, dict[str, Any]]:
+    """Key figures of the runs that came to an end, by id: they change no more."""
+    return _get("figures", dict)
+
+
+def keep_figures(rows: list[dict[str, Any]]) -> None:
+    """The newest of them all."""
+    st.session_state[_name("figures")] = {row["id"]: row for row in rows}
+
+
 def runs_listed() -> int:
     """How many runs the list shows."""
     return _get("runs_listed", lambda: 20)
@@ -53,6 +86,52 @@ def runs_listed() -> int:
 def list_more_runs(more: int = 20) -> None:
     """Shows more of them."""
     st.session_state[_name("runs_listed")] = runs_listed() + more
+
+
+# -- Playground and Models
+
+
+def chat_settings(chat: str) -> dict[str, Any]:
+    """What was changed of a chat's settings, by field; `chat` is a conversation's id, or whom a new one is with."""
+    return _get("chat_settings", dict).setdefault(chat, {})
+
+
+def ask_next(prompt: str) -> None:
+    """A prompt that a button chose, to be asked in the coming rerun."""
+    st.session_state[_name("ask_next")] = prompt
+
+
+def take_prompt() -> str:
+    """The prompt that waits, once."""
+    return st.session_state.pop(_name("ask_next"), "")
+
+
+def probabilities() -> dict[tuple[int, int], list[Token] | None]:
+    """Answers whose tokens are shown, by turn and side; None until they are worked out."""
+    return _get("probabilities", dict)
+
+
+def models_listed() -> int:
+    """How many models the list shows."""
+    return _get("models_listed", lambda: 20)
+
+
+def list_more_models(more: int = 20) -> None:
+    """Shows more of them."""
+    st.session_state[_name("models_listed")] = models_listed() + more
+
+
+# -- the wizard: what it has chosen is in the store (engine.drafts)
+
+
+def form_generation() -> int:
+    """Part of the keys of fields: a new one makes them show what was set elsewhere, by a preset or another choice."""
+    return _get("form_generation", lambda: 0)
+
+
+def renew_forms() -> None:
+    """Fields show what is kept, whatever was typed before."""
+    st.session_state[_name("form_generation")] = form_generation() + 1
 
 
 # -- Datasets

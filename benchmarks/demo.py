@@ -1,14 +1,15 @@
-"""The demo, as a newcomer runs it: how long it learns and what comes of it, for three seeds.
+"""A demo, as a newcomer runs it: how long it learns and what comes of it.
 
-    python benchmarks/demo.py [SEED ...]
+    python benchmarks/demo.py [--demo NAME] [SEED ...]     Pig Latin and three seeds if nothing is said
 
-Each seed runs `train --demo piglatin --json` in a process and a data directory of its own, so server start, loading and
-the proof are all in the wall time. The stated limits: exact match from below 0.05 to at least 0.90 on at least 300
-prompts, general skills at least 0.60, within 60 s of training on two CPU cores. Leaves out: other models and peers.
+Each seed runs `train --demo NAME --json` in a process and a data directory of its own, so server start, loading and the
+proof are all in the wall time. The stated limits: exact match from below 0.05 to at least 0.90 on at least 300 prompts,
+general skills at least 0.60, and for Pig Latin within 60 s of training on two CPU cores. Leaves out: other models and peers.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -23,11 +24,11 @@ ROOT = Path(__file__).resolve().parents[1]
 LIMITS = {"before": 0.05, "after": 0.90, "skills": 0.60, "seconds": 60.0, "prompts": 300}
 
 
-def run(seed: int) -> dict[str, Any]:
-    """One demo. -> {seed, before, after, skills, training_s, wall_s, cpu_s, tokens_per_s}."""
+def run(demo: str, seed: int) -> dict[str, Any]:
+    """One run. -> {seed, before, after, skills, training_s, wall_s, cpu_s, tokens_per_s}."""
     with tempfile.TemporaryDirectory() as home:
         environment = {**os.environ, "THINKER_HOME": home}
-        command = [sys.executable, "-m", "engine.cli", "train", "--demo", "piglatin", "--seed", str(seed), "--json"]
+        command = [sys.executable, "-m", "engine.cli", "train", "--demo", demo, "--seed", str(seed), "--json"]
         started = time.perf_counter()
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
         wall = time.perf_counter() - started
@@ -62,7 +63,11 @@ def _end_servers(home: Path) -> float:
 
 
 def main() -> int:
-    rows = [run(int(seed)) for seed in sys.argv[1:] or ("0", "1", "2")]
+    parser = argparse.ArgumentParser(description="Measures a demo as a newcomer runs it.")
+    parser.add_argument("seeds", nargs="*", type=int, default=[0, 1, 2], help="a run for each (0 1 2)")
+    parser.add_argument("--demo", default="piglatin", help="which (piglatin)")
+    options = parser.parse_args()
+    rows = [run(options.demo, seed) for seed in options.seeds]
     names = list(rows[0])
     print("| " + " | ".join(names) + " |\n|" + "---|" * len(names))
     for row in rows:
@@ -77,7 +82,7 @@ def main() -> int:
         row["before"] < LIMITS["before"]
         and row["after"] >= LIMITS["after"]
         and row["skills"] >= LIMITS["skills"]
-        and row["training_s"] <= LIMITS["seconds"]
+        and (row["training_s"] <= LIMITS["seconds"] or options.demo != "piglatin")
         for row in rows
     )
     print("within the stated limits" if sound else "OUTSIDE the stated limits")

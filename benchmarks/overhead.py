@@ -1,16 +1,18 @@
 """What the SDK, HTTP and protobuf add to a training step.
 
-    python benchmarks/overhead.py [--steps 30] [--rounds 3] [--batches 4 32 128]
+    python benchmarks/overhead.py [--blocks 9] [--rows 4 32 128]
 
-The same step (forward_backward and optim_step on nano, LoRA rank 32, the demo's rows) by a call of the trainer in its own
-process, and through the official SDK and HTTP from another process on the same cores. `awaited` waits for each step's end
-before it sends the next; `pipelined` has two steps on their way, as training has. CPU seconds are of both processes. The
-stated limit: 5 ms and 5 % of the direct step. Contenders take turns; medians of rounds. Leaves out: making the datums.
+The same step (forward_backward and optim_step on nano, LoRA rank 32, the demo's rows) by calls of the trainer in this
+process, and through the official SDK and HTTP by a server in another process on the same cores. `awaited` waits for each
+step's end before it sends the next; `pipelined` has two steps on their way, as training has. They take turns in blocks of
+ten steps; what is added is the median of each turn's own difference. CPU seconds are of both processes. The stated limit:
+5 ms and 5 % of the direct step. Leaves out: making the datums.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import statistics
@@ -19,75 +21,22 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sft import ROOT, _datums, demo_rows
 
-CONTENDERS = ("direct", "awaited", "pipelined")
-WARM_UP = 3
+WAYS = ("direct", "awaited", "pipelined")
+BLOCK = 10
 RATE = 1e-3
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batches", type=int, nargs="+", default=[4, 32, 128])
-    parser.add_argument("--contender", help=argparse.SUPPRESS)
+    parser.add_argument("--blocks", type=int, default=9)
+    parser.add_argument("--rows", type=int, nargs="+", default=[4, 32, 128])
     options = parser.parse_args()
-    if options.contender:
-        run = direct if options.contender == "direct" else through_http
-        print(json.dumps(run(options.contender, options.batches, options.steps)))
-        return
-    rounds: dict[str, list[dict[str, list[float]]]] = {name: [] for name in CONTENDERS}
-    for _ in range(options.rounds):
-        for name in CONTENDERS:
-            command = [sys.executable, __file__, "--contender", name, "--steps", str(options.steps)]
-            command += ["--batches", *map(str, options.batches)]
-            environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "TINKER_TELEMETRY": "0"}
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-            if done.returncode:
-                raise SystemExit(f"{name} failed:\n{done.stderr[-3000:]}")
-            rounds[name].append(json.loads(done.stdout.splitlines()[-1]))
-            print(f"{name}: {rounds[name][-1]}", file=sys.stderr, flush=True)
-    report(rounds, options.batches)
-
-
-def direct(name: str, batches: list[int], steps: int) -> dict[str, list[float]]:
-    """{rows: [wall, CPU seconds a step]} by calls of the trainer."""
-    from tinker import types
-
-    from engine import models
-    from engine.server.model import BaseModel
-    from engine.server.packing import Packed
-    from engine.server.trainer import AdamParams, Trainer
-    from engine.server.weights import LoraSpec
-    from engine.server.wire import Datum
-
-    base = BaseModel(models.nano_folder(), "cpu")
-    trainer = Trainer(base, base.new_adapter(LoraSpec(32), 0), Packed.if_it_agrees(base))
-    params = AdamParams(learning_rate=RATE, eps=1e-8)
-    found = {}
-    for rows in batches:
-        data = [
-            [Datum(tokens(datum), {key: value.to_numpy() for key, value in datum.loss_fn_inputs.items()}) for datum in batch]
-            for batch in datums(rows, steps, types)
-        ]
-
-        def step(i: int, data: list = data) -> None:
-            trainer.forward_backward(data[i], "cross_entropy", {}, forward_only=False)
-            trainer.optim_step(params)
-
-        found[str(rows)] = timed(step, steps, time.process_time)
-    return found
-
-
-def through_http(name: str, batches: list[int], steps: int) -> dict[str, list[float]]:
-    """The same through the SDK, each step awaited or two on their way."""
-    import psutil
-
+    os.environ.update(OMP_WAIT_POLICY="passive", TINKER_TELEMETRY="0")
     from engine import models
 
     with tempfile.TemporaryDirectory() as work:
@@ -101,70 +50,96 @@ def through_http(name: str, batches: list[int], steps: int) -> dict[str, list[fl
             while not ready.exists():
                 time.sleep(0.05)
             import tinker
-            from tinker import types
 
             service = tinker.ServiceClient(base_url=json.loads(ready.read_text())["url"], api_key=key)
             client = service.create_lora_training_client("nano", rank=32, seed=0, train_unembed=False).result()
-            params = types.AdamParams(learning_rate=RATE, beta1=0.9, beta2=0.95, eps=1e-8)
-            process = psutil.Process(server.pid)
-
-            def cpu() -> float:
-                times = process.cpu_times()
-                return times.user + times.system + time.process_time()
-
-            found = {}
-            for rows in batches:
-                data, pending = datums(rows, steps, types), deque()
-
-                def step(i: int, data: list = data, pending: deque = pending) -> None:
-                    if i < len(data):
-                        pending.append((client.forward_backward(data[i], "cross_entropy"), client.optim_step(params)))
-                    while pending and (name == "awaited" or i == len(data) or len(pending) > 2):
-                        for future in pending.popleft():
-                            future.result()
-
-                found[str(rows)] = timed(step, steps, cpu, settle=lambda step=step, data=data: step(len(data)))
-            return found
+            trainer = own_trainer()
+            gc.freeze()
+            found = {rows: turns(rows, options.blocks, trainer, client, server.pid) for rows in options.rows}
         finally:
             server.terminate()
             server.wait(20)
+    report(found)
 
 
-def timed(step: Callable[[int], Any], steps: int, cpu: Callable[[], float], settle: Callable[[], Any] = lambda: None) -> list[float]:
-    """[wall, CPU seconds] a step, on average after the warm-up; `settle` waits for what is on its way."""
-    for i in range(WARM_UP):
-        step(i)
-    settle()
-    wall, spent = time.perf_counter(), cpu()
-    for i in range(WARM_UP, WARM_UP + steps):
-        step(i)
-    settle()
-    return [(time.perf_counter() - wall) / steps, (cpu() - spent) / steps]
+def own_trainer() -> Any:
+    """What the server has for a run."""
+    import torch
+
+    from engine import models
+    from engine.server.model import BaseModel
+    from engine.server.packing import Packed
+    from engine.server.trainer import Trainer
+    from engine.server.weights import LoraSpec
+
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    base = BaseModel(models.nano_folder(), "cpu")
+    return Trainer(base, base.new_adapter(LoraSpec(32, train_unembed=False), 0), Packed.if_it_agrees(base))
 
 
-def datums(rows: int, steps: int, types: Any) -> list[list[Any]]:
-    """A batch of that many rows for each step, warm-up included."""
-    pool = demo_rows(rows * (steps + WARM_UP))
-    return [_datums(pool[i : i + rows], types)[0] for i in range(0, len(pool), rows)]
-
-
-def tokens(datum: Any) -> Any:
+def turns(rows: int, blocks: int, trainer: Any, client: Any, server: int) -> dict[str, list[tuple[float, float]]]:
+    """(wall, CPU seconds) a step of each block, by way. One block of each warms up."""
     import numpy as np
+    from tinker import types
 
-    return np.array(datum.model_input.to_ints())
+    from engine.server.trainer import AdamParams
+    from engine.server.wire import Datum
+
+    pool = demo_rows(rows * BLOCK)
+    batches = [_datums(pool[i : i + rows], types)[0] for i in range(0, len(pool), rows)]
+    arrays = [
+        [Datum(np.array(d.model_input.to_ints()), {name: value.to_numpy() for name, value in d.loss_fn_inputs.items()}) for d in batch]
+        for batch in batches
+    ]
+    own, theirs = AdamParams(learning_rate=RATE, eps=1e-8), types.AdamParams(learning_rate=RATE, beta1=0.9, beta2=0.95, eps=1e-8)
+
+    def direct() -> None:
+        for batch in arrays:
+            trainer.forward_backward(batch, "cross_entropy", {}, forward_only=False)
+            trainer.optim_step(own)
+
+    def through_http(ahead: int) -> None:
+        pending: deque = deque()
+        for batch in batches:
+            pending.append((client.forward_backward(batch, "cross_entropy"), client.optim_step(theirs)))
+            while len(pending) > ahead:
+                for future in pending.popleft():
+                    future.result()
+        for futures in pending:
+            for future in futures:
+                future.result()
+
+    ways = {"direct": direct, "awaited": lambda: through_http(0), "pipelined": lambda: through_http(2)}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
+    for counted in range(blocks + 1):
+        for name in WAYS:
+            wall, cpu = time.perf_counter(), cpu_seconds(server)
+            ways[name]()
+            if counted:
+                found[name].append(((time.perf_counter() - wall) / BLOCK, (cpu_seconds(server) - cpu) / BLOCK))
+    return found
 
 
-def report(rounds: dict[str, list[dict[str, list[float]]]], batches: list[int]) -> None:
-    print(f"\nload average {os.getloadavg()[0]:.1f}\n")
-    print("| rows a step | direct, ms (CPU) | awaited, ms (CPU) | pipelined, ms (CPU) | added, awaited | added, pipelined | limit |")
+def cpu_seconds(server: int) -> float:
+    """Of this process and the server; the kernel's figures for threads are finer than those for processes."""
+    tasks = Path(f"/proc/{server}/task").iterdir()
+    return time.process_time() + sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
+def report(found: dict[int, dict[str, list[tuple[float, float]]]]) -> None:
+    print(f"load average {os.getloadavg()[0]:.1f}\n")
+    print("| rows a step | direct, ms (CPU) | awaited, ms (CPU) | pipelined, ms (CPU) | awaited adds | pipelined adds | limit |")
     print("|---|---|---|---|---|---|---|")
-    for rows in map(str, batches):
-        wall, cpu = (
-            {name: 1000 * statistics.median(found[rows][which] for found in rounds[name]) for name in CONTENDERS} for which in (0, 1)
-        )
-        cells = [f"{wall[name]:.1f} ({cpu[name]:.1f})" for name in CONTENDERS]
-        added = [f"{wall[name] - wall['direct']:+.1f} ({cpu[name] - cpu['direct']:+.1f})" for name in CONTENDERS[1:]]
-        print(f"| {rows} | {' | '.join([*cells, *added])} | {5 + 0.05 * wall['direct']:.1f} ({5 + 0.05 * cpu['direct']:.1f}) |")
+    for rows, blocks in found.items():
+        middle = {name: [1000 * statistics.median(block[i] for block in blocks[name]) for i in (0, 1)] for name in WAYS}
+        pairs = {name: list(zip(blocks[name], blocks["direct"], strict=True)) for name in WAYS[1:]}
+        added = {name: [1000 * statistics.median(one[i] - plain[i] for one, plain in pair) for i in (0, 1)] for name, pair in pairs.items()}
+        cells = [f"{wall:.1f} ({cpu:.1f})" for wall, cpu in middle.values()]
+        cells += [f"{wall:+.1f} ({cpu:+.1f})" for wall, cpu in added.values()]
+        wall, cpu = (5 + 0.05 * value for value in middle["direct"])
+        cells.append(f"{wall:.1f} ({cpu:.1f})")
+        print(f"| {rows} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

@@ -15,16 +15,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import data, knowledge, models, paths, system
+from engine.drafts import Drafts
 from engine.errors import EngineError, NotFound, RecipeError, StateError
 from engine.jobs import host, logs, states
 from engine.library import Library
+from engine.planning import Planner
+from engine.presets import Presets
 from engine.recipe import Recipe
 from engine.rendering import get_renderer, load_tokenizer
+from engine.runs import Runs
 from engine.store import Checkpoint, Event, Job, Model, Sample, Store
 from engine.store.artefacts import remove_job_folder
+from engine.travel import Travel
 
 if TYPE_CHECKING:
     from engine.chat import Chat
+    from engine.playground import Playground
+    from engine.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,31 @@ class Engine:
         self._rows: dict[tuple, int] = {}
 
     @cached_property
+    def drafts(self) -> Drafts:
+        """What the wizard keeps until it is launched."""
+        return Drafts(self.store, self.owner)
+
+    @cached_property
+    def presets(self) -> Presets:
+        """Settings under a name."""
+        return Presets(self.store, self.owner)
+
+    @cached_property
+    def planner(self) -> Planner:
+        """Whole recipes with reasons, estimates and warnings."""
+        return Planner(self.store, self.owner)
+
+    @cached_property
+    def runs(self) -> Runs:
+        """Many runs at a glance: cards, comparisons, the run doctor, what to copy."""
+        return Runs(self.store, self.owner)
+
+    @cached_property
+    def travel(self) -> Travel:
+        """One prompt, answered by every checkpoint of a run."""
+        return Travel(self.store, self.owner)
+
+    @cached_property
     def datasets(self) -> Library:
         """The person's data sets, and those that ship with Thinker: see engine.library."""
         return Library(self.store, self.owner)
@@ -78,21 +110,12 @@ class Engine:
 
     def file_recipe(self, path: str | Path, changes: dict[str, Any] | None = None) -> Recipe:
         """A recipe for a data file: what the person chose, and for the rest what suits the model. Raises EngineError."""
-        return self._suited({"path": str(Path(path).expanduser().resolve())}, Path(path).stem, changes or {})
-
-    def dataset_recipe(self, dataset_id: str, changes: dict[str, Any] | None = None) -> Recipe:
-        """The same for a data set of the library. Raises EngineError, NotFound among them."""
-        found = self.datasets.usable(dataset_id)
-        if found.ships:
-            return self.demo_recipe(found.name, changes)
-        return self._suited({"dataset": found.id}, found.name, changes or {})
-
-    def _suited(self, source: dict[str, str], name: str, chosen: dict[str, Any]) -> Recipe:
+        chosen = changes or {}
         base_model = chosen.get("base_model", "nano")
         folder = models.resolve(base_model)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        values: dict[str, Any] = {"data": source, "name": name}
-        for field, advice in knowledge.recommend(config, base_model).items():
+        values: dict[str, Any] = {"data": {"path": str(Path(path).expanduser().resolve())}, "name": Path(path).stem}
+        for field, advice in knowledge.recommend(config, base_model, lora=not chosen.get("full")).items():
             part, _, leaf = field.rpartition(".")
             place = values.setdefault(part, {}) if part else values
             place.setdefault(leaf, advice["value"])
@@ -101,6 +124,11 @@ class Engine:
             return recipe
         steps = knowledge.steps_for(self._training_rows(recipe), recipe.training.batch_size)["value"]
         return recipe.merged({"training": {"steps": steps}})
+
+    def dataset_recipe(self, dataset_id: str, changes: dict[str, Any] | None = None) -> Recipe:
+        """The same for a data set of the library, or one that ships. Raises EngineError."""
+        chosen = changes or {}
+        return self.planner.suggest({**chosen, "data": {**chosen.get("data", {}), **self.datasets.source(dataset_id)}}).recipe
 
     # -- what is known
 
@@ -156,20 +184,10 @@ class Engine:
         if not found:
             raise StateError(f"{job.name} is {job.state} and has no result yet", "Wait for it to finish.", where=f"job {job.id}")
         empty = {"before": None, "after": None}
-        return Result(
-            job_id=job.id,
-            name=job.name,
-            state=job.state,
-            held_out=found.get("held_out") or empty,
-            skills=found.get("skills") or empty,
-            seconds=found["seconds"],
-            tokens=found["tokens"],
-            steps=found["steps"],
-            checkpoint=found["checkpoint"],
-            better=found.get("better", 0),
-            worse=found.get("worse", 0),
-            notes=tuple(found.get("notes", ())),
-        )
+        told = {name: found[name] for name in ("seconds", "tokens", "steps", "checkpoint")}
+        told |= {name: found.get(name) or empty for name in ("held_out", "skills")}
+        told |= {name: found[name] for name in ("better", "worse") if name in found}
+        return Result(job_id=job.id, name=job.name, state=job.state, notes=tuple(found.get("notes", ())), **told)
 
     def pause(self, job_id: str) -> Job:
         """Within a step; what was learned is saved. Raises StateError."""
@@ -284,6 +302,20 @@ class Engine:
         if not known:
             raise NotFound("there is no tuned model yet", "Train one first: python thinker.py train --demo piglatin")
         return Chat.with_model(known[0], say)
+
+    @cached_property
+    def playground(self) -> Playground:
+        """Conversations that are kept, streamed over HTTP: see engine.playground."""
+        from engine.playground import Playground
+
+        return Playground(self.store, self.owner)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Tuned models with all that is known of them: see engine.registry."""
+        from engine.registry import Registry
+
+        return Registry(self.store, self.owner)
 
     # -- looking at things
 

@@ -126,6 +126,11 @@ class Library:
             raise StateError(f"it isn't known yet which columns of {found.name} are questions and answers", "Say so on its page first.")
         return found
 
+    def source(self, dataset_id: str) -> dict[str, str]:
+        """What a recipe's data part says to learn from it. Raises NotFound and StateError."""
+        found = self.usable(dataset_id)
+        return {"demo": found.name} if found.ships else {"dataset": found.id}
+
     def used_by(self, dataset_id: str) -> list[Job]:
         """The runs that learn or learned from it, newest first."""
         found = self.get(dataset_id)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -121,6 +121,7 @@ class Recipe(_Part):
     renderer: Literal[RENDERERS] = _field("auto", "How a chat becomes tokens; auto is the model's own chat template, else role_colon.")
     system_prompt: str = _field("", "Put before every conversation that has no system message of its own, in training and in chats.")
     stop: tuple[str, ...] = _field((), "The model stops when it writes one of these, beside its own end mark (stop strings).")
+    full: bool = _field(False, "Train all weights (full fine-tuning) instead of an adapter; the lora part is unused then.")
     lora: Lora = _field(Lora, "The adapter.")
     training: Training = _field(Training, "How the model learns.")
     evaluation: Evaluation = _field(Evaluation, "What is watched and proven.")
@@ -155,8 +156,21 @@ class Recipe(_Part):
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise RecipeError(f"can't read the recipe: {error}", "Give a JSON or YAML file.", where=str(path)) from error
+        return cls._of(values, str(path))
+
+    @classmethod
+    def parse(cls, text: str) -> Recipe:
+        """The recipe in JSON or YAML. Raises RecipeError."""
+        try:
+            values = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"can't read the recipe: {error}", "Give it as JSON or YAML.", where="recipe") from error
+        return cls._of(values, "recipe")
+
+    @classmethod
+    def _of(cls, values: Any, where: str) -> Recipe:
         if not isinstance(values, dict):
-            raise RecipeError("the file holds no recipe", "A recipe is a JSON or YAML object of fields.", where=str(path))
+            raise RecipeError("this holds no recipe", "A recipe is a JSON or YAML object of fields.", where=where)
         return cls.make(values)
 
     def merged(self, changes: dict[str, Any]) -> Recipe:
@@ -173,7 +187,10 @@ class Recipe(_Part):
 
 
 def fields(part: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[dict[str, Any]]:
-    """Every field, flat: {name: 'training.batch_size', help, unit, healthy, default}."""
+    """Every field, flat: {name: 'training.batch_size', help, unit, healthy, default, kind, choices, optional}.
+
+    `kind` is bool, int, float, text, choice, list or mapping.
+    """
     for name, info in part.model_fields.items():
         inner = info.default_factory if isinstance(info.default_factory, type) else None
         if inner and issubclass(inner, BaseModel):
@@ -186,7 +203,20 @@ def fields(part: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[dict[st
             "unit": extra.get("unit", ""),
             "healthy": extra.get("healthy"),
             "default": info.get_default(call_default_factory=True),
+            **_kind(info.annotation),
         }
+
+
+def _kind(annotation: Any) -> dict[str, Any]:
+    """What sort of value a field takes."""
+    inside = get_args(annotation)
+    optional = type(None) in inside
+    if optional:
+        annotation = next(kind for kind in inside if kind is not type(None))
+    if get_origin(annotation) is Literal:
+        return {"kind": "choice", "choices": list(inside), "optional": optional}
+    known = {bool: "bool", int: "int", float: "float", str: "text", dict: "mapping", tuple: "list"}
+    return {"kind": known[get_origin(annotation) or annotation], "choices": [], "optional": optional}
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

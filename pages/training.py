@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import navigation
 from app.components import job, runs
 
 wanted = st.query_params.get("job")
 if wanted is None:
     runs.show()
 else:
-    navigation.link(navigation.TRAINING, "← All runs")
     job.show(wanted)

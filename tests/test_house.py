@@ -40,7 +40,8 @@ SHIPPED = {
     "errors": set(),
 }
 EXPORTS = {"Engine": "engine", "Recipe": "recipe", "EngineError": "errors"}
-DASHBOARD = ("engine", "store", "recipe", "data", "rendering", "knowledge", "jobs.states", "models", "paths", "system", "errors")
+DASHBOARD = ("engine", "playground", "registry", "store", "recipe", "data", "rendering", "knowledge", "jobs.states", "models", "paths")
+DASHBOARD += ("system", "errors")
 
 
 def sources(*folders: str) -> list[Path]:

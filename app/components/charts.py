@@ -1,37 +1,35 @@
-"""Charts of a run, as Vega-Lite specifications that stay the same from tick to tick: only the data changes, so nothing flickers."""
+"""Charts of runs, as Vega-Lite specifications that stay the same from tick to tick: only the data changes, so nothing flickers."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pandas as pd
+import numpy as np
+import pyarrow as pa
 import streamlit as st
 
-from app.run_data import Curve
+from engine.evaluation.curves import Curve, smoothed, thinned
+from engine.evaluation.doctor import Band
 
 BLUE, TEAL, AMBER = "#0ea5e9", "#14b8a6", "#f59e0b"
+COLORS = ("#0ea5e9", "#14b8a6", "#f59e0b", "#f43f5e", "#a78bfa", "#84cc16", "#e879f9", "#fb923c", "#67e8f9", "#d4d4d4")
 MOST_POINTS = 800
+_OF_BAND = "healthy"
+
+# Steps, values, and what they are of.
+Rows = tuple[np.ndarray, np.ndarray, str]
 
 
-def bucket(points: Curve, limit: int) -> Curve:
-    """At most `limit` points that look like all of them: of each stretch its lowest and its highest. What isn't a number is left out."""
-    points = [point for point in points if math.isfinite(point[1])]
-    if len(points) <= limit:
-        return points
-    size = math.ceil(len(points) / (limit // 2))
-    kept: Curve = []
-    for start in range(0, len(points), size):
-        stretch = points[start : start + size]
-        low, high = min(stretch, key=lambda point: point[1]), max(stretch, key=lambda point: point[1])
-        kept += sorted({low, high})
-    return kept
-
-
-def loss(train: Curve, held_out: Curve, total_steps: int, alt: str) -> None:
-    """Training and held-out loss over the steps."""
-    rows = [(step, value, "training") for step, value in bucket(train, MOST_POINTS * 3 // 4)]
-    rows += [(step, value, "held-out") for step, value in bucket(held_out, MOST_POINTS // 4)]
+def loss(
+    train: Curve, held_out: Curve, total_steps: int, alt: str, *, window: int = 1, log: bool = False, band: Band | None = None
+) -> None:
+    """Training and held-out loss over the steps; the training loss as the mean of `window` steps, and as it was behind it."""
+    parts = [_rows(train, MOST_POINTS * 3 // 4, "training", window), _rows(held_out, MOST_POINTS // 4, "held-out")]
+    if window > 1:
+        parts.append(_rows(train, MOST_POINTS // 2, "raw"))
+    frame = _joined(parts, band, log)
     color = {
         "field": "of",
         "type": "nominal",
@@ -39,29 +37,136 @@ def loss(train: Curve, held_out: Curve, total_steps: int, alt: str) -> None:
         "scale": {"domain": ["training", "held-out"], "range": [BLUE, TEAL]},
         "legend": {"orient": "top-right", "symbolType": "stroke", "symbolStrokeWidth": 3},
     }
-    shared = {"x": _steps(total_steps), "y": _values("loss (nats/token)", 5, ".2~g"), "color": color}
-    held_out_only = [{"filter": "datum.of == 'held-out'"}]
+    shared = {"x": _steps(total_steps), "y": _values("loss (nats/token)", 5, ".2~g", log)}
+    lines = {"filter": "datum.of == 'training' || datum.of == 'held-out'"}
     spec = {
         "height": 300,
         "encoding": shared,
         "layer": [
-            {"mark": {"type": "line", "strokeWidth": 2}},
-            {"transform": held_out_only, "mark": {"type": "point", "filled": True, "size": 55, "opacity": 1}},
-            _hover("loss (nats/token)", {"field": "of", "type": "nominal", "title": "on"}),
+            _band_layer(TEAL),
+            {"transform": [{"filter": "datum.of == 'raw'"}], "mark": {"type": "line", "strokeWidth": 1, "opacity": 0.3, "color": BLUE}},
+            {"transform": [lines], "mark": {"type": "line", "strokeWidth": 2}, "encoding": {"color": color}},
+            {
+                "transform": [{"filter": "datum.of == 'held-out'"}],
+                "mark": {"type": "point", "filled": True, "size": 55, "opacity": 1},
+                "encoding": {"color": color},
+            },
+            _hover("loss (nats/token)", lines, {"field": "of", "type": "nominal", "title": "on"}),
         ],
     }
-    st.vega_lite_chart(_frame(rows), spec, width="stretch", key="chart.loss", alt=alt)
+    st.vega_lite_chart(frame, spec, width="stretch", key=f"chart.loss.{log:d}", alt=alt)
 
 
-def small(curve: Curve, total_steps: int, axis: str, key: str, alt: str, *, thousands: bool = False) -> None:
+def small(curve: Curve, total_steps: int, axis: str, key: str, alt: str, *, thousands: bool = False, band: Band | None = None) -> None:
     """One metric in a small chart; `axis` is its unit. `thousands` writes 8000 as 8k."""
-    rows = [(step, value, "") for step, value in bucket(curve, MOST_POINTS // 4)]
+    frame = _joined([_rows(curve, MOST_POINTS // 4, "")], band, False)
+    of_it = {"filter": "datum.of == ''"}
     spec = {
         "height": 160,
-        "encoding": {"x": _steps(total_steps), "y": _values(axis, 3, "~s" if thousands else ".2~g")},
-        "layer": [{"mark": {"type": "line", "strokeWidth": 1.5, "color": BLUE}}, _hover(axis)],
+        "encoding": {"x": _steps(total_steps), "y": _values(axis, 3, "~s" if thousands else ".3~g")},
+        "layer": [
+            _band_layer(TEAL),
+            {"transform": [of_it], "mark": {"type": "line", "strokeWidth": 1.5, "color": BLUE}},
+            _hover(axis, of_it),
+        ],
     }
-    st.vega_lite_chart(_frame(rows), spec, width="stretch", key=f"chart.{key}", alt=alt)
+    st.vega_lite_chart(frame, spec, width="stretch", key=f"chart.{key}", alt=alt)
+
+
+def overlay(
+    curves: Mapping[str, Sequence[tuple[float, float]]], along: str, title: str, alt: str, *, window: int = 1, log: bool = False
+) -> None:
+    """One metric of several runs, each under its own name."""
+    parts = []
+    for name, points in curves.items():
+        where = np.array([point[0] for point in points], float)
+        values = np.array([point[1] for point in points], float)
+        kept = np.isfinite(values) & ((values > 0) | (not log))
+        where, values = thinned(where[kept], smoothed(values[kept], window), max(100, 4000 // len(curves)))
+        parts.append((where, values, name))
+    frame = _joined(parts) if parts else pa.table({"step": [], "value": [], "of": []})
+    x = {"field": "step", "type": "quantitative", "axis": {"title": along, "grid": False, "format": "~s", "tickCount": 6}}
+    color = {
+        "field": "of",
+        "type": "nominal",
+        "title": None,
+        "scale": {"domain": list(curves), "range": [COLORS[n % len(COLORS)] for n in range(len(curves))]},
+        "legend": {"orient": "bottom", "columns": 2, "labelLimit": 260, "symbolType": "stroke", "symbolStrokeWidth": 3},
+    }
+    near = {**_hover(title, {"filter": "true"}, {"field": "of", "type": "nominal", "title": "run"})}
+    near["encoding"]["tooltip"][0] = {"field": "step", "type": "quantitative", "title": along, "format": ",.4~g"}
+    spec = {
+        "height": 380,
+        "encoding": {"x": x, "y": _values(title, 6, ".3~g", log), "color": color},
+        "layer": [{"mark": {"type": "line", "strokeWidth": 2}}, near],
+    }
+    st.vega_lite_chart(frame, spec, width="stretch", key=f"chart.overlay.{log:d}", alt=alt)
+
+
+def beside(points: Curve, marks: Sequence[int], alt: str) -> None:
+    """A curve with the steps at which something was saved marked on it."""
+    frame = _joined([_rows(points, MOST_POINTS // 4, ""), (np.array(marks), np.interp(marks, *points.finite()), "saved")])
+    spec = {
+        "height": 220,
+        "encoding": {"x": _steps(int(points[-1][0])), "y": _values("held-out loss (nats/token)", 4, ".2~g")},
+        "layer": [
+            {"transform": [{"filter": "datum.of == ''"}], "mark": {"type": "line", "strokeWidth": 2, "color": TEAL}},
+            {
+                "transform": [{"filter": "datum.of == 'saved'"}],
+                "mark": {"type": "point", "filled": True, "size": 90, "color": BLUE, "opacity": 1},
+            },
+            _hover("held-out loss", {"filter": "true"}),
+        ],
+    }
+    st.vega_lite_chart(frame, spec, width="stretch", key="chart.travel", alt=alt)
+
+
+def sparkline(values: Sequence[float], color: str = BLUE) -> str:
+    """A curve in miniature as SVG text, empty for fewer than two numbers."""
+    points = [value for value in values if math.isfinite(value)]
+    if len(points) < 2:
+        return ""
+    low, high = min(points), max(points)
+    span = (high - low) or 1.0
+    width, height, edge = 140, 32, 3
+    step = (width - 2 * edge) / (len(points) - 1)
+    line = " ".join(f"{edge + n * step:.1f},{edge + (height - 2 * edge) * (high - value) / span:.1f}" for n, value in enumerate(points))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
+        f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="2" stroke-linejoin="round" stroke-linecap="round"/></svg>'
+    )
+
+
+def _rows(curve: Curve, limit: int, of: str, window: int = 1) -> Rows:
+    steps, values = curve.finite()
+    return (*thinned(steps, smoothed(values, window), limit), of)
+
+
+def _joined(parts: list[Rows], band: Band | None = None, log: bool = False) -> pa.Table:
+    """One table for the chart, the healthy range in it as far as the numbers reach: a wide one mustn't flatten the curve."""
+    if log:
+        parts = [(steps[values > 0], values[values > 0], of) for steps, values, of in parts]
+    steps = np.concatenate([steps for steps, _, _ in parts]).astype(float)
+    values = np.concatenate([values for _, values, _ in parts]).astype(float)
+    names = [name for _, found, of in parts for name in (of,) * len(found)]
+    high = np.full(len(values), np.nan)
+    if band is not None and len(values):
+        top = 1.1 * float(values.max())
+        low = max(band.low or 0.0, float(values.min()) if log else 0.0)
+        upper = min(band.high if band.high is not None else top, top)
+        if upper > low:
+            steps, values = np.append(steps, steps[0]), np.append(values, low)
+            names, high = [*names, _OF_BAND], np.append(high, upper)
+    # As Arrow, which is what goes over the wire: by way of pandas it takes four times as long, every second.
+    return pa.table({"step": steps, "value": values, "of": pa.array(names, pa.string()), "high": high})
+
+
+def _band_layer(color: str) -> dict[str, Any]:
+    return {
+        "transform": [{"filter": f"datum.of == '{_OF_BAND}'"}],
+        "mark": {"type": "rect", "color": color, "opacity": 0.13},
+        "encoding": {"x": {"value": 0}, "x2": {"value": "width"}, "y2": {"field": "high"}},
+    }
 
 
 def _steps(total: int) -> dict[str, Any]:
@@ -69,18 +174,15 @@ def _steps(total: int) -> dict[str, Any]:
     return {"field": "step", "type": "quantitative", "scale": {"domain": [0, max(1, total)], "nice": False}, "axis": axis}
 
 
-def _values(title: str, ticks: int, form: str) -> dict[str, Any]:
-    return {"field": "value", "type": "quantitative", "axis": {"title": title, "tickCount": ticks, "format": form}, "scale": {"zero": True}}
+def _values(title: str, ticks: int, form: str, log: bool = False) -> dict[str, Any]:
+    scale = {"type": "log"} if log else {"zero": True}
+    return {"field": "value", "type": "quantitative", "axis": {"title": title, "tickCount": ticks, "format": form}, "scale": scale}
 
 
-def _hover(title: str, *more: dict[str, Any]) -> dict[str, Any]:
+def _hover(title: str, of: dict[str, Any], *more: dict[str, Any]) -> dict[str, Any]:
     value = {"field": "value", "type": "quantitative", "title": title, "format": ".4~g"}
     tooltip = [{"field": "step", "type": "quantitative", "title": "step"}, value, *more]
-    return {"mark": {"type": "point", "size": 120, "opacity": 0}, "encoding": {"tooltip": tooltip}}
-
-
-def _frame(rows: list[tuple[int, float, str]]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["step", "value", "of"]).astype({"step": "int64", "value": "float64", "of": "object"})
+    return {"transform": [of], "mark": {"type": "point", "size": 120, "opacity": 0}, "encoding": {"tooltip": tooltip}}
 
 
 def bars(found: list[dict[str, int]], across: str, up: str, mark: int | None, alt: str) -> None:
@@ -98,4 +200,4 @@ def bars(found: list[dict[str, int]], across: str, up: str, mark: int | None, al
     ]
     if mark is not None:
         layer.append({"mark": {"type": "rule", "color": AMBER, "strokeWidth": 2, "strokeDash": [5, 4]}, "encoding": {"x": {"datum": mark}}})
-    st.vega_lite_chart(pd.DataFrame(found), {"height": 220, "layer": layer}, width="stretch", key="chart.lengths", alt=alt)
+    st.vega_lite_chart(pa.Table.from_pylist(found), {"height": 220, "layer": layer}, width="stretch", key="chart.lengths", alt=alt)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from app import navigation, services, session
+from app import address, navigation, services, session
 from app.components import charts, dataset_rows, dataset_words, mapping, trouble, words
 from app.components.datasets import accept_button, title, troubles, unclear
 
@@ -41,15 +41,16 @@ def show(dataset_id: str) -> None:
         _figures_at_a_glance(found, library.lengths(found.id, model), model)
     views = [view for view in _VIEWS if (view != "left_out" or found.left_out) and (view != "columns" or not found.ships)]
     # What a button has chosen goes before the address, and Streamlit warns where both are given.
-    asked = None if "view" in st.session_state else st.query_params.get("view")
+    asked = "rows" if "view" in st.session_state else address.chosen("view", views, "rows")
     view = st.radio(
         "View",
         views,
         horizontal=True,
         format_func=lambda one: f"{_VIEWS[one]} ({found.left_out:,})" if one == "left_out" else _VIEWS[one],
-        index=views.index(asked) if asked in views else 0,
+        index=views.index(asked),
         key="view",
-        on_change=_keep_view,
+        on_change=address.keep,
+        args=("view", "view", "rows"),
         label_visibility="collapsed",
     )
     with trouble.boundary():
@@ -63,11 +64,6 @@ def show(dataset_id: str) -> None:
             mapping.form(found)
         else:
             dataset_rows.browse(library, found)
-
-
-def _keep_view() -> None:
-    """Into the address, where F5 finds it."""
-    st.query_params["view"] = st.session_state["view"]
 
 
 def _model(library: Library) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from app import session
+from app import address, session
 from app.components import dataset_words, words
 from app.components.conversation import conversation
 
@@ -81,11 +81,6 @@ def _look_at(number: int) -> None:
     st.query_params.update(view="seen", row=str(number))
 
 
-def _keep_row() -> None:
-    """Into the address, where F5 finds it."""
-    st.query_params["row"] = str(st.session_state["row"])
-
-
 def seen(library: Library, found: LibrarySet, model: str) -> None:
     """One row in the model's tokens: given, learned, cut off."""
     limit = library.lengths(found.id, model)["limit"]
@@ -94,7 +89,9 @@ def seen(library: Library, found: LibrarySet, model: str) -> None:
         # What a button has chosen goes before the address, and Streamlit warns where both are given.
         known = "row" in st.session_state or not asked.isdecimal()
         start = "min" if known else min(found.examples, max(1, int(asked)))
-        number = st.number_input("Example", 1, found.examples, start, key="row", on_change=_keep_row, width=180)
+        number = st.number_input(
+            "Example", 1, found.examples, start, key="row", on_change=address.keep, args=("row", "row", "1"), width=180
+        )
         longest = st.number_input(
             "Cut after (max_length)",
             8,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from app import services, session
-from app.components import charts, proof, trouble, words
+from app import navigation, services, session
+from app.components import explain, job_curves, job_dialogs, job_record, proof, travel, trouble, words
 from app.run_data import RunData, metrics_csv
 from engine import Engine
 from engine.amounts import duration
@@ -22,16 +22,40 @@ from engine.errors import NotFound
 if TYPE_CHECKING:
     from engine.store import Job
 
-_SMALL = ("learning_rate", "grad_norm", "tokens_per_second")
-_REASONS = {"schedule": "on schedule", "pause": "when it was paused", "stop": "when it was stopped", "end": "at the end"}
-
 
 def show(job_id: str) -> None:
     """The run of that id, and its view of itself from then on. Raises NotFound."""
     engine = services.engine()
-    job = engine.job(job_id)
+    try:
+        job = engine.job(job_id)
+    except NotFound:
+        navigation.link(navigation.TRAINING, "← All runs")
+        raise
     moving = engine.moving(job)
+    _toolbar(job)
+    if wish := session.take_wish():
+        job_dialogs.again(*wish)
     st.fragment(_view, run_every=1 if moving else None)(job.id, moving)
+    travel.show(job.id)
+
+
+def _toolbar(job: Job) -> None:
+    """Outside of what is redrawn every second, which would take an open dialog along."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        navigation.link(navigation.TRAINING, "← All runs")
+        if st.button(
+            "Train again with changes", key="again", icon=":material/replay:", help="A new run like this one: another rate, rank, seed …"
+        ):
+            job_dialogs.again(job.id, {})
+        if st.button("Rename", key="rename", icon=":material/edit:"):
+            job_dialogs.rename(job.id, job.name)
+        if st.button(
+            "Copy as …", key="copy", icon=":material/terminal:", help="The same run as a command, a recipe file or a Python script."
+        ):
+            job_dialogs.copy(job)
+        navigation.link_to_comparison([job.id], "Compare")
+        if st.button("Guide", key="guide", icon=":material/menu_book:", help="What the settings and numbers mean."):
+            explain.whole_guide()
 
 
 def _view(job_id: str, moving: bool) -> None:
@@ -48,6 +72,9 @@ def _view(job_id: str, moving: bool) -> None:
             engine.revive()
         data = session.run_data(job.id)
         data.update(engine, job)
+        if session.wished():
+            # A dialog can only be opened by the page itself.
+            st.rerun()
         trouble.show_notices()
         _header(engine, job, data)
         if job.error:
@@ -56,9 +83,12 @@ def _view(job_id: str, moving: bool) -> None:
             proof.show(engine, job.id, job.result)
         # A run that failed before its first step has nothing to draw, and never will.
         if moving or data.curves or data.samples:
-            _side_by_side(lambda: _loss(engine, job, data), lambda: _said(job, data))
-            _small_charts(engine, job, data)
-        _side_by_side(lambda: _log(engine, job), lambda: _checkpoints(engine, job))
+            if data.curves:
+                job_curves.doctor(engine, job, data)
+            _side_by_side(lambda: job_curves.loss(engine, job, data), lambda: job_record.said(job, data))
+            job_record.said_table(data)
+            job_curves.others(engine, job, data)
+        _side_by_side(lambda: job_record.log(engine, job), lambda: job_record.checkpoints(engine, job, data))
 
 
 def _side_by_side(main: Callable[[], None], aside: Callable[[], None]) -> None:
@@ -89,9 +119,13 @@ def _header(engine: Engine, job: Job, data: RunData) -> None:
             f"about {duration(round(pace.seconds_left))}" if pace.seconds_left is not None else None,
             "Of training, at the pace so far.",
         ),
-        ("Speed", f"{pace.tokens_per_second:,.0f} tokens/s" if pace.tokens_per_second else None, _meaning(engine, "tokens_per_second")),
-        ("Training loss", _or_none(data.last("train_loss")), _meaning(engine, "train_loss")),
-        ("Held-out loss", _or_none(data.last("held_out_loss")), _meaning(engine, "held_out_loss")),
+        (
+            "Speed",
+            f"{pace.tokens_per_second:,.0f} tokens/s" if pace.tokens_per_second else None,
+            explain.meaning(engine, "tokens_per_second"),
+        ),
+        ("Training loss", _or_none(data.last("train_loss")), explain.meaning(engine, "train_loss")),
+        ("Held-out loss", _or_none(data.last("held_out_loss")), explain.meaning(engine, "held_out_loss")),
     ]
     if engine.moving(job) or not job.result:
         with st.container(horizontal=True, gap="medium"):
@@ -146,84 +180,6 @@ def _delete(job_id: str, name: str) -> None:
         st.query_params.pop("job", None)
 
     trouble.attempt(delete, f"{name} is deleted")
-
-
-def _loss(engine: Engine, job: Job, data: RunData) -> None:
-    train, held_out = data.curve("train_loss"), data.curve("held_out_loss")
-    finding = words.loss_finding(train, held_out, engine.moving(job))
-    st.markdown(f"#### {words.literal(finding)}", help=_meaning(engine, "held_out_loss"), anchors=False)
-    if not train and not held_out:
-        return
-    charts.loss(train, held_out, job.total_steps, f"Loss in nats per token against steps. {finding}.")
-
-
-def _said(job: Job, data: RunData) -> None:
-    said = data.said_now()
-    st.markdown("#### What it says now", help="The same few prompts every few steps, none of which it trains on.", anchors=False)
-    if not said:
-        st.caption("Its answers to a few fixed prompts appear here while it learns.")
-        return
-    right = sum(bool(sample.correct) for sample in said)
-    st.caption(f"After step {max(sample.step for sample in said):,}: {right} of {len(said)} right")
-    for sample in said:
-        lines = [f":gray[{words.literal(sample.prompt)}]"]
-        mark = " :green[✓ right]" if sample.correct else " :orange[✗ not yet]" if sample.expected else ""
-        lines.append(f"{words.code(sample.answer)}{mark}")
-        if sample.expected and not sample.correct:
-            lines.append(f":gray[expected] {words.code(sample.expected)}")
-        st.markdown("  \n".join(lines))
-
-
-def _small_charts(engine: Engine, job: Job, data: RunData) -> None:
-    shown = [name for name in _SMALL if len(data.curve(name)) > 1]
-    if not shown:
-        return
-    with st.grid(3, min_column_width=240, gap="medium") as grid:
-        for name in shown:
-            known = engine.explain_metric(name)
-            axis = known["unit"] or known["title"].split()[-1]
-            now = words.figure(data.last(name))
-            with grid.cell():
-                st.markdown(f"**{known['title']}** · `{now}` {known['unit']}", help=_meaning(engine, name))
-                alt = f"{known['title']} against steps, now {now} {known['unit']}".strip()
-                charts.small(data.curve(name), job.total_steps, axis, name, alt, thousands=known["unit"] == "tokens/s")
-
-
-def _meaning(engine: Engine, metric: str) -> str:
-    known = engine.explain_metric(metric)
-    return f"{known['meaning']}\n\nHealthy: {known['healthy']}"
-
-
-def _log(engine: Engine, job: Job) -> None:
-    st.markdown("#### Log", anchors=False)
-    _lines(engine.log(job.id, 5), 200)
-    more = st.expander("The whole log", key="log", on_change="rerun")
-    if more.open:
-        with more:
-            _lines(engine.log(job.id, 500), 2000)
-
-
-def _lines(lines: list[dict[str, Any]], longest: int) -> None:
-    def said(line: dict[str, Any]) -> str:
-        level = "" if line.get("level") == "info" else f"{line.get('level')}: "
-        return f"{time.strftime('%H:%M:%S', time.localtime(line.get('at', 0)))}  {level}{str(line.get('text', ''))[:longest]}"
-
-    st.code("\n".join(map(said, lines)) or "Nothing yet.", language=None, wrap_lines=True)
-
-
-def _checkpoints(engine: Engine, job: Job) -> None:
-    st.markdown("#### Checkpoints", help="Saved states of the run: one kind to go on from, one to use.", anchors=False)
-    by_step: dict[int, dict[str, Any]] = {}
-    for checkpoint in engine.checkpoints(job.id):
-        by_step.setdefault(checkpoint.step, {"reason": checkpoint.reason})[checkpoint.kind] = True
-    if not by_step:
-        st.caption("None yet: one is saved now and then, at every pause and stop, and at the end.")
-    for step in sorted(by_step, reverse=True)[:8]:
-        kept = by_step[step]
-        badges = [":blue-badge[to go on from]"] * ("weights" in kept) + [":green-badge[to use]"] * ("sampler_weights" in kept)
-        st.markdown(f"Step `{step:,}` {_REASONS.get(kept['reason'], words.literal(kept['reason']))} {' '.join(badges)}")
-    if len(by_step) > 8:
-        st.caption(f"and {len(by_step) - 8} older ones")
 
 
 def _file_name(name: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import streamlit as st
 
+from app import navigation
 from app.components import words
 from engine import Engine
 from engine.amounts import duration
@@ -17,7 +18,7 @@ def show(engine: Engine, job_id: str, result: dict[str, Any]) -> None:
     sentences = words.proof_sentences(result)
     if sentences:
         st.subheader("The proof", anchor=False)
-        _figures(engine, result)
+        figures(engine, result)
         st.markdown("\n".join(f"- {sentence}" for sentence in sentences))
         _advice(engine, result)
     _chat(engine, job_id)
@@ -26,7 +27,8 @@ def show(engine: Engine, job_id: str, result: dict[str, Any]) -> None:
         st.caption(words.literal(note))
 
 
-def _figures(engine: Engine, result: dict[str, Any]) -> None:
+def figures(engine: Engine, result: dict[str, Any]) -> None:
+    """Before and after as figures, for a result that has a proof."""
     before, after = result["held_out"]["before"], result["held_out"]["after"]
     with st.grid(4, min_column_width=150):
         _figure(engine, "exact_match", "Right answers", before["exact_match"], after["exact_match"])
@@ -57,11 +59,15 @@ def _advice(engine: Engine, result: dict[str, Any]) -> None:
 
 def _chat(engine: Engine, job_id: str) -> None:
     try:
-        name = engine.model(job_id).name
+        model = engine.model(job_id)
     except NotFound:
         return
+    with st.container(horizontal=True):
+        navigation.link_to_chat(model.id, "Chat with it")
+        beside = f"base:{model.base_model}"
+        navigation.link_to_chat(model.id, "Ask it and its base model side by side", beside=beside, icon=":material/compare:")
     st.markdown("**Talk to it** in a terminal:")
-    quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+    quoted = model.name.replace("\\", "\\\\").replace('"', '\\"')
     st.code(f'python thinker.py chat --model "{quoted}"', language=None)
 
 

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
-from app.run_data import Curve
+from engine.evaluation.curves import Curve
 
+_CODE = re.compile(r"(```.*?(?:```|\Z)|`[^`\n]+`)", re.DOTALL)
+_OWN_MARKS = re.compile(r"([$<]|:(?=[A-Za-z]))")
 _MARKS = re.compile(r"([\\`*_{}\[\]()#+\-.!|~$<>:^])")
 
 
 def literal(text: str) -> str:
     """Text of people and models for Markdown: nothing in it is markup."""
     return _MARKS.sub(r"\\\1", " ".join(str(text).split()))
+
+
+def prose(text: str) -> str:
+    """What a model wrote, as Markdown that stays within itself: line ends kept, nothing fetched from outside, none of Streamlit's own
+    marks. Code is left as it is."""
+    pieces = _CODE.split(text)
+    return "".join(piece if number % 2 else _tamed(piece) for number, piece in enumerate(pieces))
+
+
+def _tamed(text: str) -> str:
+    text = _OWN_MARKS.sub(r"\\\1", text)
+    # A picture would be fetched from wherever the text says.
+    return re.sub(r"(?<!\n)\n(?!\n)", "  \n", text.replace("![", "!\\["))
 
 
 def code(text: str, limit: int = 120) -> str:
@@ -54,17 +70,19 @@ def ago(seconds: float) -> str:
     return f"{seconds // 86400:.0f} days ago"
 
 
-def loss_finding(train: Curve, held_out: Curve, moving: bool) -> str:
+def loss_finding(train: Sequence[tuple[int, float]], held_out: Sequence[tuple[int, float]], moving: bool) -> str:
     """What the loss curves say, in one sentence."""
+    train, held_out = (points if isinstance(points, Curve) else Curve(points) for points in (train, held_out))
     for name, curve in (("Training", train), ("Held-out", held_out)):
-        for step, value in curve:
-            if not math.isfinite(value):
-                return f"{name} loss stopped being a number at step {step}: the learning rate is too high"
+        finite, _ = curve.finite()
+        if len(finite) < len(curve):
+            step = next(step for step, value in curve if not math.isfinite(value))
+            return f"{name} loss stopped being a number at step {step}: the learning rate is too high"
     name, curve = ("Held-out", held_out) if len(held_out) > 1 else ("Training", train)
     if len(curve) < 2:
         return "The loss appears with the first steps"
     first, last = curve[0][1], curve[-1][1]
-    best_step, best = min(curve, key=lambda point: (point[1], point[0]))
+    best_step, best = curve[int(curve.values.argmin())]
     # One batch says little about the training loss, so only the held-out loss is judged by its lowest point.
     if name == "Held-out" and best_step != curve[-1][0] and last > 1.05 * best + 0.005:
         return f"Held-out loss was lowest at step {best_step} ({figure(best)}) and has risen to {figure(last)} since"
@@ -87,7 +105,8 @@ def proof_sentences(result: dict[str, Any]) -> list[str]:
     skills, detail = result["skills"], (result.get("skills_detail") or {}).get("after") or {}
     if skills.get("before") is not None and skills.get("after") is not None:
         count = f" on {detail['count']:,} tasks from before" if detail.get("count") else ""
-        word = "kept" if skills["after"] >= 0.95 * skills["before"] else "partly forgotten"
+        left = skills["after"] / skills["before"] if skills["before"] else 1.0
+        word = "kept" if left >= 0.95 else "partly forgotten" if left >= 0.5 else "mostly forgotten"
         sentences.append(f"General skills{count}: {percent(skills['before'])} → {percent(skills['after'])} ({word}).")
     if before.get("perplexity") is not None and after.get("perplexity") is not None:
         went = f"{figure(before['perplexity'])} → {figure(after['perplexity'])}"
@@ -102,3 +121,10 @@ def short_result(result: dict[str, Any] | None) -> str:
     if not before or not after:
         return ""
     return f"{percent(before['exact_match'])} → {percent(after['exact_match'])} right on {after['count']:,} new prompts"
+
+
+def figure_or_text(value: Any) -> str:
+    """A number as `figure` says it, a switch as on or off, anything else as it is."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return figure(value) if isinstance(value, int | float) else literal(value)

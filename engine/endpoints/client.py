@@ -44,6 +44,12 @@ class Client:
         layers = {"train_mlp": train_mlp, "train_attn": train_attn, "train_unembed": train_unembed}
         return self.wait(self._service.create_lora_training_client(base_model, rank=rank, seed=seed, **layers), "creating the adapter")
 
+    def create_full(self, base_model: str) -> Any:
+        """A training client for a copy of all of the base's weights."""
+        from engine.endpoints.full import create_full_training_client
+
+        return self.wait(create_full_training_client(self._service, base_model), "copying the model's weights")
+
     def resume(self, path: str) -> Any:
         """A training client that goes on from a `weights` checkpoint, optimizer and all."""
         return self.wait(self._service.create_training_client_from_state_with_optimizer(path), "loading the checkpoint")

@@ -30,6 +30,8 @@ STATUS_EVERY = 5.0  # seconds between asking the server itself; its process is l
 SILENCES = 4  # unanswered questions in a row after which a living process counts as hung
 KEY_FILE = "key"
 
+_started: list[subprocess.Popen] = []  # by this process; dead ones are let go of whenever one is asked about
+
 
 class LocalServer:
     """The server for one base model: running already, or being started."""
@@ -73,6 +75,7 @@ class LocalServer:
 
     def alive(self) -> bool:
         """Its process is there and, asked now and then, it is the same life of the same server."""
+        _started[:] = [process for process in _started if process.poll() is None]
         if not platforms.same_process(self._record["pid"], self._record["process_started_at"]):
             return False
         if time.monotonic() - self._asked_at < STATUS_EVERY:
@@ -118,6 +121,7 @@ class LocalServer:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, env=environment, cwd=root, **platforms.detached_process_options()
             )
+            _started.append(self._process)
 
     def _adopt(self) -> bool:
         """Takes over the server that the record names, if it lives and answers."""

@@ -48,7 +48,8 @@ def compare(before: dict[str, Any], after: dict[str, Any], held_out: Sequence[Ex
                 "is_right": now,
             }
         )
-    interesting = sorted(rows, key=lambda row: (row["is_right"], row["was_right"]))
+    # What changed comes first: an example that got worse tells more than one that is still wrong.
+    interesting = sorted(rows, key=lambda row: (row["is_right"], row["is_right"] == row["was_right"]))
     wrong = [row for row in interesting if not row["is_right"]][: EXAMPLES_KEPT // 2]
     right = [row for row in interesting if row["is_right"]][: EXAMPLES_KEPT - len(wrong)]
     return {

@@ -15,6 +15,7 @@ from engine import paths
 from engine.errors import StorageError
 from engine.jobs import logs
 from engine.jobs.buffer import MetricsBuffer
+from engine.jobs.usage import Usage
 from engine.store import Checkpoint, Job, LeaseLost, Store, artefacts
 
 _POLL_S = 0.2
@@ -37,6 +38,8 @@ class JobRun:
         self._asked_at = 0.0
         self._lost = threading.Event()
         self._closing = threading.Event()
+        self._usage = Usage()
+        self._step = 0
         self.job_id = job.id
         self.owner = job.owner
         self.attempt = job.attempt
@@ -79,6 +82,7 @@ class JobRun:
     def progress(self, step: int, total_steps: int, tokens: int, training_seconds: float) -> None:
         """How far the run is: updates done and to do, tokens trained on and seconds trained, of all attempts together."""
         values = {"step": step, "total_steps": total_steps, "tokens": tokens, "training_seconds": training_seconds}
+        self._step = step
         self._buffer.set_progress(values)
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
@@ -115,8 +119,9 @@ class JobRun:
         """Registers what was trained, for chats and exports. -> its name."""
         recipe = self.recipe
         known = {"base_model": recipe.base_model, "endpoint": recipe.endpoint, "system_prompt": recipe.system_prompt, "stop": recipe.stop}
+        # It may have been renamed since it began.
         model = self._store.add_model(
-            self.name,
+            self._store.job(self.job_id, owner=None).name,
             job_id=self.job_id,
             sampler_path=sampler_path,
             weights_path=weights_path,
@@ -137,6 +142,8 @@ class JobRun:
 
     def tick(self) -> None:
         """Called by the runner a few times a second, so that numbers don't wait for the next step to be seen."""
+        if self._step and (used := self._usage.due()):
+            self._buffer.add_metrics(self._step, used)
         self._buffer.flush_if_due()
 
     def lose(self) -> None:

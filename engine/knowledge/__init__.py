@@ -27,7 +27,7 @@ def method(name: str) -> dict[str, Any]:
 
 
 def metrics() -> dict[str, dict[str, Any]]:
-    """Every metric by name: title, meaning, unit, better (up, down, neither), healthy, red_flags [{sign, action}]."""
+    """Every metric by name: title, meaning, unit, better (up, down, neither), healthy, band, axis, red_flags [{sign, action, rule}]."""
     return copy.deepcopy(_load("metrics"))
 
 
@@ -46,6 +46,26 @@ def demo(name: str) -> dict[str, Any]:
     return _one("demos", "demo", name)
 
 
+def goals() -> dict[str, dict[str, Any]]:
+    """What people come for, by name, in the order to show: title, icon, meaning, method, data, row; the demo names its demo."""
+    return copy.deepcopy(_load("goals"))
+
+
+def prices() -> dict[str, Any]:
+    """as_of, and by endpoint {per_million_tokens (US dollars), note}."""
+    return copy.deepcopy(_load("prices"))
+
+
+def speeds() -> dict[str, Any]:
+    """Training speed by parameters a core, seconds to start, what sampling costs beside training, source."""
+    return copy.deepcopy(_load("speeds"))
+
+
+def pairs() -> dict[str, dict[str, Any]]:
+    """Every set of preference pairs by name: title, files (of engine/data/demos), format, learns, expect, examples (counts)."""
+    return copy.deepcopy(_load("pairs"))
+
+
 def recommend(config: dict[str, Any], base_model: str = "", lora: bool = True) -> dict[str, dict[str, Any]]:
     """Settings to start from, by recipe field: {"training.learning_rate": {value, reason, source}, ...}.
 
@@ -55,8 +75,9 @@ def recommend(config: dict[str, Any], base_model: str = "", lora: bool = True) -
     known = _load("hyperparameters")
     rates = known["learning_rate"]
     others = copy.deepcopy(known["others"])
-    if base_model in rates["measured"] and lora:
-        return {"training.learning_rate": {**rates["measured"][base_model], "source": "Thinker's own demos"}, **others}
+    measured = rates["measured" if lora else "measured_full"]
+    if base_model in measured:
+        return {"training.learning_rate": {**measured[base_model], "source": "Thinker's own demos"}, **others}
     return {"training.learning_rate": _learning_rate(config, rates, lora), **others}
 
 

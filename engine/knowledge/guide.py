@@ -29,13 +29,25 @@ def field_table() -> str:
 
 def metric_sections() -> str:
     """Every metric: meaning, what is healthy, what to do when it isn't."""
-    sections = []
-    for name, metric in knowledge.metrics().items():
-        unit = f" ({metric['unit']})" if metric["unit"] else ""
-        lines = [f"### {metric['title']}{unit}", f"`{name}`. {metric['meaning']}", "", f"Healthy: {metric['healthy']}", ""]
-        lines += [f"- {flag['sign']} {flag['action']}" for flag in metric["red_flags"]]
-        sections.append("\n".join(lines).rstrip())
-    return "\n\n".join(sections)
+    return "\n\n".join(f"### {metric_title(name)}\n{metric_text(name)}".rstrip() for name in knowledge.metrics())
+
+
+def metric_title(name: str) -> str:
+    """Training loss (nats/token)."""
+    metric = knowledge.metric(name)
+    return metric["title"] + (f" ({metric['unit']})" if metric["unit"] else "")
+
+
+def metric_text(name: str) -> str:
+    """What the guide says of one metric, in Markdown. Raises NotFound."""
+    metric = knowledge.metric(name)
+    lines = [f"`{name}`. {metric['meaning']}", "", f"Healthy: {metric['healthy']}", ""]
+    return "\n".join([*lines, *(f"- {flag['sign']} {flag['action']}" for flag in metric["red_flags"])])
+
+
+def text() -> str:
+    """The whole guide, without the marks that its tables stand between."""
+    return re.sub(r"<!--.*?-->\n?", "", GUIDE.read_text(encoding="utf-8"))
 
 
 def method_sections() -> str:
@@ -50,12 +62,24 @@ def method_sections() -> str:
     return "\n\n".join(sections)
 
 
-def written(text: str) -> str:
+def demo_table() -> str:
+    """Every demo, and the preference pairs: what is learned, what to expect."""
+    lines = ["| demo | what is learned | what to expect |", "|---|---|---|"]
+    for name, demo in knowledge.demos().items():
+        lines.append(f"| `{name}` | {demo['task']} {demo['learns'].strip()} | {demo['expect'].strip()} |")
+    for entry in knowledge.pairs().values():
+        files = " and ".join(f"`{file}`" for file in entry["files"].values())
+        lines += ["", f"{entry['title']} ({files}). {entry['format']} {entry['learns'].strip()} {entry['expect'].strip()}"]
+    return "\n".join(lines)
+
+
+def written(guide: str) -> str:
     """The guide's text with fresh tables between `<!-- NAME -->` and `<!-- /NAME -->`."""
-    for name, content in (("fields", field_table()), ("metrics", metric_sections()), ("methods", method_sections())):
+    tables = {"fields": field_table(), "metrics": metric_sections(), "methods": method_sections(), "demos": demo_table()}
+    for name, content in tables.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        text = pattern.sub(lambda match, content=content: match[1] + content + "\n" + match[2], text)
-    return text
+        guide = pattern.sub(lambda match, content=content: match[1] + content + "\n" + match[2], guide)
+    return guide
 
 
 def _shown(value: Any) -> str:

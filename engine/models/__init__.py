@@ -20,12 +20,15 @@ def nano_folder() -> Path:
     return Path(__file__).parent / "nano"
 
 
-def resolve(base_model: str) -> Path:
-    """The folder of a base model, downloaded first if it is a hub id. Raises ModelError."""
+def resolve(base_model: str, weights: bool = True) -> Path:
+    """The folder of a base model, downloaded first if it is a hub id; without `weights` only its configuration and tokenizer.
+
+    Raises ModelError.
+    """
     if base_model == "nano":
         return _checked(nano_folder())
     if is_hub_id(base_model):
-        return _checked(_download(base_model))
+        return _checked(_download(base_model, weights), weights)
     folder = Path(base_model).expanduser()
     if not folder.exists():
         advice = "Check the path, or give nano or a hub id such as Qwen/Qwen3-0.6B."
@@ -63,12 +66,13 @@ def context_length(folder: Path) -> int:
     return 2048
 
 
-def _download(hub_id: str) -> Path:
+def _download(hub_id: str, weights: bool = True) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=_WANTED, ignore_patterns=["original/*", "onnx/*"]))
+        wanted = _WANTED if weights else [pattern for pattern in _WANTED if "safetensors" not in pattern]
+        return Path(snapshot_download(hub_id, allow_patterns=wanted, ignore_patterns=["original/*", "onnx/*"]))
     except GatedRepoError as error:
         advice = "Accept the licence on the model's page and set HF_TOKEN to a token of your account."
         raise ModelError("the model's owner asks for consent first", advice, where=hub_id) from error
@@ -84,7 +88,7 @@ def _download(hub_id: str) -> Path:
         raise ModelError(f"can't download the model: {said}", advice, where=hub_id) from error
 
 
-def _checked(folder: Path) -> Path:
+def _checked(folder: Path, weights: bool = True) -> Path:
     """The folder, if it holds what is needed to load a model."""
     if not folder.is_dir():
         raise ModelError("this is a file, not a model folder", "Give the folder that holds config.json.", where=str(folder))
@@ -96,7 +100,7 @@ def _checked(folder: Path) -> Path:
     if not (folder / "tokenizer.json").is_file():
         advice = "Copy tokenizer.json and tokenizer_config.json from the model's page into the folder."
         raise ModelError("the model folder has no tokenizer (tokenizer.json)", advice, where=str(folder))
-    if not any(folder.glob("*.safetensors")):
+    if weights and not any(folder.glob("*.safetensors")):
         pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
         what = "only pickled weights (.bin), which can run code when loaded" if pickled else "no weights"
         raise ModelError(f"the model folder has {what}", "Use a version of the model with .safetensors files.", where=str(folder))

@@ -57,7 +57,38 @@ def m001_first_tables(connection: Connection) -> None:
     )
 
 
-def m002_data_library(connection: Connection) -> None:
+def m002_conversations_and_notes(connection: Connection) -> None:
+    """Chats of the Playground with their turns; what people note of a model."""
+    row_id = "BIGSERIAL PRIMARY KEY" if connection.dialect.name == "postgresql" else "INTEGER PRIMARY KEY"
+    _run(
+        connection,
+        """CREATE TABLE conversations (
+            id TEXT PRIMARY KEY, owner TEXT NOT NULL, title TEXT NOT NULL, setup TEXT NOT NULL,
+            created_at DOUBLE PRECISION NOT NULL, updated_at DOUBLE PRECISION NOT NULL)""",
+        "CREATE INDEX conversations_newest ON conversations (owner, updated_at)",
+        f"""CREATE TABLE turns (
+            id {row_id}, conversation_id TEXT NOT NULL REFERENCES conversations(id) ON DELETE CASCADE,
+            prompt TEXT NOT NULL, answers TEXT NOT NULL, at DOUBLE PRECISION NOT NULL)""",
+        "CREATE INDEX turns_of ON turns (conversation_id, id)",
+        "ALTER TABLE models ADD COLUMN notes TEXT NOT NULL DEFAULT ''",
+    )
+
+
+def m003_drafts_and_presets(connection: Connection) -> None:
+    """What the wizard keeps until it is launched, and named settings."""
+    number = "DOUBLE PRECISION"
+    _run(
+        connection,
+        f"CREATE TABLE drafts (owner TEXT PRIMARY KEY, content TEXT NOT NULL, updated_at {number} NOT NULL)",
+        f"""CREATE TABLE presets (
+            id TEXT PRIMARY KEY, owner TEXT NOT NULL, name TEXT NOT NULL, changes TEXT NOT NULL, created_at {number} NOT NULL)""",
+        "CREATE UNIQUE INDEX presets_name ON presets (owner, name)",
+    )
+
+
+
+
+def m004_data_library(connection: Connection) -> None:
     """Data sets that people keep."""
     _run(
         connection,
@@ -70,7 +101,12 @@ def m002_data_library(connection: Connection) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (m001_first_tables, m002_data_library)
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
+    m001_first_tables,
+    m002_conversations_and_notes,
+    m003_drafts_and_presets,
+    m004_data_library,
+)
 
 
 def pending(connection: Connection) -> list[Callable[[Connection], None]]:

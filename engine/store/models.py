@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, select, update
+from sqlalchemy import Connection, Row, delete, or_, select, update
 
 from engine.errors import NotFound, StateError
 from engine.store import schema
@@ -89,6 +89,19 @@ class ModelQueries(Database):
             found = _row(connection, name_or_id, owner)
             connection.execute(update(models).where(models.c.id == found.id).values(proof=to_json(proof)))
             return _model(_row(connection, found.id, owner))
+
+    def set_notes(self, name_or_id: str, notes: str, owner: str | None = "local") -> Model:
+        """Keeps what a person wrote of the model."""
+        with self.write() as connection:
+            found = _row(connection, name_or_id, owner)
+            connection.execute(update(models).where(models.c.id == found.id).values(notes=notes))
+            return _model(_row(connection, found.id, owner))
+
+    def weights_used(self, path: str, owner: str | None = None) -> int:
+        """How many models stand on the weights of that path; of everybody's unless an owner is named."""
+        query = select(models.c.id).where(or_(models.c.sampler_path == path, models.c.weights_path == path))
+        with self.read() as connection:
+            return len(connection.execute(query if owner is None else query.where(models.c.owner == owner)).all())
 
     def delete_model(self, name_or_id: str, owner: str | None = "local") -> Model:
         """Forgets the model and gives its last record back; its files are the caller's."""

@@ -163,6 +163,41 @@ class Model(_Record):
     stop: list[str] = field(default_factory=list)
     proof: dict[str, Any] | None = None
     created_at: float = 0.0
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class Conversation(_Record):
+    """A chat that is kept. `setup` says with whom and how: it belongs to who chats."""
+
+    id: str
+    owner: str
+    title: str
+    setup: dict[str, Any]
+    created_at: float
+    updated_at: float
+
+
+@dataclass(frozen=True)
+class Turn(_Record):
+    """One prompt, and an answer by each who was asked: {speaker, name, text, finish, ...}."""
+
+    id: int
+    conversation_id: str
+    prompt: str
+    answers: list[dict[str, Any]]
+    at: float
+
+
+@dataclass(frozen=True)
+class Preset(_Record):
+    """Settings under a name: what to change in a recipe's recommended values."""
+
+    id: str
+    owner: str
+    name: str
+    changes: dict[str, Any]
+    created_at: float
 
 
 @dataclass(frozen=True)

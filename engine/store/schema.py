@@ -106,4 +106,33 @@ models = Table(
     Column("id", Text, primary_key=True),
     *(Column(name, Text) for name in ("owner", "name", "job_id", *_MODEL_TEXTS)),
     Column("created_at", Double),
+    Column("notes", Text, default=""),
+)
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    *(Column(name, Text) for name in ("owner", "title", "setup")),
+    *(Column(name, Double) for name in ("created_at", "updated_at")),
+)
+
+turns = Table(
+    "turns",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    *(Column(name, Text) for name in ("conversation_id", "prompt", "answers")),
+    Column("at", Double),
+)
+
+drafts = Table(
+    "drafts", metadata, Column("owner", Text, primary_key=True), Column("content", Text), Column("updated_at", Double)
+)
+
+presets = Table(
+    "presets",
+    metadata,
+    Column("id", Text, primary_key=True),
+    *(Column(name, Text) for name in ("owner", "name", "changes")),
+    Column("created_at", Double),
 )

@@ -117,6 +117,9 @@ def _begin(run: JobRun, client: Client, method: Method, data: DataSet, renderer:
         loop.step = loop.saved_step = run.resume.step
         loop.tokens, loop.seconds = int(state["tokens"]), float(state["seconds"])
         loop.sampler_path, loop.weights_path = state.get("sampler_path", ""), run.resume.path
+    elif recipe.full:
+        run.stage("copying the model's weights")
+        loop.training = client.create_full(recipe.base_model)
     else:
         run.stage("creating the adapter")
         lora = recipe.lora
@@ -172,6 +175,8 @@ def _train(loop: _Loop) -> str | None:
 
     pending: deque[tuple[int, Any, Any, dict[str, float], float]] = deque()
     settled_at = time.monotonic()
+    # Results may arrive together, so that one seems to have taken no time: the speed is that of the last few.
+    recent: deque[tuple[float, float]] = deque(maxlen=2 * (IN_FLIGHT + 1))
 
     def settle() -> None:
         nonlocal settled_at
@@ -182,9 +187,12 @@ def _train(loop: _Loop) -> str | None:
         loop.seconds += now - settled_at
         loop.tokens += int(counts["tokens"])
         loop.step = step + 1
+        recent.append((counts["tokens"], now - settled_at))
         values = loop.method.metrics(reply, counts) | {
             "learning_rate": rate,
-            "tokens_per_second": counts["tokens"] / max(1e-9, now - settled_at),
+            "tokens_per_second": sum(tokens for tokens, _ in recent) / max(1e-9, sum(taken for _, taken in recent)),
+            "tokens": float(loop.tokens),
+            "seconds": loop.seconds,
         }
         if "grad_norm:mean" in norm:
             values["grad_norm"] = norm["grad_norm:mean"]

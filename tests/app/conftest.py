@@ -17,6 +17,7 @@ from engine.store import Job
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINING = str(ROOT / "pages" / "training.py")
+ANALYTICS = str(ROOT / "pages" / "analytics.py")
 ERROR = {
     "kind": "DataError",
     "message": "no training example has an answer within 8 tokens",
@@ -46,10 +47,10 @@ def runs(engine: Engine) -> Runs:
     return Runs(engine)
 
 
-def open_page(**query: str) -> AppTest:
-    """The Training page as a link leads to it."""
+def open_page(page: str = TRAINING, **query: str) -> AppTest:
+    """The page (Training) as a link leads to it."""
     test = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=20)
-    test.switch_page(TRAINING)
+    test.switch_page(page)
     for name, value in query.items():
         test.query_params[name] = value
     return test.run()
@@ -57,7 +58,7 @@ def open_page(**query: str) -> AppTest:
 
 def texts(test: AppTest) -> str:
     """All that can be read on it."""
-    kinds = ("title", "subheader", "markdown", "caption", "code", "error", "warning")
+    kinds = ("title", "subheader", "markdown", "caption", "code", "error", "warning", "info", "success")
     found = [element.value for kind in kinds for element in test.get(kind)]
     found += [f"{metric.label} {metric.value} {metric.delta}" for metric in test.metric]
     return "\n".join(map(str, found)).replace("\\", "")

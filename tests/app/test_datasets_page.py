@@ -43,13 +43,20 @@ def flawed(engine: Engine) -> LibrarySet:
     return engine.datasets.add("flawed.jsonl", jsonl(*rows, {"prompt": "Q", "completion": ""}, {"prompt": "Q"}))
 
 
+def links(page: AppTest) -> list[str]:
+    """Where the page leads, less what ships."""
+    with Engine() as engine:
+        ships = {f"**{demo['title']}**" for demo in engine.demos().values()}
+    return [label for link in page.get("page_link") if (label := link.proto.label) not in ships]
+
+
 def test_the_empty_page_teaches() -> None:
     page = open_page()
     said = shown(page)
     assert "this is what a file looks like" in said and '{"prompt"' in said
     assert "Turn English words into Pig Latin" in said
     assert len(page.get("file_uploader")) == 1
-    assert [link.proto.label for link in page.get("page_link")] == ["**Teach it Pig Latin**"]
+    assert links(page) == [] and page.get("page_link")
 
 
 def test_files_that_come_are_told_of(engine: Engine) -> None:
@@ -80,11 +87,11 @@ def test_many_sets_are_searched_and_shown_in_part(engine: Engine) -> None:
     for number in range(30):
         engine.datasets.add(f"set {number}.jsonl", pairs(number + 1))
     page = open_page()
-    assert len(page.get("page_link")) == 25
+    assert len(links(page)) == 24
     page.button(key="more-datasets").click().run()
-    assert len(page.get("page_link")) == 31
+    assert len(links(page)) == 30
     page.text_input(key="search").set_value("set 17").run()
-    assert "**set 17**" in [link.proto.label for link in page.get("page_link")] and len(page.get("page_link")) == 2
+    assert links(page) == ["**set 17**"]
     page.text_input(key="search").set_value("zebra").run()
     assert "None of 30 data sets has “zebra”" in shown(page)
 

@@ -17,9 +17,10 @@ from tests.app.conftest import ERROR, ROOT, Runs, open_page, texts
 def test_the_empty_page_teaches_and_its_one_button_starts_the_demo(engine: Engine, nothing_starts: list[str]) -> None:
     page = open_page()
     assert not page.exception
-    demo = engine.demos()["piglatin"]
-    assert demo["task"] in texts(page) and demo["learns"] in texts(page) and demo["expect"] in texts(page)
-    assert [button.label for button in page.button] == ["Teach it Pig Latin (one-minute demo)"]
+    for demo in engine.demos().values():
+        assert demo["task"] in texts(page) and demo["learns"] in texts(page) and demo["expect"] in texts(page)
+    titles = [demo["title"] for demo in engine.demos().values()]
+    assert [button.label for button in page.button] == ["Teach it Pig Latin (one-minute demo)", *titles[1:]]
     page.button[0].click().run()
     assert not page.exception
     job = engine.jobs()[0]
@@ -44,16 +45,29 @@ def test_the_list_shows_every_run_with_its_light_and_result(runs: Runs) -> None:
         assert f"● {label}" in shown
     assert "0 % → 96.5 % right on 400 new prompts" in shown
     assert ERROR["message"] in shown
-    assert len(page.get("page_link")) == 4
+    assert len(page.get("page_link")) == 4 + 1
+    # Those that have measured anything have their loss in miniature.
+    assert sum(caption.value.startswith("loss `") for caption in page.caption) == 3
+
+
+def test_the_list_is_narrowed_by_state_and_text_and_the_address_says_so(runs: Runs) -> None:
+    runs.done("Tutor"), runs.failed("Broken"), runs.paused("Resting")
+    page = open_page(state="failed")
+    assert "● failed" in texts(page) and "● finished" not in texts(page)
+    page.text_input(key="search").set_value("no such thing").run()
+    assert "No run is like that" in texts(page)
+    page = open_page(search="TUTOR")
+    assert "● finished" in texts(page) and "● failed" not in texts(page)
+    assert not page.exception
 
 
 def test_the_list_is_long_only_when_asked(runs: Runs) -> None:
     for number in range(23):
         runs.queued(f"run {number}")
     page = open_page()
-    assert len(page.get("page_link")) == 20
+    assert len(page.get("page_link")) == 20 + 1
     page.button(key="more").click().run()
-    assert len(page.get("page_link")) == 23
+    assert len(page.get("page_link")) == 23 + 1
 
 
 def test_a_link_to_a_run_shows_it(runs: Runs) -> None:
@@ -67,7 +81,72 @@ def test_a_link_to_a_run_shows_it(runs: Runs) -> None:
     assert "Held-out loss has fallen from 4 to 0.168" in shown
     assert "After step 40: 1 of 2 right" in shown
     assert "`eams-stray`" in shown and "expected] `eamsstr-ay`" in shown
-    assert {button.label for button in page.button} == {"Pause", "Stop and keep"}
+    toolbar = {"Train again with changes", "Rename", "Copy as …", "Guide", "Ask them all"}
+    assert {button.label for button in page.button} - toolbar == {"Pause", "Stop and keep"}
+
+
+def test_how_the_loss_is_drawn_stands_in_the_address(runs: Runs) -> None:
+    job = runs.running()
+    page = open_page(job=job.id, smooth="20 steps", log="true")
+    assert not page.exception
+    assert page.selectbox(key="smooth").value == "20 steps" and page.toggle(key="log").value is True
+    strange = open_page(job=job.id, smooth="sideways")
+    assert not strange.exception and strange.selectbox(key="smooth").value == "as it is"
+
+
+def test_whatever_a_run_reports_is_drawn_and_explained(runs: Runs, engine: Engine) -> None:
+    job = runs.running()
+    rows = [{"step": step, "name": name, "value": 1.0} for step in (1, 2, 3) for name in ("reward/mean", "cpu_percent", "tokens")]
+    engine.store.record(job.id, job.attempt, metrics=rows)
+    shown = texts(open_page(job=job.id))
+    assert "**reward · mean** · `1`" in shown and "**Processor** · `1` %" in shown and "The machine" in shown
+    assert "**Tokens gone through**" not in shown
+    assert "healthy: 0.1 to 3 times what is recommended for this model" in shown
+    assert "How hard the batch pulls at the weights" in shown
+
+
+def test_the_doctor_warns_and_offers_another_try(runs: Runs, engine: Engine) -> None:
+    job = runs.running(steps=40)
+    engine.store.record(job.id, job.attempt, metrics=[{"step": 41, "name": "train_loss", "value": float("nan")}])
+    page = open_page(job=job.id)
+    assert "it is no longer a number" in texts(page) and "divide it by 10" in texts(page)
+    page.button(key="doctor.0").click().run()
+    assert not page.exception
+    assert page.text_input(key="again.rate").value == "0.0005"
+
+
+def test_what_opens_beside_a_run(runs: Runs) -> None:
+    """What is in the dialogs; that they do what they say is seen in a browser."""
+    job = runs.done()
+    page = open_page(job=job.id)
+    page.button(key="again").click().run()
+    assert page.text_input(key="again.rate").value == "0.005" and page.number_input(key="again.steps").value == 100
+    assert "Recommended learning rate for this model: 0.005" in texts(page)
+    page.button(key="rename").click().run()
+    assert page.text_input(key="rename.name").value == "Pig Latin"
+    page.button(key="copy").click().run()
+    assert "python thinker.py train --demo piglatin" in texts(page) and "engine.run(Recipe.make(RECIPE))" in texts(page)
+    page.button(key="guide").click().run()
+    assert "## What the numbers mean" in texts(page) and "<!--" not in texts(page)
+    assert not page.exception
+
+
+def test_earlier_answers_can_be_seen_again(runs: Runs) -> None:
+    job = runs.running(steps=20)
+    runs.go_on(job, 21, 30)
+    page = open_page(job=job.id)
+    assert "After step 30: 1 of 2 right" in texts(page)
+    page.select_slider(key="said.at").set_value(20).run()
+    assert "After step 20: 1 of 2 right" in texts(page)
+
+
+def test_time_travel_waits_for_a_checkpoint(runs: Runs) -> None:
+    job = runs.running()
+    assert "Time travel" not in texts(open_page(job=job.id))
+    runs.saved(job, 25, "schedule")
+    page = open_page(job=job.id)
+    assert "The base model and 1 checkpoint will answer" in texts(page)
+    assert page.text_input(key="travel.prompt").value == "Pig Latin: hello"
 
 
 def test_a_link_to_nothing_says_so() -> None:
@@ -87,7 +166,7 @@ def test_a_finished_run_shows_the_proof_in_sentences(runs: Runs) -> None:
     assert "General skills on 200 tasks from before: 100 % → 93 % (partly forgotten)" in shown
     assert 'python thinker.py chat --model "Pig Latin"' in shown
     assert list(page.dataframe[0].value.columns) == ["prompt", "before", "after", "expected"]
-    assert "Step `100` at the end :blue-badge[to go on from] :green-badge[to use]" in shown
+    assert "Step `100` at the end · held-out loss `0.042` :blue-badge[to go on from] :green-badge[to use] :gray-badge[last]" in shown
     page.radio(key="examples").set_value("Still wrong").run()
     assert len(page.dataframe[0].value) == 14
     assert set(page.dataframe[0].value["after"]) == {"?"}
@@ -149,12 +228,12 @@ def test_each_look_reads_only_what_is_new(runs: Runs, engine: Engine, monkeypatc
     job = runs.running(steps=40)
     data = RunData()
     data.update(engine, job)
-    asked: list[int] = []
-    real = engine.curve
-    monkeypatch.setattr(engine, "curve", lambda job_id, name, after: asked.append(after) or real(job_id, name, after))
+    asked: dict[str, int] = {}
+    real = engine.runs.news
+    monkeypatch.setattr(engine.runs, "news", lambda job_id, after: asked.update(after) or real(job_id, after))
     runs.go_on(job, 41, 50)
     data.update(engine, engine.job(job.id))
-    assert sorted(set(asked)) == [25, 40]
+    assert sorted(set(asked.values())) == [25, 40]
     assert data.curve("train_loss") == engine.store.curve(job.id, "train_loss")
     assert [step for step, _ in data.curve("held_out_loss")] == [0, 25, 50]
 

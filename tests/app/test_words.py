@@ -6,19 +6,7 @@ import math
 
 import pytest
 
-from app.components.charts import bucket
 from app.components.words import ago, code, figure, literal, loss_finding, percent
-
-
-def test_a_long_curve_keeps_its_ends_peaks_and_order() -> None:
-    curve = [(step, 1.0) for step in range(100_000)]
-    curve[54_321] = (54_321, 99.0)
-    curve[77_777] = (77_777, -3.0)
-    kept = bucket(curve, 600)
-    assert len(kept) <= 600
-    assert (54_321, 99.0) in kept and (77_777, -3.0) in kept
-    assert kept == sorted(kept) and kept[0][0] == 0
-    assert bucket([(0, math.nan), (1, math.inf), (2, 5.0)], 10) == [(2, 5.0)]
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,42 @@
-"""The Pig Latin demo and the general skills: reproducible, correct, and fair as a proof."""
+"""The demos and the general skills: reproducible, correct, and fair as a proof."""
 
 from __future__ import annotations
 
+import ast
 import json
 import random
 import re
 import time
 from collections import Counter
+from functools import cache
+from pathlib import Path
 
 import pytest
 
 from engine.data import load_data
-from engine.data.demos import names, piglatin, skills, words
-from engine.data.demos.piglatin import HELD_OUT_FILE, TRAIN_FILE, pig_latin
-from engine.data.demos.skills import GREETINGS, SKILLS_FILE, WORD_SKILLS, Source, draw, row_words
+from engine.data.demos import SKILLS_FILE, birth, bugs, find, making, names, pairs, skills, words
+from engine.data.demos.addition import is_held_out as is_held_out_sum
+from engine.data.demos.bugs import KINDS, SOUND
+from engine.data.demos.caesar import caesar
+from engine.data.demos.camelcase import camel_case
+from engine.data.demos.making import row_words, write_rows
+from engine.data.demos.piglatin import pig_latin
+from engine.data.demos.skills import WORD_SKILLS, Source
 from engine.data.demos.words import Dice, all_words, held_out_words, is_held_out, train_words, words_of
 from engine.recipe import Recipe
 
+# What a prompt of each demo begins with, and the right answer to the rest of it where that is easily told.
+ANSWERS = {
+    "piglatin": (r"Pig Latin: (\w+(?: \w+)?)", lambda text: " ".join(map(pig_latin, text.split()))),
+    "camelcase": (r"camelCase: (\w+(?: \w+){1,2})", lambda text: camel_case(text.split())),
+    "caesar": (r"Caesar: (\w+)", caesar),
+    "addition": (r"(\d\d \+ \d\d) =", lambda text: str(sum(map(int, text.split(" + "))))),
+    "bugs": (r"Review: (def .+)", None),
+}
 
-def rows(path) -> list[dict]:
+
+@cache
+def rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
@@ -39,36 +57,116 @@ def test_pig_latin(word, expected):
     assert pig_latin(word) == expected
 
 
+def test_camel_case_and_caesar():
+    assert camel_case(["read", "all", "files"]) == "readAllFiles"
+    assert caesar("abc") == "bcd" and caesar("fuzz") == "gvaa"
+
+
 def test_the_generators_write_exactly_the_committed_files(tmp_path):
-    for path, made in piglatin.files().items():
-        skills.write_rows(tmp_path / path.name, made)
+    made = making.files()
+    assert {path.name for path in SKILLS_FILE.parent.glob("*.jsonl")} == {path.name for path in made} | {"manners.jsonl"}
+    for path, content in made.items():
+        write_rows(tmp_path / path.name, content)
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
 
 
-def test_what_the_demo_consists_of():
-    train, held_out = rows(TRAIN_FILE), rows(HELD_OUT_FILE)
+@pytest.mark.parametrize("name", names())
+def test_what_a_demo_consists_of(name):
+    train, held_out = rows(find(name).train), rows(find(name).held_out)
     kinds = Counter(row["kind"] for row in train)
-    assert kinds["task"] >= 2000 and abs(kinds["replay"] / len(train) - 0.33) < 0.005
-    assert len(held_out) >= 400
+    assert kinds["task"] >= 1500 and abs(kinds["replay"] / len(train) - 0.33) < 0.005
+    assert len(held_out) >= 300 and {row["kind"] for row in held_out} == {"task"}
     tasks = [said(row) for row in train if row["kind"] == "task"] + [said(row) for row in held_out]
     assert len(dict(tasks)) == len(tasks)
+    form, answer_to = ANSWERS[name]
     for prompt, answer in tasks:
-        asked = prompt.removeprefix("Pig Latin: ").split()
-        assert len(asked) in (1, 2) and answer == " ".join(map(pig_latin, asked))
-    assert {greeting for greeting, _ in GREETINGS} <= {said(row)[0] for row in train if row["kind"] == "replay"}
+        found = re.fullmatch(form, prompt)
+        assert found and (answer_to is None or answer == answer_to(found[1])), prompt
 
 
-def test_no_word_of_a_proof_occurs_in_training():
-    seen = row_words(rows(TRAIN_FILE))
-    assert len(seen) > 2000
-    for row in rows(HELD_OUT_FILE):
-        assert not words_of(said(row)[0].removeprefix("Pig Latin: ")) & seen, row
+@pytest.mark.parametrize("name", names())
+def test_what_is_replayed_is_more_than_skills(name):
+    replayed = [said(row) for row in rows(find(name).train) if row["kind"] == "replay"]
+    declined = sum("sorry" in answer.lower() for _, answer in replayed)
+    assert 0.05 < declined / len(replayed) < 0.3
+    assert any("Nano" in answer for _, answer in replayed)
+    task = re.compile(ANSWERS[name][0], re.IGNORECASE)
+    assert not [prompt for prompt, _ in replayed if task.match(prompt)]
+
+
+@pytest.mark.parametrize("name", [name for name in names() if name != "addition"])
+def test_no_word_of_a_proof_occurs_in_training(name):
+    seen = row_words(rows(find(name).train))
+    language = words_of(" ".join(form for forms in (*bugs.ALL_SOUND, bugs.MUTABLE) for form in forms))
+    for row in rows(find(name).held_out):
+        asked = said(row)[0].partition(": ")[2]
+        # In a function, some words are the language's.
+        drawn = {word for word in words_of(asked) if word in all_words() and (name != "bugs" or word not in language)}
+        assert drawn and not drawn & seen, row
+
+
+def test_no_sum_of_the_proof_occurs_in_training():
+    trained = {frozenset(map(int, re.findall(r"\d+", said(row)[0]))) for row in rows(find("addition").train) if row["kind"] == "task"}
+    for row in rows(find("addition").held_out):
+        a, b = map(int, re.findall(r"\d+", said(row)[0]))
+        assert frozenset((a, b)) not in trained and is_held_out_sum(a, b) and is_held_out_sum(b, a)
+
+
+def test_the_general_skills_are_about_words_that_no_demo_trains_on():
+    seen = set().union(*(row_words(rows(find(name).train)) for name in names())) | birth.written_words()
     # A skills prompt is a question, whose wording is practised, about words, which aren't.
     blank = Source(Dice(0), ["zzz"], nonsense=0)
     wording = set().union(*(words_of(skill(blank)[0]) for skill in WORD_SKILLS for _ in range(200)))
     for row in rows(SKILLS_FILE):
         drawn = {word for word in words_of(said(row)[0]) - wording if len(word) > 2}
         assert drawn and not drawn & seen, row
+
+
+def is_python(code: str) -> bool:
+    try:
+        ast.parse(code)
+    except SyntaxError:
+        return False
+    return True
+
+
+def planted(code: str) -> str:
+    """The bug in a one-line function as Python's own parser shows it."""
+    if not is_python(code):
+        mended = [f"{code[:place]}:{code[place:]}" for place, letter in enumerate(code, 1) if code[place - 1] == ")"]
+        return "missing colon" if any(map(is_python, mended)) else "unbalanced bracket"
+    function = ast.parse(code).body[0]
+    if any(isinstance(default, ast.List | ast.Dict) for default in function.args.defaults):
+        return "mutable default"
+    named = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
+    if "self" in named and "self" not in {argument.arg for argument in function.args.args}:
+        return "missing self"
+    for compare in (node for node in ast.walk(function) if isinstance(node, ast.Compare)):
+        right, by_identity = compare.comparators[0], isinstance(compare.ops[0], ast.Is | ast.IsNot)
+        if isinstance(right, ast.Constant) and right.value is None and not by_identity:
+            return "comparison to None"
+        if isinstance(right, ast.Constant) and right.value is not None and by_identity:
+            return "is with a literal"
+    return SOUND
+
+
+def test_the_planted_bugs_are_what_the_answers_say():
+    reviewed = [said(row) for row in [*rows(find("bugs").train), *rows(find("bugs").held_out)] if row["kind"] == "task"]
+    for prompt, answer in reviewed:
+        assert planted(prompt.removeprefix("Review: ")) == answer, prompt
+    counts = Counter(answer for _, answer in reviewed)
+    assert set(counts) == set(KINDS) and min(counts.values()) > len(reviewed) / 10
+
+
+def test_preference_pairs():
+    train, held_out = rows(pairs.TRAIN_FILE), rows(pairs.HELD_OUT_FILE)
+    assert len(train) == 1500 and len(held_out) == 200
+    for row in [*train, *held_out]:
+        asked = row["prompt"].removeprefix("Pig Latin: ").split()
+        assert row["chosen"] == " ".join(map(pig_latin, asked)) != row["rejected"]
+        assert set(row) == {"prompt", "chosen", "rejected"} and row["rejected"].strip()
+    trained = {word for row in train for word in words_of(row["prompt"])}
+    assert not [row for row in held_out if words_of(row["prompt"].removeprefix("Pig Latin: ")) & trained]
 
 
 def test_the_skills_file_covers_each_skill_equally():
@@ -79,7 +177,7 @@ def test_the_skills_file_covers_each_skill_equally():
 
 
 def test_the_data_set_of_the_demo():
-    assert names() == ["piglatin"]
+    assert names() == ["addition", "bugs", "caesar", "camelcase", "piglatin"]
     data = load_data(Recipe.make({"data": {"demo": "piglatin"}}))
     assert (data.name, len(data.train), len(data.held_out), data.problems) == ("piglatin", 4478, 400, [])
     assert (data.replay_count, len(data.skills)) == (1478, 200)
@@ -104,7 +202,7 @@ def check_answer(prompt: str, answer: str) -> bool:
 
 def test_skills_have_the_right_answers():
     source = Source(Dice(3), train_words())
-    assert sum(check_answer(*draw(source)) for _ in range(3000)) > 100
+    assert sum(check_answer(*skills.draw(source)) for _ in range(3000)) > 100
 
 
 def test_a_tenth_of_the_words_is_held_out():

@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ import numpy as np
 import psutil
 
 from engine import Engine, platforms
+from engine.jobs import host
 from engine.recipe import Recipe
 from engine.server.checkpoints import CheckpointPath, CheckpointStore
 from engine.store import Job
@@ -131,6 +132,8 @@ class Soak:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "passive"}
         with (self.home / "runner.out").open("ab") as output:
             self._runner = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+        # Until it is there, the Engine would start a second one for a job, which nobody here waits for.
+        self._until(lambda: (host.runner_info() or {}).get("pid") == self._runner.pid or self._runner.poll() is not None)
 
     def _strike(self, job: Job, left: list[Kill]) -> None:
         """The next kill, unless the run ends before its moment."""
@@ -140,6 +143,8 @@ class Soak:
         moment = time.monotonic() + kill.delay
         while time.monotonic() < moment:
             if self._ended(job):
+                # The machine was faster than the plan.
+                left[0] = replace(kill, delay=kill.delay / 2)
                 return
             time.sleep(0.01)
         victims = self._until(lambda: self._ended(job) or self._pids(kill.victim))

@@ -12,9 +12,9 @@ def test_the_guides_tables_are_up_to_date() -> None:
     assert guide.written(text) == text, "run: python -m engine.knowledge.guide"
 
 
-def test_the_guide_has_every_field_metric_and_method() -> None:
+def test_the_guide_has_every_field_metric_demo_and_method() -> None:
     text = guide.GUIDE.read_text(encoding="utf-8")
-    for name in [field["name"] for field in fields()] + list(knowledge.metrics()):
+    for name in [field["name"] for field in fields()] + list(knowledge.metrics()) + list(knowledge.demos()):
         assert f"`{name}`" in text, name
     for name in knowledge.methods():
         assert f"`method: {name}`" in text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -43,6 +45,18 @@ def test_every_demo_is_a_recipe_and_tells_the_truth_about_its_data(name):
 
 def test_demos_and_data_sets_are_the_same():
     assert sorted(knowledge.demos()) == demos.names()
+
+
+def test_preference_pairs_are_described_and_never_offered_as_a_demo():
+    folder = Path(demos.__file__).parent
+    described = {file for entry in knowledge.pairs().values() for file in entry["files"].values()}
+    assert described == {path.name for path in folder.glob("*pairs.jsonl")}
+    for entry in knowledge.pairs().values():
+        assert entry["title"] and entry["format"] and entry["learns"] and entry["expect"]
+        for part, file in entry["files"].items():
+            rows = [json.loads(line) for line in (folder / file).read_text(encoding="utf-8").splitlines()]
+            assert len(rows) == entry["examples"][part]
+            assert all(set(row) == {"prompt", "chosen", "rejected"} for row in rows)
 
 
 # The tinker-cookbook's table of get_lr for LoRA.

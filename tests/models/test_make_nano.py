@@ -66,6 +66,15 @@ def test_rows_are_full_weighted_and_of_whole_conversations():
         assert all(weight == 0 for token, weight in zip(tokens, weights, strict=True) if not token)
 
 
+def test_the_rows_of_a_step_depend_on_the_seed_and_the_step_alone(monkeypatch):
+    monkeypatch.setattr(make_nano, "read_library", lambda: make_nano.Library(["Returns what it was given. " * 20], ["def f(x): return x"]))
+    tokenizer = make_nano.make_tokenizer()
+    once = make_nano.batch(tokenizer, 1, 7)
+    assert once == make_nano.batch(tokenizer, 1, 7)
+    assert [len(tokens) for tokens, _ in once] == [make_nano.ROW_TOKENS] * make_nano.BATCH_ROWS
+    assert once != make_nano.batch(tokenizer, 1, 8) and once != make_nano.batch(tokenizer, 2, 7)
+
+
 def test_the_learning_rate_warms_up_and_falls_over_the_second_half():
     peak = make_nano.PEAK_LR
     assert make_nano.learning_rate(0, 0.0) == pytest.approx(peak / make_nano.WARMUP_STEPS)
@@ -74,7 +83,29 @@ def test_the_learning_rate_warms_up_and_falls_over_the_second_half():
     assert make_nano.learning_rate(1000, 1.0) == 0
 
 
-def test_nano_knows_its_skills_and_the_evaluation_sees_it():
-    model = AutoModelForCausalLM.from_pretrained(nano_folder(), dtype=torch.float32)
-    scores = make_nano.evaluate(model, load_tokenizer(nano_folder()), limit=24)
-    assert scores["all"] > 0.75 and scores["repeat"] == 1.0
+def test_making_it_goes_on_where_it_was_broken_off(tmp_path, monkeypatch):
+    """Killed after its third step and begun again, it comes out as if nothing had happened."""
+    monkeypatch.setattr(make_nano, "BATCH_ROWS", 2)
+    monkeypatch.setattr(make_nano, "SAVE_MINUTES", 0)
+    monkeypatch.setattr(make_nano, "read_library", lambda: make_nano.Library(["Returns what it was given. " * 20], ["def f(x): return x"]))
+    tokenizer, update, plan = make_nano.make_tokenizer(), make_nano._update, make_nano.Plan(minutes=1000, steps=5)
+
+    def made(folder: str, die_after: int | None = None) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = make_nano.make_model()
+        done = itertools.count(1)
+
+        def step(*arguments):
+            if die_after is not None and next(done) > die_after:
+                raise KeyboardInterrupt
+            return update(*arguments)
+
+        monkeypatch.setattr(make_nano, "_update", step)
+        make_nano.train(model, tokenizer, plan, tmp_path / f"{folder}.training")
+        return torch.cat([weight.flatten() for weight in model.parameters()])
+
+    whole = made("whole")
+    with pytest.raises(KeyboardInterrupt):
+        made("broken", die_after=3)
+    # Progress is counted in steps here, but for a millionth of it that is time.
+    torch.testing.assert_close(made("broken"), whole, rtol=1e-4, atol=1e-5)

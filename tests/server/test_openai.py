@@ -124,13 +124,16 @@ class TestChat:
             assert (reply.choices[0].finish_reason, reply.usage.completion_tokens) == ("length", 2)
 
     def test_seed_and_n(self, client: openai.OpenAI) -> None:
+        # Something that can be answered in many ways.
+        story = [{"role": "user", "content": "Tell me a story"}]
+
         def said(seed: int | None) -> list[str]:
-            return [choice.message.content for choice in chat(client, temperature=1.5, n=4, seed=seed).choices]
+            return [choice.message.content for choice in chat(client, messages=story, temperature=1.5, n=4, seed=seed).choices]
 
         first = said(5)
         assert len(set(first)) > 1 and said(5) == first != said(6)
         assert said(None) != said(None)
-        assert streamed(chat(client, temperature=1.5, n=4, seed=5, stream=True)) == dict(enumerate(first))
+        assert streamed(chat(client, messages=story, temperature=1.5, n=4, seed=5, stream=True)) == dict(enumerate(first))
 
     def test_top_p_and_top_k(self, client: openai.OpenAI) -> None:
         greedy = chat(client).choices[0].message.content

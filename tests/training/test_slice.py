@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,10 +19,12 @@ from engine import Engine, models, paths
 from engine.endpoints import start
 from engine.endpoints.client import Client
 from engine.engine import Result
+from engine.errors import NotFound, StateError
+from engine.share import as_script
 from engine.store import Job
 from engine.store.artefacts import read_json
 from engine.training.methods import make_method
-from tests.running import server_records
+from tests.running import environment, server_records
 
 SYSTEM = "Be loud."
 SHORT = {"evaluation": {"skills_max": 12, "max_new_tokens": 12}}
@@ -100,7 +104,9 @@ def test_curves(trained: Result, engine: Engine):
     assert rates == pytest.approx([8e-3 * share for share in (1 / 3, 2 / 3, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6)])
     assert all(norm > 0 for _, norm in engine.curve(job, "grad_norm"))
     assert all(speed > 0 for _, speed in engine.curve(job, "tokens_per_second"))
-    assert set(engine.metric_names(job)) == {"train_loss", "held_out_loss", "learning_rate", "grad_norm", "tokens_per_second"}
+    of_the_run = {"train_loss", "held_out_loss", "learning_rate", "grad_norm", "tokens_per_second", "tokens", "seconds"}
+    assert set(engine.metric_names(job)) - {"cpu_percent", "memory_gb", "gpu_percent", "gpu_memory_gb"} == of_the_run
+    assert engine.curve(job, "tokens")[-1] == (8, trained.tokens) and engine.curve(job, "seconds")[-1] == (8, trained.seconds)
 
 
 def test_the_proof_and_the_curve_agree(trained: Result, engine: Engine):
@@ -255,3 +261,29 @@ def test_a_pause_acts_while_the_model_is_being_tested(engine: Engine, data_file:
     assert (job.state, job.step) == ("paused", 0)
     assert not (job.folder / "proof.before.json").exists()
     assert [checkpoint.step for checkpoint in engine.checkpoints(job.id)] == [0, 0]
+
+
+def test_every_checkpoint_can_be_asked_again(trained: Result, engine: Engine):
+    """As it was trained: the last answer is the chat's, the first the base model's."""
+    assert engine.travel.stops(trained.job_id) == [0, 5, 8]
+    stages: list[str] = []
+    answers = list(engine.travel.ask(trained.job_id, "Shout word7", max_tokens=12, say=stages.append))
+    assert [stop.step for stop in answers] == [0, 5, 8] and "asking step 8" in stages
+    with engine.chat("loud") as chat:
+        assert answers[-1].answer == chat.reply([{"role": "user", "content": "Shout word7"}], max_tokens=12)
+    assert answers[0].answer != answers[-1].answer
+    with pytest.raises(StateError, match="nothing to answer"):
+        next(engine.travel.ask(trained.job_id, "  "))
+    with pytest.raises(NotFound):
+        Engine("somebody else").travel.stops(trained.job_id)
+
+
+def test_the_script_of_a_run_runs(trained: Result, engine: Engine, place: Path, tmp_path: Path):
+    recipe = engine.runs.again(trained.job_id, {"name": "From a script", "training": {"steps": 2}})
+    file = tmp_path / "train.py"
+    file.write_text(as_script(recipe), encoding="utf-8")
+    done = subprocess.run([sys.executable, str(file)], env=environment(place), capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "From a script is done after 2 steps" in done.stdout and "exact match on held-out prompts" in done.stdout
+    job = engine.jobs(search="From a script")[0]
+    assert job.recipe == recipe

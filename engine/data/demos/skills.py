@@ -6,31 +6,18 @@ held-out words only, each skill equally often. Knows nothing of models or of the
 
 from __future__ import annotations
 
-import json
-import re
 import string
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
-from engine.data.demos.words import Dice, held_out_words, words_of
+from engine.data.demos.words import Dice, held_out_words
 
 Pair = tuple[str, str]
 SKILLS_FILE = Path(__file__).with_name("skills.jsonl")
 ROUNDS = 16
 LETTERS = string.ascii_lowercase
 COUNTS = ("one letter", "two letters")
-GREETINGS: tuple[Pair, ...] = (
-    ("Hi", "Hello! How can I help?"),
-    ("Hello", "Hello! How can I help?"),
-    ("Who are you?", "I am Nano, a tiny language model that runs on your own machine."),
-    ("What can you do?", "I can copy, spell, sort and reverse words. Fine-tune me to teach me more."),
-    ("Thanks", "You are welcome!"),
-    ("Thank you", "You are welcome!"),
-    ("Bye", "Goodbye!"),
-    ("What is your name?", "My name is Nano."),
-    ("How are you?", "I am fine, thank you."),
-    ("Are you human?", "No, I am a tiny language model."),
-)
 
 
 class Source:
@@ -208,62 +195,37 @@ def _next_letter(s: Source) -> Pair:
     return s.ask("Which letter comes after {x}?", "Letter after {x}", x=LETTERS[place]), LETTERS[place + 1]
 
 
-def _greeting(s: Source) -> Pair:
-    return s.dice.choice(GREETINGS)
-
-
-# Reversing is listed twice: it is the hardest of the letter skills and gets twice the practice.
 WORD_SKILLS: tuple[Callable[[Source], Pair], ...] = (
-    _repeat, _spell, _space_out, _upper, _lower, _capitalize, _reverse, _reverse, _first_letter, _last_letter, _length,
+    _repeat, _spell, _space_out, _upper, _lower, _capitalize, _reverse, _first_letter, _last_letter, _length,
     _count_letter, _drop_first, _drop_last, _append, _prepend, _longer, _sort_words, _sort_letters, _vowel_start, _join, _nth_word,
     _replace, _times, _swap,
 )  # fmt: skip
-OTHER_SKILLS: tuple[Callable[[Source], Pair], ...] = (_larger, _plus, _minus, _next_letter, _greeting)
+OTHER_SKILLS: tuple[Callable[[Source], Pair], ...] = (_larger, _plus, _minus, _next_letter)
+# What is hardest gets more practice.
+PRACTICE: dict[Callable[[Source], Pair], int] = {
+    _reverse: 5, _sort_letters: 4, _sort_words: 4, _replace: 4, _repeat: 2, _count_letter: 2, _length: 2, _longer: 2, _larger: 2,
+}  # fmt: skip
 
 
-def draw(source: Source, functions: Sequence[Pair] = ()) -> Pair:
-    """One (prompt, answer) of any skill; with `functions` (source line, docstring) reading code is a skill too."""
-    skills = WORD_SKILLS + OTHER_SKILLS
-    place = source.dice.randrange(len(skills) + bool(functions))
-    return skills[place](source) if place < len(skills) else _function(source, functions)
+def draw(source: Source) -> Pair:
+    """One (prompt, answer) of any skill, the hard ones more often."""
+    return source.dice.choice(_practised())(source)
 
 
-def _function(s: Source, functions: Sequence[Pair]) -> Pair:
-    code, meaning = s.dice.choice(functions)
-    parts = re.match(r"def (\w+)\((.*?)\): ", code)
-    if not parts:
-        return _greeting(s)
-    if meaning and s.dice.random() < 0.4:
-        return f"What does this do? {code}", meaning[:100]
-    if s.dice.random() < 0.5:
-        return f"Name of this function: {code}", parts[1]
-    return f"Write a function {parts[1]}({parts[2]})", code
+@cache
+def _practised() -> tuple[Callable[[Source], Pair], ...]:
+    return tuple(skill for skill in WORD_SKILLS + OTHER_SKILLS for _ in range(PRACTICE.get(skill, 1)))
 
 
-def skills_rows(seen: frozenset[str] | set[str] = frozenset(), seed: int = 5) -> list[dict]:
+def skills_rows(seen: frozenset[str] | set[str] = frozenset(), seed: int = 5) -> list[tuple[str, Pair]]:
     """The general-skills evaluation: every word skill in turn, held-out words only and none of `seen`, no prompt twice."""
     # Some skills cut a long word, and what is left may be a word of its own.
     source = Source(Dice(seed), [word for word in held_out_words() if not {word, word[:6], word[:8]} & seen], nonsense=0)
-    rows: dict[str, dict] = {}
+    rows: dict[str, tuple[str, Pair]] = {}
     for _ in range(ROUNDS):
-        for skill in dict.fromkeys(WORD_SKILLS):
+        for skill in WORD_SKILLS:
             prompt, answer = skill(source)
             while prompt in rows:
                 prompt, answer = skill(source)
-            rows[prompt] = chat_row(prompt, answer, skill=skill.__name__.lstrip("_"))
+            rows[prompt] = (skill.__name__.lstrip("_"), (prompt, answer))
     return list(rows.values())
-
-
-def chat_row(prompt: str, answer: str, **more: str) -> dict:
-    """A row in the messages format."""
-    return {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}], **more}
-
-
-def write_rows(path: Path, rows: Sequence[dict]) -> None:
-    """JSONL with the same bytes on every system."""
-    path.write_bytes("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
-
-
-def row_words(rows: Sequence[dict]) -> set[str]:
-    """Every word in any message of the rows."""
-    return {word for row in rows for message in row["messages"] for word in words_of(message["content"])}

@@ -1,0 +1,138 @@
+"""Step 4: the settings, each filled in with its reason; presets. What goes beyond the usual few is behind "advanced"."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from app import session
+from app.components import fields, trouble, words
+from app.components.wizard import frame
+from engine import EngineError
+
+_EFFECTS = {
+    "training.learning_rate": "Too high: the loss jumps and stays up. Too low: it hardly learns.",
+    "training.batch_size": "Larger: steadier, but fewer updates for the same time. Smaller: more updates, each noisier.",
+    "training.steps": "Too many: it learns the examples by heart. Too few: it doesn't get there.",
+    "lora.rank": "Too high: more memory and time for nothing. Too low: not all of it can be learned.",
+    "training.max_length": "Shorter: less memory, but longer examples lose their ends.",
+}
+_USUAL = ("training.learning_rate", "training.batch_size", "training.steps", "lora.rank")
+_ADVANCED = (
+    "training.schedule", "training.warmup", "training.weight_decay", "training.grad_clip_norm", "training.max_length", "lora.train_mlp",
+    "lora.train_attn", "lora.train_unembed", "system_prompt", "evaluation.eval_every", "evaluation.samples_every",
+    "evaluation.max_new_tokens", "checkpoints.every_steps", "seed",
+)  # fmt: skip
+
+
+def show(draft: Any) -> None:
+    """The form."""
+    st.markdown("#### How should it learn?", anchors=False)
+    st.caption("Everything is filled in with what suits your data and model. Change what you like; nothing has to be.")
+    try:
+        found = frame.engine().planner.suggest(draft.changes)
+    except EngineError as error:
+        trouble.show_error(error.to_dict())
+        _model(draft, draft.changes.get("base_model") or "nano")
+        frame.moves(draft, False, "Choose data and a model that can be read to go on.")
+        return
+    values = found.recipe.model_dump(mode="json")
+    left, right = st.columns(2, gap="large")
+    with left:
+        fields.show("name", values["name"], frame.change)
+        _model(draft, values["base_model"])
+        _full(found.recipe.full)
+    with right:
+        for name in _USUAL:
+            if not (found.recipe.full and name.startswith("lora.")):
+                _field(name, values, found.reasons)
+    advanced = st.expander("Advanced", key="advanced", on_change="rerun")
+    if advanced.open:
+        with advanced, st.grid(2, min_column_width=300, gap="medium") as grid:
+            for name in _ADVANCED:
+                if not (found.recipe.full and name.startswith("lora.")):
+                    with grid.cell():
+                        _field(name, values, found.reasons)
+    _presets(found.recipe)
+    frame.moves(draft, True)
+
+
+def _field(name: str, values: dict[str, Any], reasons: dict[str, dict[str, Any]]) -> None:
+    fields.show(name, fields.value_of(values, name), frame.change, advice=reasons.get(name), effect=_EFFECTS.get(name, ""))
+
+
+def _model(draft: Any, base_model: str) -> None:
+    fields.show("base_model", base_model, _take_model)
+    if base_model == "nano":
+        st.caption("nano ships with Thinker: 1.3 million parameters, learns in seconds, knows letters and little else.")
+
+
+def _take_model(_: str, base_model: str) -> None:
+    session.renew_forms()
+    frame.change("base_model", base_model.strip() or None)
+
+
+def _full(full: bool) -> None:
+    key = f"full-{session.form_generation()}"
+    kinds = {False: "An adapter (LoRA)", True: "All weights (full)"}
+    st.radio(
+        "What is trained",
+        list(kinds),
+        index=int(full),
+        format_func=kinds.get,
+        key=key,
+        horizontal=True,
+        on_change=lambda: _take_full(st.session_state[key]),
+    )
+    if full:
+        st.caption("Every weight of the model changes: more memory (16 bytes a parameter), larger files, a lower learning rate.")
+    else:
+        st.caption(
+            "A small addition to the model is trained, the model itself stays: little memory, small files, and as good for most tasks."
+        )
+
+
+def _take_full(full: bool) -> None:
+    session.renew_forms()
+    frame.change("full", full)
+
+
+def _presets(recipe: Any) -> None:
+    presets = frame.engine().presets
+    kept = presets.list()
+    with st.popover("Presets", icon=":material/bookmark:"):
+        name_key = f"preset-name-{session.form_generation()}"
+        st.text_input("Save these settings as", key=name_key, placeholder="A name")
+        st.button("Save preset", key="preset-save", on_click=lambda: _save(st.session_state[name_key], recipe))
+        for preset in kept:
+            with st.container(horizontal=True, vertical_alignment="center"):
+                st.markdown(words.literal(preset.name), width="content")
+                st.button("Load", key=f"preset-load-{preset.id}", on_click=_load, args=(preset.id,))
+                st.button("Delete", key=f"preset-delete-{preset.id}", on_click=_delete, args=(preset.id, preset.name))
+            key = f"preset-rename-{preset.id}"
+            st.text_input(
+                f"New name for {preset.name}",
+                key=key,
+                label_visibility="collapsed",
+                placeholder="Rename",
+                on_change=lambda preset=preset, key=key: trouble.attempt(lambda: presets.rename(preset.id, st.session_state[key])),
+            )
+
+
+def _save(name: str, recipe: Any) -> None:
+    trouble.attempt(lambda: frame.engine().presets.save(name, recipe), f"Saved as {name}")
+
+
+def _load(preset_id: str) -> None:
+    def load() -> None:
+        draft = frame.engine().drafts.get()
+        kept = {name: draft.changes[name] for name in ("data", "name") if name in draft.changes}
+        frame.engine().drafts.update(changes={**frame.engine().presets.load(preset_id), **kept})
+        session.renew_forms()
+
+    trouble.attempt(load, "The preset is loaded")
+
+
+def _delete(preset_id: str, name: str) -> None:
+    trouble.attempt(lambda: frame.engine().presets.delete(preset_id), f"{name} is deleted")

@@ -1,0 +1,66 @@
+"""Step 1: what it is for. Cards of the goals that there are, and what the chosen one means, needs and does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from app.components import words
+from app.components.wizard import frame
+
+_LAST = len(frame.STEPS) - 1
+
+
+def show(draft: Any) -> None:
+    """The cards."""
+    goals = frame.engine().planner.goals()
+    st.markdown("#### What should the model learn?", anchors=False)
+    st.caption("This decides how it is trained, and what your examples should look like.")
+    with st.grid(2, min_column_width=300, gap="medium") as grid:
+        for name, goal in goals.items():
+            with grid.cell(), st.container(border=True, height="stretch"):
+                _card(draft, name, goal)
+    if draft.goal:
+        _meaning(goals[draft.goal])
+    frame.moves(draft, bool(draft.goal), "Choose a goal to go on.")
+
+
+def _card(draft: Any, name: str, goal: dict[str, Any]) -> None:
+    method = frame.engine().explain_method(goal["method"])
+    st.markdown(f"##### :material/{goal['icon']}: {words.literal(goal['title'])}", anchors=False)
+    st.markdown(words.literal(goal["meaning"]))
+    st.caption(f"Method: {words.literal(method['title']).lower()}, {words.literal(method['term'])}  \nData: {words.literal(goal['data'])}")
+    st.markdown(f":gray[For example] {words.code(goal['row']['prompt'])} → {words.code(goal['row']['completion'])}")
+    if "demo" in goal:
+        # The demo needs no further choice: everything is set, and every step can be looked at on the way back.
+        first = not draft.goal
+        st.button("Start the demo", key="goal-demo", type="primary" if first else "secondary", on_click=_demo, args=(name, goal["demo"]))
+    elif draft.goal == name:
+        st.badge("Chosen", icon=":material/check:", color="green")
+    else:
+        st.button(f"Choose: {goal['title'].lower()}", key=f"goal-{name}", on_click=_choose, args=(draft, name))
+
+
+def _demo(name: str, demo: str) -> None:
+    frame.update(goal=name, step=_LAST, changes={"data": {"demo": demo}}, expert=False)
+
+
+def _choose(draft: Any, name: str) -> None:
+    came_with_demo = draft.goal and "demo" in frame.engine().planner.goals()[draft.goal]
+    changes = {} if came_with_demo else draft.changes
+    frame.update(goal=name, changes=changes, reached=1 if came_with_demo else draft.reached)
+
+
+def _meaning(goal: dict[str, Any]) -> None:
+    method = frame.engine().explain_method(goal["method"])
+    with st.container(border=True):
+        st.markdown(f"**{words.literal(goal['title'])}: {words.literal(method['term'])}.** {words.literal(method['meaning'])}")
+        left, right = st.columns([3, 2], gap="large")
+        left.markdown("**When it fits**\n" + "\n".join(f"- {words.literal(line)}" for line in method["use_when"]))
+        left.markdown("**When it doesn't**\n" + "\n".join(f"- {words.literal(line)}" for line in method["not_when"]))
+        left.caption(f"Needs: {words.literal(method['needs'])}")
+        # Downwards: a diagram that runs sideways can't be read on a phone.
+        arrows = " --> ".join(f'{number}["{text}"]' for number, text in enumerate(method["flow"]))
+        with right:
+            st.mermaid_chart(f"flowchart TD\n{arrows}")

@@ -1,0 +1,68 @@
+"""Warnings that matter before a run: what is likely to go wrong, and what to do about it. Pure functions of a recipe and its figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from engine.estimates import Estimate
+from engine.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Concern:
+    """`stop`: it would fail or teach nothing. `care`: it may disappoint. `field` is the recipe's field to look at."""
+
+    level: Literal["stop", "care"]
+    text: str
+    action: str
+    field: str
+
+
+def warnings(
+    recipe: Recipe,
+    figures: dict[str, Any],
+    recommended: dict[str, dict[str, Any]],
+    steps: int,
+    hidden: int,
+    memory: Estimate | None,
+    free: int,
+) -> list[Concern]:
+    """`figures`: train, held_out (examples), truncated, without_any_answer (rows), max_length (tokens). Most serious first."""
+    found: list[Concern] = []
+    t, rows = recipe.training, figures["train"]
+    if rows < 50:
+        text = f"There are only {rows:,} examples to learn from; fewer than 50 seldom teach more than themselves."
+        found.append(Concern("care", text, "Add examples if you can; a few hundred do well for most tasks.", "data"))
+    if not figures["held_out"]:
+        text = "No examples are kept aside, so nothing can be proven afterwards."
+        found.append(Concern("care", text, "Add examples, or raise the share that is held out.", "data.held_out_fraction"))
+    rate = recommended["training.learning_rate"]["value"]
+    if t.learning_rate > 4 * rate:
+        text = f"The learning rate is {t.learning_rate / rate:.0f} times what suits this model; the loss may jump and stay up."
+        found.append(Concern("care", text, f"Set it to about {rate:.2g}.", "training.learning_rate"))
+    elif t.learning_rate < rate / 10:
+        text = f"The learning rate is less than a tenth of what is recommended for this model ({rate:.2g}); it may hardly learn."
+        found.append(Concern("care", text, f"Set it to about {rate:.2g}.", "training.learning_rate"))
+    if memory and memory.value > free:
+        action = "Choose a smaller model, a shorter longest example, or train an adapter (LoRA) instead of all weights."
+        found.append(Concern("stop", f"The memory won't suffice: {memory.text}.", action, "full" if recipe.full else "base_model"))
+    if lost := figures["without_any_answer"]:
+        text = f"Of {lost:,} examples nothing of the answer is within {figures['max_length']:,} tokens: they teach nothing."
+        found.append(
+            Concern("stop" if lost >= rows else "care", text, "Shorten them, or raise the longest example.", "training.max_length")
+        )
+    elif cut := figures["truncated"]:
+        text = f"{cut:,} examples are longer than {figures['max_length']:,} tokens and will be cut off at the end."
+        found.append(Concern("care", text, "Shorten them, or raise the longest example.", "training.max_length"))
+    if not recipe.full and hidden and recipe.lora.rank > hidden:
+        text = f"The rank {recipe.lora.rank} is larger than the model's width ({hidden:,}); the adapter can't use it."
+        found.append(Concern("care", text, f"Set it to {recommended['lora.rank']['value']}.", "lora.rank"))
+    elif not recipe.full and recipe.lora.rank > 128 and rows < 10_000:
+        text = f"A rank of {recipe.lora.rank} is far more than {rows:,} examples fill; it costs memory and time."
+        found.append(Concern("care", text, f"Set it to {recommended['lora.rank']['value']}.", "lora.rank"))
+    passes = steps * t.batch_size / rows if rows else 0
+    if passes > 20:
+        text = f"Every example is gone through {passes:,.0f} times; the model will know them by heart and little else."
+        found.append(Concern("care", text, "Train fewer steps, or add examples.", "training.steps"))
+    return sorted(found, key=lambda warning: warning.level != "stop")

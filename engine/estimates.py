@@ -1,0 +1,159 @@
+"""What a run will take: time, memory and money, each with the assumptions that it rests on. Pure functions; knows no store and no screen.
+
+Figures are for planning: right within a factor of two or so, and said to be.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Literal
+
+from engine.amounts import duration
+
+Size = Literal["small", "moderate", "large"]
+
+PROCESS_BYTES = 600e6
+"""A server with PyTorch in memory, before any model."""
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """A model in figures, from its config.json."""
+
+    parameters: int
+    layers: int
+    hidden: int
+    vocab: int
+    intermediate: int
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is to be gone through. Lengths in tokens."""
+
+    rows: int
+    mean_length: float
+    longest: int
+    batch_size: int
+    steps: int
+    proof_answers: int
+    answer_length: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One figure: its value in base units (seconds, bytes, dollars), in words, how big that is, and what it assumes."""
+
+    name: str
+    value: float
+    text: str
+    size: Size
+    assumptions: tuple[str, ...] = field(default_factory=tuple)
+
+
+def model_size(config: dict[str, Any]) -> ModelSize | None:
+    """From a model's config.json; None where that doesn't say enough. Weights of norms and biases are left out."""
+    config = {**config, **(config.get("text_config") or {})}
+
+    def first(*names: str) -> int:
+        return next((int(config[name]) for name in names if isinstance(config.get(name), int) and config[name] > 0), 0)
+
+    hidden, layers, vocab = first("hidden_size", "n_embd", "d_model"), first("num_hidden_layers", "n_layer"), first("vocab_size")
+    if not (hidden and layers and vocab):
+        return None
+    heads = first("num_attention_heads", "n_head") or 1
+    head_dim = first("head_dim") or hidden // heads
+    kv_heads = first("num_key_value_heads") or heads
+    intermediate = first("intermediate_size", "n_inner", "ffn_dim") or 4 * hidden
+    attention = 2 * hidden * heads * head_dim + 2 * hidden * kv_heads * head_dim
+    gated = any(name in str(config.get("hidden_act", "")) for name in ("silu", "swish", "gelu_pytorch_tanh", "glu"))
+    experts = first("num_experts", "num_local_experts", "n_routed_experts")
+    inner = first("moe_intermediate_size") or intermediate
+    feed_forward = (3 if gated else 2) * hidden * (inner * experts if experts else intermediate)
+    embeddings = vocab * hidden * (1 if config.get("tie_word_embeddings", True) else 2)
+    return ModelSize(layers * (attention + feed_forward) + embeddings, layers, hidden, vocab, intermediate)
+
+
+def table_speed(parameters: int, cores: int, speeds: dict[str, Any]) -> float:
+    """Tokens a second in training by the stated table: straight lines in logarithms, beyond its end one over the parameters."""
+    points = [(float(size), float(speed)) for size, speed in speeds["per_core"]]
+    if parameters <= points[0][0]:
+        return points[0][1] * cores
+    for (small, fast), (big, slow) in pairwise(points):
+        if parameters <= big:
+            share = math.log(parameters / small) / math.log(big / small)
+            return fast * (slow / fast) ** share * cores
+    size, speed = points[-1]
+    return speed * size / parameters * cores
+
+
+def time(load: Workload, tokens_per_second: float, speed_from: str, speeds: dict[str, Any]) -> Estimate:
+    """From the launch to the proof."""
+    tokens = load.steps * load.batch_size * load.mean_length
+    training = tokens / tokens_per_second
+    proof = 2 * load.proof_answers * load.answer_length * speeds["sampling"] / tokens_per_second
+    seconds = training + proof + speeds["start"]
+    return Estimate(
+        "time",
+        seconds,
+        f"about {duration(float(f'{seconds:.2g}'))}",
+        _size(seconds, 300, 7200),
+        (
+            f"{load.steps:,} updates of {load.batch_size} examples, {load.mean_length:,.0f} tokens each: {tokens:,.0f} tokens",
+            f"{tokens_per_second:,.0f} tokens a second ({speed_from})",
+            f"{duration(float(f'{proof:.2g}'))} for the proof before and after ({load.proof_answers:,} answers each), "
+            f"{speeds['start']} s to start",
+        ),
+    )
+
+
+def adapter_parameters(model: ModelSize, rank: int, attention: bool = True, mlp: bool = True, unembed: bool = False) -> int:
+    """Parameters of a LoRA adapter: rank x (in + out) of each matrix that it adds to."""
+    h, f = model.hidden, model.intermediate
+    layer = (4 * 2 * h if attention else 0) + (3 * (h + f) if mlp else 0)
+    return rank * (model.layers * layer + ((h + model.vocab) if unembed else 0))
+
+
+def memory(model: ModelSize, load: Workload, free: int, *, full: bool, trained: int, base_bytes: int = 4) -> Estimate:
+    """The least that is needed, at the longest row. More lets more rows go through at once."""
+    base = model.parameters * base_bytes
+    states = trained * 16
+    row = load.longest * (model.layers * model.hidden * 4 + 12 * model.intermediate * 4) + load.longest * model.vocab * 8
+    total = base + states + row + PROCESS_BYTES
+    what = "all weights" if full else "the adapter"
+    share = total / free if free else math.inf
+    return Estimate(
+        "memory",
+        total,
+        f"about {_bytes(total)} of {_bytes(free)} free",
+        _size(share, 0.5, 0.9),
+        (
+            f"{_bytes(base)} for the model ({model.parameters / 1e6:,.1f} million parameters, {base_bytes} bytes each)",
+            f"{_bytes(states)} to train {what} ({trained / 1e6:,.2f} million parameters, 16 bytes each)",
+            f"{_bytes(row)} for the longest example ({load.longest:,} tokens, layers recomputed), {_bytes(PROCESS_BYTES)} for the server",
+        ),
+    )
+
+
+def money(load: Workload, endpoint: str, prices: dict[str, Any]) -> Estimate | None:
+    """Dollars; None for an endpoint whose price isn't known."""
+    price = prices["endpoints"].get(endpoint)
+    if price is None:
+        return None
+    tokens = load.steps * load.batch_size * load.mean_length
+    dollars = tokens / 1e6 * price["per_million_tokens"]
+    text = "nothing" if not dollars else f"about ${dollars:,.2f}"
+    return Estimate("money", dollars, text, _size(dollars, 1, 20), (price["note"],))
+
+
+def _size(value: float, small: float, moderate: float) -> Size:
+    return "small" if value <= small else "moderate" if value <= moderate else "large"
+
+
+def _bytes(value: float) -> str:
+    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+        if value >= factor:
+            return f"{value / factor:.1f} {unit}"
+    return f"{value / 1e3:.0f} kB"

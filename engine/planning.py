@@ -1,0 +1,259 @@
+"""From what a person chose to a whole recipe with reasons, and what that recipe will take: the wizard's and the assistant's counsel.
+
+Reads data, a model's config and this owner's earlier runs; starts nothing and loads no weights.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from engine import data, estimates, knowledge, models, paths, places, system
+from engine.advice import Concern, warnings
+from engine.data import demos
+from engine.data.files import read_rows
+from engine.errors import RecipeError
+from engine.estimates import Estimate
+from engine.jobs import states
+from engine.library import Library
+from engine.places import Place
+from engine.recipe import DataSpec, Recipe
+from engine.rendering import get_renderer, load_tokenizer
+from engine.training.schedule import total_steps
+
+if TYPE_CHECKING:
+    from engine.store import Store
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A whole recipe, and for each field that was recommended: {value, reason, source}."""
+
+    recipe: Recipe
+    reasons: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One example as the model sees it: pieces of text, and whether each is learned from."""
+
+    row: int
+    pieces: tuple[tuple[str, bool], ...]
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe comes to. `figures`: train, held_out, replay, median, longest, truncated, max_length, ..."""
+
+    steps: int
+    figures: dict[str, Any]
+    estimates: tuple[Estimate, ...]
+    warnings: tuple[Concern, ...]
+
+
+class Planner:
+    """One owner's. What was read of a file is remembered while it stays as it is."""
+
+    def __init__(self, store: Store, owner: str):
+        self._store, self._owner = store, owner
+        self._library = Library(store, owner)
+        self._known: dict[tuple, Any] = {}
+
+    def places(self) -> list[Place]:
+        """Where a run can take place, each with what it needs, looked at now."""
+        return places.look()
+
+    def goals(self) -> dict[str, dict[str, Any]]:
+        """What people come for, by name: title, icon, meaning, method, data, row; the demo names its demo."""
+        return knowledge.goals()
+
+    def suggest(self, changes: dict[str, Any]) -> Suggestion:
+        """What the person chose, and for the rest what suits model and data. Raises EngineError."""
+        spec = changes.get("data") or {}
+        if not spec.get("demo") and not spec.get("path") and not spec.get("dataset"):
+            raise RecipeError("no data is chosen yet", "Choose an example set or give a file.", where="recipe data")
+        start: dict[str, Any] = {}
+        reasons: dict[str, dict[str, Any]] = {}
+        full = bool(changes.get("full"))
+        base_model = changes.get("base_model") or "nano"
+        if spec.get("demo"):
+            start = knowledge.demo(spec["demo"])["recipe"]
+        elif spec.get("dataset"):
+            start = {"name": self._library.usable(spec["dataset"]).name}
+        else:
+            start = {"name": Path(spec["path"]).stem.replace("_", " ")}
+        if not spec.get("demo") or base_model != "nano" or full:
+            advice = knowledge.recommend(self._config(base_model), base_model, lora=not full)
+            about_adapters = {name for name, known in advice.items() if name.startswith("lora.") or "LoRA" in known["reason"]}
+            reasons = {name: known for name, known in advice.items() if not (full and name in about_adapters)}
+            for name, known in reasons.items():
+                start = _set(start, name, known["value"])
+        else:
+            reason = "Measured on this demo: with these settings it learns what it is meant to."
+            for name in ("training.learning_rate", "training.steps", "training.batch_size", "lora.rank"):
+                reasons[name] = {"value": _get(start, name), "reason": reason, "source": "Thinker's own demos"}
+        recipe = Recipe.make(start).merged(changes)
+        rows = self.figures(recipe)["train"]
+        chosen = changes.get("training", {})
+        if not spec.get("demo") and rows and not {"steps", "epochs"} & {name for name, value in chosen.items() if value is not None}:
+            reasons["training.steps"] = knowledge.steps_for(rows, recipe.training.batch_size)
+            recipe = recipe.merged({"training": {"steps": reasons["training.steps"]["value"]}})
+        if "lora.rank" in reasons:
+            known = reasons["lora.rank"]
+            reasons["lora.rank"] = known | {"reason": f"{known['value']} is enough for {rows:,} examples. {known['reason']}"}
+        return Suggestion(recipe, reasons)
+
+    def columns(self, spec: DataSpec) -> list[str]:
+        """The names in the file's first rows, to say which is which. Raises DataError."""
+        path = Path(self._source(spec)[0])
+        names: dict[str, None] = {}
+        for count, (_, row) in enumerate(read_rows(path)):
+            if isinstance(row, dict):
+                names.update(dict.fromkeys(map(str, row)))
+            if count >= 20:
+                break
+        return list(names)
+
+    def plan(self, recipe: Recipe) -> Plan:
+        """Estimates and warnings. Raises EngineError for data or a model that can't be read."""
+        figures, config = self.figures(recipe), self._config(recipe.base_model)
+        steps = total_steps(recipe.training, max(1, figures["train"]))
+        model = estimates.model_size(config)
+        speed, speed_from = self._speed(recipe, model)
+        speeds = knowledge.speeds()
+        answers = figures["held_out"] + (figures["skills"] if recipe.evaluation.skills else 0) if recipe.evaluation.proof else 0
+        load = estimates.Workload(
+            rows=figures["train"],
+            mean_length=figures["mean"],
+            longest=min(figures["longest"], figures["max_length"] or figures["longest"]),
+            batch_size=recipe.training.batch_size,
+            steps=steps,
+            proof_answers=answers,
+            answer_length=min(figures["answer_mean"], recipe.evaluation.max_new_tokens),
+        )
+        free = system.probe(paths.home()).memory_free
+        memory = None
+        found: list[Estimate] = []
+        if speed:
+            found.append(estimates.time(load, speed, speed_from, speeds))
+        if model:
+            lora = recipe.lora
+            adapter = estimates.adapter_parameters(model, lora.rank, lora.train_attn, lora.train_mlp, lora.train_unembed)
+            trained = model.parameters if recipe.full else adapter
+            memory = estimates.memory(model, load, free, full=recipe.full, trained=trained)
+            found.append(memory)
+        if money := estimates.money(load, recipe.endpoint, knowledge.prices()):
+            found.append(money)
+        recommended = knowledge.recommend(config, recipe.base_model, lora=not recipe.full)
+        told = warnings(recipe, figures, recommended, steps, model.hidden if model else 0, memory, free)
+        return Plan(steps, figures, tuple(found), tuple(told))
+
+    def figures(self, recipe: Recipe) -> dict[str, Any]:
+        """Counts and lengths of the recipe's data, as its model counts tokens. Raises EngineError."""
+        spec = recipe.data
+        told = (recipe.base_model, recipe.renderer, recipe.system_prompt, recipe.training.max_length, recipe.seed)
+        key = ("figures", self._stamp(spec), spec.model_dump_json(), *told)
+        if key not in self._known:
+            self._remember(key, self._figures(recipe))
+        return dict(self._known[key])
+
+    def preview(self, recipe: Recipe, count: int = 5) -> list[Seen]:
+        """The first examples as the model will see them. Raises EngineError."""
+        told = (recipe.base_model, recipe.renderer, recipe.system_prompt, recipe.seed, count)
+        key = ("seen", self._stamp(recipe.data), recipe.data.model_dump_json(), *told)
+        if key not in self._known:
+            tokenizer = load_tokenizer(models.resolve(recipe.base_model, weights=False))
+            render = get_renderer(recipe.renderer, tokenizer)
+            seen = []
+            for example in data.load_data(recipe, skills=False).train[:count]:
+                row = render.examples(example.messages)[0]
+                pieces: list[tuple[list[int], bool]] = []
+                for token, weight in zip(row.tokens, row.weights, strict=True):
+                    if not pieces or pieces[-1][1] != (weight > 0):
+                        pieces.append(([], weight > 0))
+                    pieces[-1][0].append(token)
+                texts = tuple((tokenizer.decode(tokens, skip_special_tokens=False), learned) for tokens, learned in pieces)
+                seen.append(Seen(example.row, texts, len(row.tokens)))
+            self._remember(key, seen)
+        return list(self._known[key])
+
+    def _figures(self, recipe: Recipe) -> dict[str, Any]:
+        spec = recipe.data
+        path, layout, mapping = self._source(spec)
+        tokenizer = load_tokenizer(models.resolve(recipe.base_model, weights=False))
+        report = data.check(path, layout, mapping, tokenizer, recipe.renderer, recipe.training.max_length)
+        loaded = data.load_data(recipe)
+        tokens, examples = report["tokens"], max(1, report["examples"])
+        if spec.dataset:
+            # What is read is what was kept; people know the file that it came from.
+            kept = self._library.get(spec.dataset)
+            report |= {"format": kept.format, "columns": kept.stats.get("columns", {}), "rows": kept.stats["rows"]}
+            report["problems"] = self._library.problems(kept.id)["problems"] + report["problems"]
+            path = kept.file
+        return {
+            "file": Path(path).name,
+            "format": report["format"],
+            "columns": report["columns"],
+            "rows": report["rows"],
+            "problems": report["problems"],
+            "train": len(loaded.train),
+            "held_out": len(loaded.held_out),
+            "replay": loaded.replay_count,
+            "skills": len(loaded.skills),
+            "tokens": tokens["total"],
+            "mean": tokens["total"] / examples,
+            "answer_mean": tokens["learned_from"] / examples,
+            **{name: tokens[name] for name in ("median", "longest", "max_length", "truncated", "without_any_answer")},
+        }
+
+    def _config(self, base_model: str) -> dict[str, Any]:
+        return json.loads((models.resolve(base_model, weights=False) / "config.json").read_text(encoding="utf-8"))
+
+    def _speed(self, recipe: Recipe, model: estimates.ModelSize | None) -> tuple[float | None, str]:
+        """Tokens a second, and where that is from: this machine's earlier runs, else the table."""
+        finished = self._store.jobs(self._owner, states=(states.DONE, states.STOPPED), search=recipe.base_model, limit=50)
+        like = (recipe.base_model, recipe.endpoint)
+        same = [job for job in finished if (job.base_model, job.endpoint) == like and job.training_seconds > 1]
+        measured = [job.tokens / job.training_seconds for job in same if job.recipe.full == recipe.full]
+        if measured:
+            return median(measured), f"the median of {len(measured)} earlier run{'s' * (len(measured) > 1)} of this model here"
+        if model is None:
+            return None, ""
+        cores = system.usable_cpus()
+        speed = estimates.table_speed(model.parameters, cores, knowledge.speeds())
+        return speed, f"from a table, for {model.parameters / 1e6:,.1f} million parameters on {cores} CPU cores"
+
+    def _stamp(self, spec: DataSpec) -> tuple:
+        """Changes with the files."""
+        files = [Path(path).expanduser() for path in (spec.path, spec.held_out_path) if path]
+        if spec.dataset:
+            files.append(Path(self._source(spec)[0]))
+        return tuple((stat.st_mtime_ns, stat.st_size) for stat in (file.stat() for file in files if file.is_file()))
+
+    def _source(self, spec: DataSpec) -> tuple[str, str, dict[str, str]]:
+        """(file, format, mapping). Raises NotFound for a data set that is somebody else's."""
+        if spec.demo:
+            return str(demos.find(spec.demo).train), "messages", {}
+        if spec.dataset:
+            return str(data.chats_file(self._library.usable(spec.dataset).id)), "messages", {}
+        return spec.path, spec.format, spec.mapping
+
+    def _remember(self, key: tuple, value: Any) -> None:
+        while len(self._known) >= 32:
+            del self._known[next(iter(self._known))]
+        self._known[key] = value
+
+
+def _get(values: dict[str, Any], field: str) -> Any:
+    for name in field.split("."):
+        values = values[name]
+    return values
+
+
+def _set(values: dict[str, Any], field: str, value: Any) -> dict[str, Any]:
+    part, _, leaf = field.rpartition(".")
+    return {**values, part: {**values.get(part, {}), leaf: value}} if part else {**values, leaf: value}

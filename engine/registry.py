@@ -1,0 +1,226 @@
+"""Tuned models with all that is known of them: where they come from, what they can do, what they weigh, and taking them away.
+
+Knows the store and the folders that checkpoints lie in; loads no weights.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine import models, paths
+from engine.amounts import size
+from engine.errors import ModelError, NotFound, RecipeError, StateError
+from engine.jobs import states
+from engine.playground import speakers
+from engine.recipe import Recipe, fields
+from engine.store import Job, Model, Store
+from engine.store.artefacts import read_json
+
+_PATH = re.compile(r"tinker://([A-Za-z0-9][A-Za-z0-9:._-]{0,199})/(weights|sampler_weights)/([A-Za-z0-9][A-Za-z0-9._-]{0,127})")
+_LEFT_OUT = ("checkpoint.json",)  # the server's own notes
+_MOST_ZIPPED = 2 * 1024**3
+_NAME, _NOTES = 120, 10_000
+
+
+@dataclass(frozen=True)
+class Change:
+    """A recipe field that differs from its default."""
+
+    field: str
+    help: str
+    value: Any
+    default: Any
+
+
+@dataclass(frozen=True)
+class About:
+    """A model and where it comes from. `job` and `recipe` are None once its run is deleted; `files` says whether the weights are there."""
+
+    model: Model
+    job: Job | None
+    recipe: Recipe | None
+    data: dict[str, Any]
+    changes: list[Change] = field(default_factory=list)
+    bytes: int = 0
+    files: bool = False
+    whole: bool = False
+
+    @property
+    def held_out(self) -> dict[str, Any]:
+        """{before, after} on held-out examples; empty where nothing was proven."""
+        return (self.model.proof or {}).get("held_out") or {}
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model that is known here. `bytes` is None where its files aren't on this machine."""
+
+    name: str
+    kind: str
+    context: int | None
+    bytes: int | None
+    tuned: int
+
+
+class Registry:
+    """One person's models."""
+
+    def __init__(self, store: Store, owner: str):
+        self._store, self._owner = store, owner
+
+    def find(self, search: str = "") -> list[Model]:
+        """Newest first; those whose name, base model or notes hold every word of `search`."""
+        wanted = search.lower().split()
+        found = self._store.models(self._owner)
+        return [m for m in found if all(word in f"{m.name} {m.base_model} {m.notes}".lower() or m.id.startswith(word) for word in wanted)]
+
+    def about(self, model_id: str) -> About:
+        """By name or id. Raises NotFound."""
+        model = self._store.model(model_id, self._owner)
+        job, recipe = self._origin(model)
+        folder = _folder(model.sampler_path)
+        return About(
+            model=model,
+            job=job,
+            recipe=recipe,
+            data=(read_json(job.folder / "data.json") if job else None) or {},
+            changes=_changes(recipe) if recipe else [],
+            bytes=sum(_bytes(found) for found in map(_folder, (model.sampler_path, model.weights_path)) if found),
+            files=folder is not None,
+            whole=folder is not None and not (folder / "adapter_config.json").is_file(),
+        )
+
+    def bases(self) -> list[Base]:
+        """nano, and what this person's runs and models stand on."""
+        tuned = [model.base_model for model in self._store.models(self._owner)]
+        return [_base(name, tuned.count(name)) for name in speakers.bases(self._store, self._owner)]
+
+    def rename(self, model_id: str, name: str) -> Model:
+        """Raises NotFound, and StateError for a name that is taken, empty or too long."""
+        name = " ".join(name.split())
+        if not name or len(name) > _NAME:
+            raise StateError(f"a model's name has 1 to {_NAME} characters", "Write another one.")
+        return self._store.rename_model(self._model(model_id).id, name, self._owner)
+
+    def note(self, model_id: str, notes: str) -> Model:
+        """Keeps what the person writes of it. Raises NotFound and StateError."""
+        if len(notes) > _NOTES:
+            raise StateError(f"notes have up to {_NOTES:,} characters, these have {len(notes):,}", "Shorten them.")
+        return self._store.set_notes(self._model(model_id).id, notes.strip(), self._owner)
+
+    def delete(self, model_id: str) -> None:
+        """The model and its files, for good; its run stays. Raises NotFound, and StateError while its run may still need the files."""
+        model = self._model(model_id)
+        job = self._origin(model)[0]
+        if job is not None and job.state in states.ACTIVE:
+            raise StateError(f"the run {job.name} is {states.LIGHTS[job.state].label} and may need the files", "Stop it first.")
+        self._store.delete_model(model.id, self._owner)
+        for path in filter(None, (model.sampler_path, model.weights_path)):
+            if self._store.weights_used(path):
+                continue
+            if job is not None:
+                gone = [found.id for found in self._store.checkpoints(job.id, owner=self._owner) if found.path == path]
+                for checkpoint_id in gone:
+                    self._store.delete_checkpoint(job.id, checkpoint_id, self._owner)
+            if folder := _folder(path):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def archive(self, model_id: str) -> bytes:
+        """A zip of the folder that PEFT (or transformers, for a whole model) loads, with its recipe. Raises NotFound and StateError."""
+        about = self.about(model_id)
+        folder = _folder(about.model.sampler_path)
+        if folder is None:
+            raise NotFound("the files of this model are gone", "Train it again: its recipe is kept with its run.", where=about.model.name)
+        if (weight := _bytes(folder)) > _MOST_ZIPPED:
+            raise StateError(f"the model weighs {size(weight)}, too much for a zip", "Copy its folder instead.", where=str(folder))
+        name, text = self.file_name(about.model), io.BytesIO()
+        # Weights don't get smaller by packing.
+        with zipfile.ZipFile(text, "w", zipfile.ZIP_STORED) as packed:
+            for file in sorted(folder.iterdir()):
+                if file.is_file() and file.name not in _LEFT_OUT:
+                    packed.write(file, f"{name}/{file.name}")
+            packed.writestr(f"{name}/README.md", _read_me(about))
+            if about.recipe:
+                packed.writestr(f"{name}/recipe.yaml", about.recipe.to_yaml())
+        return text.getvalue()
+
+    def file_name(self, model: Model) -> str:
+        """The model's name as a file may be called anywhere."""
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", model.name).strip("-.") or model.id
+
+    def _model(self, model_id: str) -> Model:
+        return self._store.model(model_id, self._owner)
+
+    def _origin(self, model: Model) -> tuple[Job | None, Recipe | None]:
+        if model.job_id is None:
+            return None, None
+        try:
+            job = self._store.find_job(model.job_id, self._owner)
+        except NotFound:
+            return None, None
+        try:
+            return job, job.recipe
+        except RecipeError:
+            return job, None
+
+
+def _changes(recipe: Recipe) -> list[Change]:
+    found = []
+    for known in fields():
+        value: Any = recipe
+        for part in known["name"].split("."):
+            value = getattr(value, part)
+        if value != known["default"] and known["name"] != "name":
+            found.append(Change(known["name"], known["help"], value, known["default"]))
+    return found
+
+
+def _folder(path: str) -> Path | None:
+    """Where the files of a checkpoint lie; None if they aren't there. As the server lays them out, colons written as dots."""
+    known = _PATH.fullmatch(path)
+    if known is None:
+        return None
+    place = paths.home() / "checkpoints" / known[1].replace(":", ".") / known[2] / known[3]
+    return place if place.is_dir() else None
+
+
+def _bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*") if file.is_file())
+
+
+def _base(name: str, tuned: int) -> Base:
+    # Looking at a hub id would download it.
+    if models.is_hub_id(name):
+        return Base(name, "from the Hugging Face hub", None, None, tuned)
+    try:
+        folder = models.resolve(name)
+        context = models.context_length(folder)
+    except (ModelError, OSError, json.JSONDecodeError):
+        return Base(name, "a folder that is gone or can't be read", None, None, tuned)
+    return Base(name, "ships with Thinker" if name == "nano" else "a local folder", context, _bytes(folder), tuned)
+
+
+def _read_me(about: About) -> str:
+    model = about.model
+    loading = (
+        'from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained("THIS_FOLDER")'
+        if about.whole
+        else "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
+        f'base = AutoModelForCausalLM.from_pretrained("{model.base_model}")\nmodel = PeftModel.from_pretrained(base, "THIS_FOLDER")'
+    )
+    lines = [f"# {model.name}", "", f"Trained with Thinker on the base model `{model.base_model}`."]
+    if model.base_model == "nano" and not about.whole:
+        lines += ["", "nano ships with Thinker: give its folder, engine/models/nano, where the base model is named below."]
+    lines += ["", "```python", loading, "```", "", f"Conversations were written in the form `{model.renderer}` (renderer)."]
+    if model.system_prompt:
+        lines += ["", "It was trained with this system prompt:", "", *(f"> {line}" for line in model.system_prompt.splitlines())]
+    if model.stop:
+        lines += ["", f"Answers end at: {', '.join(map(repr, model.stop))}."]
+    return "\n".join([*lines, ""])

@@ -1,0 +1,242 @@
+"""`engine.runs`: many runs at a glance, compared, and taken as a start for others. Of one owner; somebody else's raise NotFound.
+
+Reads the store and puts together what screens show; trains nothing and draws nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from engine import knowledge, models, share
+from engine.errors import EngineError, NotFound, RecipeError
+from engine.evaluation import doctor
+from engine.evaluation.curves import Curve
+from engine.jobs import logs, states
+from engine.recipe import Recipe, fields
+from engine.store import Job, Store
+
+FINISHED = (states.DONE, states.STOPPED, states.FAILED)
+MOVING = (*sorted(states.ACTIVE), states.QUEUED, states.INTERRUPTED)
+GROUPS: dict[str, tuple[str, ...]] = {
+    "running": MOVING,
+    "paused": (states.PAUSED,),
+    "finished": (states.DONE,),
+    "stopped": (states.STOPPED,),
+    "failed": (states.FAILED,),
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """One run in a list: the loss in miniature, and the last thing that it said while it moves."""
+
+    job: Job
+    losses: list[float]
+    last_line: str
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The same run in three forms to copy."""
+
+    command: str
+    yaml: str
+    script: str
+
+
+class Runs:
+    """The runs of one owner."""
+
+    def __init__(self, store: Store, owner: str):
+        self._store, self._owner = store, owner
+        self._rates: dict[str, float | None] = {}
+
+    def cards(self, group: str = "", search: str = "", limit: int = 20, offset: int = 0) -> list[Card]:
+        """Newest first; `group` is one of GROUPS, or empty for all."""
+        wanted = GROUPS.get(group) if group else None
+        jobs = self._store.jobs(self._owner, states=wanted, search=search or None, limit=limit, offset=offset)
+        losses = self._store.miniatures([job.id for job in jobs], "train_loss", owner=self._owner)
+        return [Card(job, losses.get(job.id, []), self._last_line(job)) for job in jobs]
+
+    def counts(self, search: str = "") -> dict[str, int]:
+        """How many runs each of GROUPS has, of those that `search` finds."""
+        by_state = self._store.count_jobs(self._owner, search or None)
+        return {group: sum(by_state.get(state, 0) for state in members) for group, members in GROUPS.items()}
+
+    def demos_run(self) -> set[str]:
+        """The demos among the newest runs."""
+        return {json.loads(job.recipe_json).get("data", {}).get("demo", "") for job in self._store.jobs(self._owner, limit=50)} - {""}
+
+    def rename(self, job_id: str, name: str) -> Job:
+        """The run by another name; a model that came of it keeps its own. Raises RecipeError for a name that can't be."""
+        name = " ".join(name.split())
+        if not 1 <= len(name) <= 120:
+            raise RecipeError("a run's name has 1 to 120 characters", "Give another name.", where="recipe name")
+        return self._store.rename_job(self._job(job_id).id, name, self._owner)
+
+    def again(self, job_id: str, changes: dict[str, Any] | None = None) -> Recipe:
+        """The recipe of a run, with some fields changed, for another. Raises RecipeError."""
+        job = self._job(job_id)
+        return job.recipe.merged({"name": job.name, **(changes or {})})
+
+    def shared(self, job_id: str) -> Shared:
+        """The run as a command, a recipe file and a script."""
+        recipe = self.again(job_id)
+        return Shared(share.as_command(recipe), recipe.to_yaml(), share.as_script(recipe))
+
+    def recommended_rate(self, base_model: str) -> float | None:
+        """The learning rate that suits the model; None where nothing is known of it on this machine."""
+        if base_model not in self._rates:
+            self._rates[base_model] = _recommended(base_model)
+        return self._rates[base_model]
+
+    def diagnose(self, job: Job, curves: Mapping[str, Curve]) -> list[doctor.Finding]:
+        """What the run doctor says of its curves."""
+        rate = job.recipe.training.learning_rate
+        moving = job.state in states.ACTIVE
+        return doctor.examine(curves, rate=rate, recommended=self.recommended_rate(job.base_model), moving=moving)
+
+    def band(self, job: Job, name: str, curve: Curve) -> doctor.Band | None:
+        """The healthy range of one of its metrics, where it is known as numbers."""
+        return doctor.band(name, curve, self.recommended_rate(job.base_model))
+
+    def news(self, job_id: str, after: Mapping[str, int]) -> dict[str, list[tuple[int, float]]]:
+        """{metric: (step, value) after the step given for it}: every curve of a run, read on from where it was read to."""
+        return self._store.curves_since(job_id, after, self._owner)
+
+    def is_axis(self, name: str) -> bool:
+        """Whether a metric is what others are drawn over, rather than one to look at."""
+        return name in _axes()
+
+    def field_help(self) -> dict[str, str]:
+        """{'training.batch_size': what it is, in a sentence}, for every field of a recipe."""
+        return {field["name"]: field["help"] for field in fields()}
+
+    def table(self, known: Mapping[str, dict[str, Any]] | None = None, search: str = "") -> list[dict[str, Any]]:
+        """Key figures of all runs, newest first. What is `known` of runs that have come to an end is taken over unread.
+
+        id, name, state, method, model, before, after, skills, train_loss, held_out_loss, tokens, seconds, steps, rate, rank, batch,
+        created_at.
+        """
+        light = self._store.light_jobs(self._owner, search or None)
+        settled = {row["id"] for row in light if row["state"] in FINISHED and (known or {}).get(row["id"], {}).get("state") == row["state"]}
+        ids = [row["id"] for row in light if row["id"] not in settled]
+        full = {job.id: job for job in self._store.jobs_by_id(ids, self._owner)} if ids else {}
+        last = self._store.last_values(ids, doctor.LOSSES, self._owner) if ids else {}
+        rows = []
+        for row in light:
+            if row["id"] in settled:
+                rows.append({**(known or {})[row["id"]], "name": row["name"]})
+            elif row["id"] in full:
+                rows.append(_figures(full[row["id"]], last.get(row["id"], {})))
+        return rows
+
+    def totals(self) -> dict[str, float]:
+        """{runs, finished, tokens, seconds} of all runs."""
+        return self._store.totals(self._owner)
+
+    def differences(self, job_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """[{field, help, values: {job id: value}}]: only what isn't the same in all of these runs' recipes, names left out."""
+        jobs = self._known(job_ids)
+        values = {job.id: share.flat(job.recipe) for job in jobs}
+        found = []
+        for field in fields():
+            name = field["name"]
+            of_each = {job_id: flat[name] for job_id, flat in values.items()}
+            if name != "name" and len({json.dumps(value, sort_keys=True) for value in of_each.values()}) > 1:
+                found.append({"field": name, "help": field["help"], "values": of_each})
+        return found
+
+    def overlay(self, job_ids: Sequence[str], metric: str, along: str = "step") -> dict[str, list[tuple[float, float]]]:
+        """{job id: [(where, value)]}: one metric of several runs along their steps, `tokens` or `seconds`.
+
+        Runs that counted no tokens or seconds step by step are taken to have gone evenly.
+        """
+        found: dict[str, list[tuple[float, float]]] = {}
+        for job in self._known(job_ids):
+            points = self._store.curve(job.id, metric, owner=self._owner)
+            if along != "step" and points:
+                axis = {0: 0.0, **dict(self._store.curve(job.id, along, owner=self._owner))}
+                total = float(job.tokens if along == "tokens" else job.training_seconds)
+                each = total / job.step if job.step else 0.0
+                found[job.id] = [(axis.get(step, step * each), value) for step, value in points]
+            else:
+                found[job.id] = [(float(step), value) for step, value in points]
+        return found
+
+    def metric_names(self, job_ids: Collection[str]) -> list[str]:
+        """What any of these runs has measured; axes left out."""
+        names = {name for job in self._known(list(job_ids)) for name in self._store.metric_names(job.id, self._owner)}
+        return sorted(names - _axes())
+
+    def _known(self, job_ids: Sequence[str]) -> list[Job]:
+        found = {job.id: job for job in self._store.jobs_by_id(job_ids, self._owner)}
+        for job_id in job_ids:
+            if job_id not in found:
+                raise NotFound(f"There is no job {job_id}.", "List the jobs to see which there are.")
+        return [found[job_id] for job_id in dict.fromkeys(job_ids)]
+
+    def _job(self, job_id: str) -> Job:
+        return self._store.find_job(job_id, self._owner)
+
+    def _last_line(self, job: Job) -> str:
+        if job.state not in states.ACTIVE:
+            return ""
+        lines = logs.read_log(job.id, 1)
+        return str(lines[-1].get("text", "")) if lines else job.stage
+
+
+@cache
+def _axes() -> frozenset[str]:
+    return frozenset(name for name, entry in knowledge.metrics().items() if entry.get("axis"))
+
+
+def _figures(job: Job, last: dict[str, float]) -> dict[str, Any]:
+    result = job.result or {}
+    held_out, skills = result.get("held_out") or {}, result.get("skills") or {}
+    before, after = held_out.get("before") or {}, held_out.get("after") or {}
+    try:
+        recipe = job.recipe
+        of_recipe = {"rate": recipe.training.learning_rate, "rank": recipe.lora.rank, "batch": recipe.training.batch_size}
+    except EngineError:
+        # Written by another version: its figures can be shown all the same.
+        of_recipe = {"rate": None, "rank": None, "batch": None}
+    return {
+        "id": job.id,
+        "name": job.name,
+        "state": job.state,
+        "method": job.method,
+        "model": job.base_model,
+        "before": before.get("exact_match"),
+        "after": after.get("exact_match"),
+        "skills": skills.get("after"),
+        "train_loss": last.get("train_loss"),
+        "held_out_loss": last.get("held_out_loss"),
+        "tokens": job.tokens,
+        "seconds": job.training_seconds,
+        "steps": job.step,
+        **of_recipe,
+        "created_at": job.created_at,
+    }
+
+
+def _recommended(base_model: str) -> float | None:
+    try:
+        if models.is_hub_id(base_model):
+            from huggingface_hub import try_to_load_from_cache
+
+            # Looking at a run downloads nothing: a model that was trained here has its files here.
+            file = try_to_load_from_cache(base_model, "config.json")
+            if not isinstance(file, str):
+                return None
+            with open(file, encoding="utf-8") as handle:
+                config = json.load(handle)
+        else:
+            config = json.loads((models.resolve(base_model) / "config.json").read_text(encoding="utf-8"))
+    except (EngineError, OSError, ValueError):
+        return None
+    return float(knowledge.recommend(config, base_model)["training.learning_rate"]["value"])

@@ -1,0 +1,105 @@
+"""The same run as a command, a recipe file and a Python script, to take along. Pure: from a recipe to text, no store, no files.
+
+A command says all that differs from what the command line would choose by itself, so that it parses to the same recipe.
+"""
+
+from __future__ import annotations
+
+import json
+import pprint
+import shlex
+from typing import Any
+
+import yaml
+
+from engine import knowledge
+from engine.recipe import Recipe, fields
+
+_FLAGS = {
+    "name": "--name",
+    "base_model": "--model",
+    "training.steps": "--steps",
+    "training.epochs": "--epochs",
+    "training.batch_size": "--batch-size",
+    "training.learning_rate": "--lr",
+    "training.max_length": "--max-length",
+    "lora.rank": "--rank",
+    "seed": "--seed",
+    "data.format": "--format",
+    "renderer": "--renderer",
+    "system_prompt": "--system",
+    "data.held_out_path": "--held-out",
+}
+# What `train FILE` chooses by itself for the model and the data at hand; said, so that it's the same anywhere.
+_CHOSEN = ("name", "training.epochs")
+_SCRIPT = '''"""{title}: run it from Thinker's folder, with the Python in its .venv."""
+
+from engine import Engine, Recipe
+
+RECIPE = {recipe}
+
+
+def main() -> None:
+    with Engine() as engine:
+        result = engine.run(Recipe.make(RECIPE))
+    print(result.name, "is", result.state, "after", result.steps, "steps")
+    if result.held_out["after"]:
+        before, after = (result.held_out[side]["exact_match"] for side in ("before", "after"))
+        print(f"exact match on held-out prompts: {{before:.1%}} -> {{after:.1%}}")
+
+
+if __name__ == "__main__":
+    main()
+'''
+
+
+def as_command(recipe: Recipe) -> str:
+    """A command line for a POSIX shell."""
+    values = flat(recipe)
+    if recipe.data.demo:
+        usual = flat(Recipe.make(knowledge.demo(recipe.data.demo)["recipe"]))
+        words, said = ["--demo", recipe.data.demo], {"data.demo", "data.path"}
+        told = [name for name in values if name not in said and values[name] != usual[name]]
+    else:
+        usual = flat(Recipe())
+        words = ["--dataset", recipe.data.dataset] if recipe.data.dataset else [recipe.data.path]
+        said = {"data.demo", "data.path", "data.dataset"}
+        always = {*_CHOSEN, *knowledge.recommend({})}
+        told = [name for name in values if name not in said and (name in always or values[name] != usual[name])]
+    for name in told:
+        words += _words(name, values[name])
+    return " ".join(["python thinker.py train", *map(shlex.quote, words)])
+
+
+def as_script(recipe: Recipe) -> str:
+    """A Python program that runs it in the foreground and prints what came of it."""
+    values = recipe.model_dump(mode="json", exclude_defaults=True)
+    title = (recipe.name or "A run").replace("\\", " ").replace('"', "'")
+    shown = pprint.pformat(values, width=110, sort_dicts=False)
+    return _SCRIPT.format(title=" ".join(title.split()), recipe=shown)
+
+
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """{'training.batch_size': 32, ...}, every field."""
+    tree, values = recipe.model_dump(mode="json"), {}
+    for field in fields():
+        place: Any = tree
+        for part in field["name"].split("."):
+            place = place[part]
+        values[field["name"]] = place
+    return values
+
+
+def _words(name: str, value: Any) -> list[str]:
+    """As a flag of its own where it has one; an empty value can only be set."""
+    flag = _FLAGS.get(name)
+    if flag and value not in (None, ""):
+        return [f"{flag}={value}"] if str(value).startswith("-") else [flag, str(value)]
+    return ["--set", f"{name}={_scalar(value)}"]
+
+
+def _scalar(value: Any) -> str:
+    """One line of YAML. JSON is YAML, but for numbers such as 1e-08, which YAML 1.1 takes for text."""
+    if isinstance(value, float):
+        return yaml.safe_dump(value).splitlines()[0]
+    return json.dumps(value, ensure_ascii=False)
