@@ -24,7 +24,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-CONTENDERS = ("trl default", "trl no checkpointing", "trl packing", "thinker reference", "thinker")
+CONTENDERS = ("trl default", "trl no checkpointing", "trl packing", "trl packing float32", "thinker reference", "thinker")
 SIZES = {
     "5m": {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 8, "intermediate_size": 768, "vocab_size": 264},
     "50m": {"hidden_size": 512, "num_hidden_layers": 12, "num_attention_heads": 8, "intermediate_size": 1536, "vocab_size": 16384},
@@ -187,7 +187,7 @@ def _datums(rows: list, types: Any) -> tuple[list[Any], int]:
 
 
 def run_trl(name: str, job: dict[str, Any]) -> dict[str, float]:
-    """SFTTrainer as it comes, or with gradient checkpointing off, or packing too."""
+    """SFTTrainer as it comes, or with gradient checkpointing off, or packing too, or that without its bfloat16."""
     import torch
     import transformers
     from datasets import Dataset
@@ -203,7 +203,9 @@ def run_trl(name: str, job: dict[str, Any]) -> dict[str, float]:
     labels = [[t if w else -100 for t, w in zip(tokens, weights, strict=True)] for tokens, weights in rows]
     data = Dataset.from_dict({"input_ids": [tokens for tokens, _ in rows], "labels": labels})
     extra: dict[str, Any] = {} if name == "trl default" else {"gradient_checkpointing": False}
-    if name == "trl packing":
+    if name.endswith("float32"):
+        extra["bf16"] = False
+    if "packing" in name:
         extra |= {"packing": True, "max_length": 512, "per_device_train_batch_size": max(1, job["batch"] * 42 // 512)}
     settings = {
         "output_dir": str(work / "trl"), "per_device_train_batch_size": job["batch"], "num_train_epochs": 1, "max_length": 512,
