@@ -32,7 +32,8 @@ MODELS = Entry("models.py", "Models", "models")
 PLAYGROUND = Entry("playground.py", "Playground", "playground")
 WIZARD = Entry("wizard.py", "Wizard", "wizard")
 ANALYTICS = Entry("analytics.py", "Analytics", "analytics")
-PAGES = (WIZARD, TRAINING, MODELS, PLAYGROUND, ANALYTICS)
+DATASETS = Entry("datasets.py", "Datasets", "datasets")
+PAGES = (WIZARD, TRAINING, DATASETS, MODELS, PLAYGROUND, ANALYTICS)
 FIRST = TRAINING
 
 
@@ -86,6 +87,16 @@ def go(entry: Entry, **query: str) -> None:
 def link_to_comparison(job_ids: Sequence[str], label: str) -> None:
     """These runs over each other, on the Analytics page."""
     st.page_link(ANALYTICS.path, label=label, icon=":material/compare_arrows:", query_params={"runs": ",".join(job_ids)})
+
+
+def link_to_dataset(dataset_id: str, label: str) -> None:
+    """The page of a data set."""
+    st.page_link(DATASETS.path, label=label, query_params={"set": dataset_id})
+
+
+def link_to_training_on(dataset_id: str, label: str) -> None:
+    """To the wizard, with a data set chosen."""
+    st.page_link(WIZARD.path, label=label, icon=":material/play_arrow:", query_params={"data": dataset_id})
 
 
 def _start() -> None:

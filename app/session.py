@@ -134,6 +134,49 @@ def renew_forms() -> None:
     st.session_state[_name("form_generation")] = form_generation() + 1
 
 
+# -- Datasets
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What became of a file that was dropped: a data set, or an error. `known`: these very bytes were there already."""
+
+    file: str
+    dataset_id: str = ""
+    error: dict[str, Any] | None = None
+    known: bool = False
+
+
+def arrivals() -> list[Arrival]:
+    """The files dropped in this session, newest first, until they are put aside."""
+    return _get("arrivals", list)
+
+
+def upload_round() -> int:
+    """Changes when dropped files were taken over, so that the field for them is empty again."""
+    return _get("upload_round", int)
+
+
+def next_upload_round() -> None:
+    """Empties the field."""
+    st.session_state[_name("upload_round")] = upload_round() + 1
+
+
+def datasets_listed() -> int:
+    """How many data sets the list shows."""
+    return _get("datasets_listed", lambda: 24)
+
+
+def list_more_datasets(more: int = 24) -> None:
+    """Shows more of them."""
+    st.session_state[_name("datasets_listed")] = datasets_listed() + more
+
+
+def found_rows() -> dict[tuple[str, int, str], list[int]]:
+    """What was searched for last, by data set, its bytes and text: the places of the rows."""
+    return _get("found_rows", dict)
+
+
 def _get(key: str, make: Callable[[], T]) -> T:
     name = _name(key)
     if name not in st.session_state:

@@ -18,6 +18,7 @@ from engine import data, knowledge, models, paths, system
 from engine.drafts import Drafts
 from engine.errors import EngineError, NotFound, RecipeError, StateError
 from engine.jobs import host, logs, states
+from engine.library import Library
 from engine.planning import Planner
 from engine.presets import Presets
 from engine.recipe import Recipe
@@ -26,7 +27,6 @@ from engine.runs import Runs
 from engine.store import Checkpoint, Event, Job, Model, Sample, Store
 from engine.store.artefacts import remove_job_folder
 from engine.travel import Travel
-from engine.uploads import Uploads
 
 if TYPE_CHECKING:
     from engine.chat import Chat
@@ -88,11 +88,6 @@ class Engine:
         return Planner(self.store, self.owner)
 
     @cached_property
-    def uploads(self) -> Uploads:
-        """Files that were brought through the browser."""
-        return Uploads(self.owner)
-
-    @cached_property
     def runs(self) -> Runs:
         """Many runs at a glance: cards, comparisons, the run doctor, what to copy."""
         return Runs(self.store, self.owner)
@@ -101,6 +96,11 @@ class Engine:
     def travel(self) -> Travel:
         """One prompt, answered by every checkpoint of a run."""
         return Travel(self.store, self.owner)
+
+    @cached_property
+    def datasets(self) -> Library:
+        """The person's data sets, and those that ship with Thinker: see engine.library."""
+        return Library(self.store, self.owner)
 
     # -- making recipes
 
@@ -124,6 +124,11 @@ class Engine:
             return recipe
         steps = knowledge.steps_for(self._training_rows(recipe), recipe.training.batch_size)["value"]
         return recipe.merged({"training": {"steps": steps}})
+
+    def dataset_recipe(self, dataset_id: str, changes: dict[str, Any] | None = None) -> Recipe:
+        """The same for a data set of the library, or one that ships. Raises EngineError."""
+        chosen = changes or {}
+        return self.planner.suggest({**chosen, "data": {**chosen.get("data", {}), **self.datasets.source(dataset_id)}}).recipe
 
     # -- what is known
 
@@ -179,20 +184,10 @@ class Engine:
         if not found:
             raise StateError(f"{job.name} is {job.state} and has no result yet", "Wait for it to finish.", where=f"job {job.id}")
         empty = {"before": None, "after": None}
-        return Result(
-            job_id=job.id,
-            name=job.name,
-            state=job.state,
-            held_out=found.get("held_out") or empty,
-            skills=found.get("skills") or empty,
-            seconds=found["seconds"],
-            tokens=found["tokens"],
-            steps=found["steps"],
-            checkpoint=found["checkpoint"],
-            better=found.get("better", 0),
-            worse=found.get("worse", 0),
-            notes=tuple(found.get("notes", ())),
-        )
+        told = {name: found[name] for name in ("seconds", "tokens", "steps", "checkpoint")}
+        told |= {name: found.get(name) or empty for name in ("held_out", "skills")}
+        told |= {name: found[name] for name in ("better", "worse") if name in found}
+        return Result(job_id=job.id, name=job.name, state=job.state, notes=tuple(found.get("notes", ())), **told)
 
     def pause(self, job_id: str) -> Job:
         """Within a step; what was learned is saved. Raises StateError."""
@@ -350,10 +345,13 @@ class Engine:
             raise RecipeError(
                 f"there is no endpoint {recipe.endpoint!r}", f"Use one of: {', '.join(endpoints.names())}.", where="recipe endpoint"
             )
-        if not recipe.data.demo and not recipe.data.path:
-            raise RecipeError("the recipe names no data", "Give a demo or a file.", where="recipe data")
+        if not recipe.data.demo and not recipe.data.path and not recipe.data.dataset:
+            raise RecipeError("the recipe names no data", "Give a demo, a file or a data set.", where="recipe data")
         if recipe.data.demo:
             knowledge.demo(recipe.data.demo)
+        if recipe.data.dataset:
+            found = self.datasets.usable(recipe.data.dataset)
+            recipe = recipe.merged({"name": recipe.name or found.name})
         paths_given = {name: getattr(recipe.data, name) for name in ("path", "held_out_path") if getattr(recipe.data, name)}
         changes: dict[str, Any] = {"data": {name: str(Path(path).expanduser().resolve()) for name, path in paths_given.items()}}
         if not models.is_hub_id(recipe.base_model):
@@ -363,13 +361,15 @@ class Engine:
             if recipe.renderer != "auto" or not (folder / "tokenizer.json").is_file():
                 get_renderer(recipe.renderer, load_tokenizer(folder))
         recipe = recipe.merged(changes)
-        if paths_given:
+        if paths_given or recipe.data.dataset:
             self._training_rows(recipe)
         return recipe
 
     def _training_rows(self, recipe: Recipe) -> int:
         """How many rows there are to learn from. A file is read once while it stays as it is. Raises DataError."""
         files = [Path(path).expanduser() for path in (recipe.data.path, recipe.data.held_out_path) if path]
+        if recipe.data.dataset:
+            files.append(data.chats_file(recipe.data.dataset))
         stats = [file.stat() for file in files if file.is_file()]
         key = (recipe.data.model_dump_json(), recipe.seed, *((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats))
         if key not in self._rows:

@@ -1,7 +1,7 @@
 """Where Thinker keeps things: one data directory, `THINKER_HOME`, read on every call and never at import.
 
     thinker.db        the database            jobs/ID/      one job's log and artefacts
-    datasets/         uploads                 servers/      local servers: records, checkpoints, keys
+    datasets/ID/      one kept data set       servers/      local servers: records, checkpoints, keys
     logs/             thinker.jsonl           models/       merged and imported models
 
 Knows names only; what is in the files is the business of their owners.

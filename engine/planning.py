@@ -18,6 +18,7 @@ from engine.data.files import read_rows
 from engine.errors import RecipeError
 from engine.estimates import Estimate
 from engine.jobs import states
+from engine.library import Library
 from engine.places import Place
 from engine.recipe import DataSpec, Recipe
 from engine.rendering import get_renderer, load_tokenizer
@@ -59,6 +60,7 @@ class Planner:
 
     def __init__(self, store: Store, owner: str):
         self._store, self._owner = store, owner
+        self._library = Library(store, owner)
         self._known: dict[tuple, Any] = {}
 
     def places(self) -> list[Place]:
@@ -72,7 +74,7 @@ class Planner:
     def suggest(self, changes: dict[str, Any]) -> Suggestion:
         """What the person chose, and for the rest what suits model and data. Raises EngineError."""
         spec = changes.get("data") or {}
-        if not spec.get("demo") and not spec.get("path"):
+        if not spec.get("demo") and not spec.get("path") and not spec.get("dataset"):
             raise RecipeError("no data is chosen yet", "Choose an example set or give a file.", where="recipe data")
         start: dict[str, Any] = {}
         reasons: dict[str, dict[str, Any]] = {}
@@ -80,6 +82,8 @@ class Planner:
         base_model = changes.get("base_model") or "nano"
         if spec.get("demo"):
             start = knowledge.demo(spec["demo"])["recipe"]
+        elif spec.get("dataset"):
+            start = {"name": self._library.usable(spec["dataset"]).name}
         else:
             start = {"name": Path(spec["path"]).stem.replace("_", " ")}
         if not spec.get("demo") or base_model != "nano" or full:
@@ -105,7 +109,7 @@ class Planner:
 
     def columns(self, spec: DataSpec) -> list[str]:
         """The names in the file's first rows, to say which is which. Raises DataError."""
-        path = Path(_source(spec)[0])
+        path = Path(self._source(spec)[0])
         names: dict[str, None] = {}
         for count, (_, row) in enumerate(read_rows(path)):
             if isinstance(row, dict):
@@ -179,11 +183,17 @@ class Planner:
 
     def _figures(self, recipe: Recipe) -> dict[str, Any]:
         spec = recipe.data
-        path, layout, mapping = _source(spec)
+        path, layout, mapping = self._source(spec)
         tokenizer = load_tokenizer(models.resolve(recipe.base_model, weights=False))
         report = data.check(path, layout, mapping, tokenizer, recipe.renderer, recipe.training.max_length)
         loaded = data.load_data(recipe)
         tokens, examples = report["tokens"], max(1, report["examples"])
+        if spec.dataset:
+            # What is read is what was kept; people know the file that it came from.
+            kept = self._library.get(spec.dataset)
+            report |= {"format": kept.format, "columns": kept.stats.get("columns", {}), "rows": kept.stats["rows"]}
+            report["problems"] = self._library.problems(kept.id)["problems"] + report["problems"]
+            path = kept.file
         return {
             "file": Path(path).name,
             "format": report["format"],
@@ -220,16 +230,22 @@ class Planner:
     def _stamp(self, spec: DataSpec) -> tuple:
         """Changes with the files."""
         files = [Path(path).expanduser() for path in (spec.path, spec.held_out_path) if path]
+        if spec.dataset:
+            files.append(Path(self._source(spec)[0]))
         return tuple((stat.st_mtime_ns, stat.st_size) for stat in (file.stat() for file in files if file.is_file()))
+
+    def _source(self, spec: DataSpec) -> tuple[str, str, dict[str, str]]:
+        """(file, format, mapping). Raises NotFound for a data set that is somebody else's."""
+        if spec.demo:
+            return str(demos.find(spec.demo).train), "messages", {}
+        if spec.dataset:
+            return str(data.chats_file(self._library.usable(spec.dataset).id)), "messages", {}
+        return spec.path, spec.format, spec.mapping
 
     def _remember(self, key: tuple, value: Any) -> None:
         while len(self._known) >= 32:
             del self._known[next(iter(self._known))]
         self._known[key] = value
-
-
-def _source(spec: DataSpec) -> tuple[str, str, dict[str, str]]:
-    return (str(demos.find(spec.demo).train), "messages", {}) if spec.demo else (spec.path, spec.format, spec.mapping)
 
 
 def _get(values: dict[str, Any], field: str) -> Any:

@@ -39,7 +39,10 @@ class DataSpec(_Part):
     """Which examples, and how to read them."""
 
     demo: str = _field("", "A data set that ships with Thinker, by name; leave empty for your own file.")
-    path: str = _field("", "Your own file: JSONL, JSON or CSV of chat messages, prompt/completion or Alpaca rows.")
+    path: str = _field("", "Your own file: JSONL, JSON, CSV or Parquet of chat messages, prompt/completion or Alpaca rows.")
+    dataset: str = _field(
+        "", "A data set of your library, by its id, which stays the same when it is renamed.", pattern="^([0-9a-f]{12})?$"
+    )
     format: Literal[FORMATS] = _field("auto", "How rows are laid out; auto looks at them.")
     mapping: dict[str, str] = _field({}, "Your column for each standard field, where the names differ: {standard: yours}.")
     held_out_path: str = _field("", "A file of examples kept for the proof and never trained on; empty splits some off.")
@@ -127,8 +130,8 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _one_source(self) -> Recipe:
-        if self.data.demo and self.data.path:
-            raise ValueError("data: give either demo or path, not both")
+        if sum(map(bool, (self.data.demo, self.data.path, self.data.dataset))) > 1:
+            raise ValueError("data: give one of demo, path and dataset, not several")
         return self
 
     @classmethod

@@ -62,7 +62,8 @@ def as_command(recipe: Recipe) -> str:
         told = [name for name in values if name not in said and values[name] != usual[name]]
     else:
         usual = flat(Recipe())
-        words, said = [recipe.data.path], {"data.demo", "data.path"}
+        words = ["--dataset", recipe.data.dataset] if recipe.data.dataset else [recipe.data.path]
+        said = {"data.demo", "data.path", "data.dataset"}
         always = {*_CHOSEN, *knowledge.recommend({})}
         told = [name for name in values if name not in said and (name in always or values[name] != usual[name])]
     for name in told:

@@ -1,4 +1,4 @@
-"""Drafts, presets, uploads and the planner, through the Engine and the real store."""
+"""Drafts, presets and the planner, through the Engine and the real store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from engine import Engine, Recipe
-from engine.errors import DataError, NotFound, RecipeError, StateError
+from engine.errors import NotFound, RecipeError, StateError
 from engine.recipe import fields
 
 
@@ -73,16 +73,6 @@ def test_presets(engine: Engine, stranger: Engine) -> None:
     assert [preset.name for preset in engine.presets.list()] == ["Other"]
 
 
-def test_uploads(engine: Engine, stranger: Engine) -> None:
-    kept = engine.uploads.add("../my data.JSONL", rows(20))
-    assert kept.name == "my_data.jsonl" and engine.uploads.list() == [kept]
-    assert engine.uploads.add("my data.jsonl", rows(20)).path == kept.path
-    assert stranger.uploads.list() == []
-    for name, content in (("a.exe", b"x"), ("a.csv", b"")):
-        with pytest.raises(DataError):
-            engine.uploads.add(name, content)
-
-
 def test_the_demo_is_suggested_as_it_is(engine: Engine) -> None:
     found = engine.planner.suggest({"data": {"demo": "piglatin"}})
     assert found.recipe == engine.demo_recipe("piglatin")
@@ -90,22 +80,37 @@ def test_the_demo_is_suggested_as_it_is(engine: Engine) -> None:
 
 
 def test_a_file_gets_what_suits_it_and_what_was_chosen_stays(engine: Engine) -> None:
-    path = engine.uploads.add("words.jsonl", rows(500)).path
-    found = engine.planner.suggest({"data": {"path": path}, "training": {"batch_size": 16}})
+    kept = engine.datasets.add("words.jsonl", rows(500)).id
+    found = engine.planner.suggest({"data": {"dataset": kept}, "training": {"batch_size": 16}})
     assert found.recipe.name == "words"
     assert found.recipe.training.batch_size == 16 and found.reasons["training.batch_size"]["value"] == 32
     assert found.recipe.training.learning_rate == 5e-3
     assert found.recipe.training.steps == found.reasons["training.steps"]["value"] == 100
-    assert engine.planner.suggest({"data": {"path": path}, "training": {"steps": 7}}).recipe.training.steps == 7
-    full = engine.planner.suggest({"data": {"path": path}, "full": True})
+    assert engine.planner.suggest({"data": {"dataset": kept}, "training": {"steps": 7}}).recipe.training.steps == 7
+    full = engine.planner.suggest({"data": {"dataset": kept}, "full": True})
     assert full.recipe.training.learning_rate == 1e-3 and "lora.rank" not in full.reasons
     with pytest.raises(RecipeError, match="no data"):
         engine.planner.suggest({})
 
 
+def test_a_data_set_is_planned_with_as_its_file_and_only_by_its_owner(engine: Engine, stranger: Engine) -> None:
+    kept = engine.datasets.add("words.csv", b"frage,antwort\n" + b"".join(b"Q%d,A%d\n" % (n, n) for n in range(20)) + b"Q,\n")
+    with pytest.raises(StateError, match="which columns"):
+        engine.planner.suggest({"data": {"dataset": kept.id}})
+    engine.datasets.remap(kept.id, "prompt_completion", {"prompt": "frage", "completion": "antwort"})
+    recipe = engine.planner.suggest({"data": {"dataset": kept.id}}).recipe
+    figures = engine.planner.figures(recipe)
+    assert (figures["file"], figures["format"], figures["rows"]) == ("words.csv", "prompt_completion", 21)
+    assert figures["columns"] == {"prompt": "frage", "completion": "antwort"}
+    assert [problem["place"] for problem in figures["problems"]] == ["row 22, antwort"]
+    for ask in (stranger.planner.figures, stranger.planner.preview, stranger.planner.plan, stranger.launch):
+        with pytest.raises(NotFound):
+            ask(recipe)
+
+
 def test_a_plan(engine: Engine) -> None:
-    path = engine.uploads.add("words.jsonl", rows(30)).path
-    plan = engine.planner.plan(engine.planner.suggest({"data": {"path": path}}).recipe)
+    kept = engine.datasets.add("words.jsonl", rows(30)).id
+    plan = engine.planner.plan(engine.planner.suggest({"data": {"dataset": kept}}).recipe)
     assert [estimate.name for estimate in plan.estimates] == ["time", "memory", "money"]
     assert "table" in plan.estimates[0].assumptions[1]
     assert (plan.figures["train"], plan.figures["held_out"]) == (27, 3)

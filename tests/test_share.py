@@ -39,6 +39,14 @@ def parsed(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return Recipe.make(json.loads(capsys.readouterr().out.strip().splitlines()[-1])["recipe"])
 
 
+def test_a_data_set_of_the_library_goes_by_its_id(tmp_path: Path, monkeypatch, capsys) -> None:
+    with Engine() as engine:
+        kept = engine.datasets.add("shouts.jsonl", shouting(tmp_path / "shouts.jsonl"))
+        recipe = engine.dataset_recipe(kept.id, {"training": {"batch_size": 8}})
+    assert f"--dataset {kept.id}" in as_command(recipe)
+    assert parsed(as_command(recipe), monkeypatch, capsys) == recipe
+
+
 @pytest.mark.parametrize(("source", "changes"), [*(("demo", case) for case in CASES), *(("file", case) for case in [*CASES, COLUMNS])])
 def test_each_form_is_the_same_recipe(source, changes, tmp_path: Path, monkeypatch, capsys) -> None:
     with Engine() as engine:

@@ -13,7 +13,7 @@ import streamlit as st
 from engine.evaluation.curves import Curve, smoothed, thinned
 from engine.evaluation.doctor import Band
 
-BLUE, TEAL = "#0ea5e9", "#14b8a6"
+BLUE, TEAL, AMBER = "#0ea5e9", "#14b8a6", "#f59e0b"
 COLORS = ("#0ea5e9", "#14b8a6", "#f59e0b", "#f43f5e", "#a78bfa", "#84cc16", "#e879f9", "#fb923c", "#67e8f9", "#d4d4d4")
 MOST_POINTS = 800
 _OF_BAND = "healthy"
@@ -183,3 +183,21 @@ def _hover(title: str, of: dict[str, Any], *more: dict[str, Any]) -> dict[str, A
     value = {"field": "value", "type": "quantitative", "title": title, "format": ".4~g"}
     tooltip = [{"field": "step", "type": "quantitative", "title": "step"}, value, *more]
     return {"transform": [of], "mark": {"type": "point", "size": 120, "opacity": 0}, "encoding": {"tooltip": tooltip}}
+
+
+def bars(found: list[dict[str, int]], across: str, up: str, mark: int | None, alt: str) -> None:
+    """A histogram of {low, high, count}; `mark` draws a line at a limit."""
+    edge = found[-1]["high"] if mark is None else max(mark, found[-1]["high"])
+    x = {"field": "low", "type": "quantitative", "bin": "binned", "axis": {"title": across, "grid": False, "format": ",d", "tickCount": 8}}
+    x["scale"] = {"domain": [0, edge], "nice": False}
+    y = {"field": "count", "type": "quantitative", "axis": {"title": up, "tickCount": 4, "format": ",d", "tickMinStep": 1}}
+    tooltip = [
+        {"field": name, "type": "quantitative", "format": ",d", "title": title}
+        for name, title in (("low", "from"), ("high", "below"), ("count", up))
+    ]
+    layer: list[dict[str, Any]] = [
+        {"mark": {"type": "bar", "color": BLUE}, "encoding": {"x": x, "x2": {"field": "high"}, "y": y, "tooltip": tooltip}}
+    ]
+    if mark is not None:
+        layer.append({"mark": {"type": "rule", "color": AMBER, "strokeWidth": 2, "strokeDash": [5, 4]}, "encoding": {"x": {"datum": mark}}})
+    st.vega_lite_chart(pa.Table.from_pylist(found), {"height": 220, "layer": layer}, width="stretch", key="chart.lengths", alt=alt)

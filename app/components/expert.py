@@ -48,7 +48,7 @@ def show(draft: Any) -> None:
         st.caption(f"No setting is about {words.literal(wanted)}.")
     st.button("Review and launch", key="review", type="primary", disabled=not draft.data(), on_click=_review)
     if not draft.data():
-        st.caption("Give a demo or a path under Data to go on, or choose data in the steps.")
+        st.caption("Give a demo, a path or a data set under Data to go on, or choose data in the steps.")
 
 
 def _review() -> None:

@@ -26,8 +26,9 @@ JobId = Annotated[str, typer.Argument(help="The job's id, or the beginning of it
 
 
 def train(
-    data: Annotated[Path | None, typer.Argument(help="Your data (JSONL, JSON, CSV), or a recipe (.yaml).")] = None,
+    data: Annotated[Path | None, typer.Argument(help="Your data (JSONL, JSON, CSV, Parquet), or a recipe (.yaml).")] = None,
     demo: Annotated[str, typer.Option(help=f"Train a demo that ships with Thinker: {', '.join(knowledge.demos())}.")] = "",
+    dataset: Annotated[str, typer.Option(help="Train on a data set of your library, by its id.")] = "",
     recipe_file: Annotated[Path | None, typer.Option("--recipe", help="A recipe file (YAML or JSON).")] = None,
     model: Annotated[str, typer.Option(help="The model to start from: nano, a local folder, or a hub id.")] = "",
     name: Annotated[str, typer.Option(help="What to call the result.")] = "",
@@ -72,7 +73,7 @@ def train(
     )
     out = console(as_json)
     with Engine() as engine:
-        recipe = _recipe(engine, data, demo, recipe_file, changes)
+        recipe = _recipe(engine, data, demo, dataset, recipe_file, changes)
         if dry_run:
             out.print(recipe.to_yaml(), markup=False)
             if as_json:
@@ -244,10 +245,12 @@ def _outcome(engine: Engine, job: Job, out: Console) -> None:
         out.print(result_table(engine.result(job.id)))
 
 
-def _recipe(engine: Engine, data: Path | None, demo: str, recipe_file: Path | None, changes: dict[str, Any]) -> Recipe:
+def _recipe(
+    engine: Engine, data: Path | None, demo: str, dataset: str, recipe_file: Path | None, changes: dict[str, Any]
+) -> Recipe:
     if recipe_file is None and data is not None and data.suffix in (".yaml", ".yml"):
         recipe_file, data = data, None
-    given = [source for source in (demo, recipe_file, data) if source]
+    given = [source for source in (demo, dataset, recipe_file, data) if source]
     if len(given) != 1:
         demos = ", ".join(knowledge.demos())
         raise RecipeError(
@@ -258,6 +261,8 @@ def _recipe(engine: Engine, data: Path | None, demo: str, recipe_file: Path | No
         return Recipe.load(recipe_file).merged(changes)
     if demo:
         return engine.demo_recipe(demo, changes)
+    if dataset:
+        return engine.dataset_recipe(dataset, changes)
     assert data is not None
     if not data.exists():
         raise DataError("there is no such file", "Check the path and its spelling.", where=str(data))

@@ -14,7 +14,7 @@ from engine.engine import Engine
 
 
 def data_check(
-    file: Annotated[Path, typer.Argument(help="JSONL, JSON or CSV.")],
+    file: Annotated[Path, typer.Argument(help="JSONL, JSON, CSV or Parquet.")],
     model: Annotated[str, typer.Option(help="Count tokens as this model does.")] = "nano",
     format: Annotated[str, typer.Option(help="auto, messages, prompt_completion or alpaca.")] = "auto",
     renderer: Annotated[str, typer.Option(help="How a chat becomes tokens.")] = "auto",

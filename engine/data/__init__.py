@@ -8,5 +8,6 @@ from engine.data.check import check
 from engine.data.dataset import load_data
 from engine.data.examples import DataSet, Example, Problem, Report, with_system
 from engine.data.formats import FORMATS, read_examples
+from engine.data.shelf import chats_file
 
-__all__ = ["FORMATS", "DataSet", "Example", "Problem", "Report", "check", "load_data", "read_examples", "with_system"]
+__all__ = ["FORMATS", "DataSet", "Example", "Problem", "Report", "chats_file", "check", "load_data", "read_examples", "with_system"]

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 from engine.data.examples import Problem, Report
 from engine.data.files import unit
 from engine.data.formats import read_examples
-from engine.errors import ModelError
+from engine.data.lengths import NO_LIMIT, measure
 from engine.rendering import get_renderer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-_NO_LIMIT = 10**9
 
 
 def check(
@@ -48,30 +46,19 @@ def _tokens(
 ) -> tuple[dict[str, Any], list[Problem]]:
     render = get_renderer(renderer, tokenizer)
     limit = max_length or tokenizer.model_max_length
-    known_limit = limit < _NO_LIMIT
-    lengths, completion, problems = [], 0, []
-    cut_rows: list[int] = []
-    unanswered: list[int] = []
-    for example in report.examples:
-        try:
-            sequences = render.examples(example.messages)
-        except ModelError as error:
-            problems.append(Problem(example.row, "", error.message, error.next_step, unit))
-            continue
-        lengths.append(max(len(sequence.tokens) for sequence in sequences))
-        completion += sum(sequence.completion_tokens for sequence in sequences)
-        if known_limit and lengths[-1] > limit:
-            cut_rows.append(example.row)
-            if any(not any(sequence.weights[:limit]) for sequence in sequences):
-                unanswered.append(example.row)
+    known_limit = limit < NO_LIMIT
+    measured = measure(report.examples, render, limit)
+    problems = [Problem(one.row, "", one.refused.message, one.refused.next_step, unit) for one in measured if one.refused]
+    shown = [one for one in measured if not one.refused]
+    cut = [one for one in shown if known_limit and one.tokens > limit]
     return {
         "renderer": render.name,
-        "total": sum(lengths),
-        "learned_from": completion,
-        "median": median(lengths) if lengths else 0,
-        "longest": max(lengths, default=0),
+        "total": sum(one.tokens for one in shown),
+        "learned_from": sum(one.learned for one in shown),
+        "median": median([one.tokens for one in shown]) if shown else 0,
+        "longest": max((one.tokens for one in shown), default=0),
         "max_length": limit if known_limit else None,
-        "truncated": len(cut_rows),
-        "truncated_rows": cut_rows[:20],
-        "without_any_answer": len(unanswered),
+        "truncated": len(cut),
+        "truncated_rows": [one.row for one in cut[:20]],
+        "without_any_answer": sum(one.unanswered for one in cut),
     }, problems

@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.data import demos
+from engine.data import demos, shelf
 from engine.data.examples import DataSet, Example, Problem, with_system
 from engine.data.formats import read_examples
 from engine.errors import DataError
@@ -33,8 +33,12 @@ def load_data(recipe: Recipe, skills: bool | None = None) -> DataSet:
     elif spec.path:
         train_path = Path(spec.path).expanduser()
         name, held_out_path, format, mapping = train_path.stem, spec.held_out_path, spec.format, spec.mapping
+    elif spec.dataset:
+        # What couldn't be used was left out, with the person's knowledge, when the file was added.
+        train_path, held_out_path, format, mapping = shelf.chats_file(spec.dataset), spec.held_out_path, "messages", {}
+        name = recipe.name or spec.dataset
     else:
-        raise DataError("the recipe names no data", "Give a demo or a file.", where="data")
+        raise DataError("the recipe names no data", "Give a demo, a file or a data set of the library.", where="data")
     report = read_examples(train_path, format, mapping)
     examples, problems = report.examples, list(report.problems)
     if held_out_path:

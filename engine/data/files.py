@@ -1,4 +1,4 @@
-"""Raw rows from JSONL, JSON and CSV files, in bounded memory.
+"""Raw rows from JSONL, JSON, CSV and Parquet files, in bounded memory.
 
 Yields each row as a dict, or the Problem with it; raises DataError for what is wrong with the whole file. Knows nothing of
 what the columns mean.
@@ -17,15 +17,16 @@ from engine.errors import DataError
 
 MAX_ROW_BYTES = 10 * 2**20
 MAX_JSON_BYTES = 256 * 2**20
-_SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "csv"}
+MAX_PARQUET_BYTES = 2 * 2**30
+_SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".pq": "parquet"}
+_PARQUET = b"PAR1"
 _SIGNATURES = {
     b"PK\x03\x04": "a zip archive or an Excel workbook",
     b"\x1f\x8b": "a gzip archive",
-    b"PAR1": "a Parquet file",
     b"%PDF": "a PDF",
     b"SQLite format 3": "an SQLite database",
 }
-_ACCEPTED = "Give a UTF-8 text file: .jsonl, .json or .csv."
+_ACCEPTED = "Give a .jsonl, .json or .csv file in UTF-8, or a .parquet file."
 
 RawRow = tuple[int, dict[str, Any] | Problem]
 
@@ -33,7 +34,7 @@ RawRow = tuple[int, dict[str, Any] | Problem]
 def read_rows(path: Path) -> Iterator[RawRow]:
     """(row number, row or Problem) for each row of the file. Raises DataError for the file as a whole."""
     kind = _kind(path)
-    readers = {"jsonl": _jsonl, "json": _json, "csv": _csv}
+    readers = {"jsonl": _jsonl, "json": _json, "csv": _csv, "parquet": _parquet}
     try:
         with path.open("rb") as file:
             yield from readers[kind](file, path)
@@ -43,7 +44,7 @@ def read_rows(path: Path) -> Iterator[RawRow]:
 
 def unit(path: Path) -> str:
     """What the row numbers of this file count."""
-    return {"jsonl": "line", "json": "item", "csv": "row"}[_kind(path)]
+    return {"jsonl": "line", "json": "item", "csv": "row", "parquet": "row"}[_kind(path)]
 
 
 def _kind(path: Path) -> str:
@@ -56,11 +57,15 @@ def _kind(path: Path) -> str:
             head = file.read(8192)
     except OSError as error:
         raise _cannot_read(path, error) from error
+    if head.startswith(_PARQUET):
+        return "parquet"
     _refuse_binary(head, path)
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not start and path.stat().st_size <= len(head):
         raise DataError("the file is empty", "Give a file with at least one example.", where=str(path))
     kind = _SUFFIXES.get(path.suffix.lower())
+    if kind == "parquet":
+        raise DataError("the file is called Parquet but isn't one", f"Write it again from where it comes. {_ACCEPTED}", where=str(path))
     if kind == "json" and start.startswith(b"{") and _is_object(start.split(b"\n", 1)[0]) and b"\n" in start.rstrip():
         return "jsonl"
     if kind == "jsonl" and start.startswith(b"["):
@@ -220,6 +225,32 @@ def _csv(file: BinaryIO, path: Path) -> Iterator[RawRow]:
     except csv.Error as error:
         where = f"{path}, row {number + 1}"
         raise DataError(f"can't read the CSV: {error}", "Look for a quote that is never closed.", where=where) from error
+
+
+def _parquet(file: BinaryIO, path: Path) -> Iterator[RawRow]:
+    import pyarrow
+    from pyarrow import parquet
+
+    number = 0
+    try:
+        table = parquet.ParquetFile(file)
+        groups = [table.metadata.row_group(place) for place in range(table.metadata.num_row_groups)]
+        unpacked = sum(group.total_byte_size for group in groups)
+        if unpacked > MAX_PARQUET_BYTES:
+            message = f"the file unpacks to {unpacked / 2**30:.1f} GB; {MAX_PARQUET_BYTES / 2**30:.0f} GB is the most"
+            raise DataError(message, "Split it into several files.", where=str(path))
+        for batch in table.iter_batches(batch_size=64, use_threads=False):
+            sizes = [batch.slice(place, 1).nbytes for place in range(len(batch))] if batch.nbytes > MAX_ROW_BYTES else [0] * len(batch)
+            for place, size in enumerate(sizes):
+                number += 1
+                if size > MAX_ROW_BYTES:
+                    yield number, _too_big(number, size, "row")
+                else:
+                    yield number, batch.slice(place, 1).to_pylist()[0]
+    except (pyarrow.ArrowException, OSError) as error:
+        said = str(error).partition("\n")[0]
+        where = f"{path}, row {number + 1}" if number else str(path)
+        raise DataError(f"can't read the Parquet file: {said}", "Write it again from where it comes.", where=where) from error
 
 
 def kind_of(value: Any) -> str:

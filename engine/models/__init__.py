@@ -36,6 +36,18 @@ def resolve(base_model: str, weights: bool = True) -> Path:
     return _checked(folder)
 
 
+def at_hand(base_model: str) -> Path | None:
+    """Its folder, if it needs no download."""
+    try:
+        if not is_hub_id(base_model):
+            return resolve(base_model)
+        from huggingface_hub import snapshot_download
+
+        return _checked(Path(snapshot_download(base_model, allow_patterns=_WANTED, local_files_only=True)))
+    except (ModelError, OSError, ValueError):
+        return None
+
+
 def is_hub_id(base_model: str) -> bool:
     """Whether this would be looked for on the hub: there is no such folder here, and it doesn't look like a path."""
     folder = Path(base_model).expanduser()

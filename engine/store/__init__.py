@@ -7,15 +7,16 @@
 from __future__ import annotations
 
 from engine.store.conversations import ConversationQueries
+from engine.store.datasets import DatasetQueries
 from engine.store.jobs import JobQueries
 from engine.store.lifecycle import LeaseLost
 from engine.store.models import ModelQueries
 from engine.store.overview import Overview
-from engine.store.records import Attempt, Checkpoint, Conversation, Event, Job, Metric, Model, Preset, Sample, Turn
+from engine.store.records import Attempt, Checkpoint, Conversation, Event, Job, LibrarySet, Metric, Model, Preset, Sample, Turn
 from engine.store.workbench import WorkbenchQueries
 
 
-class Store(JobQueries, Overview, ModelQueries, ConversationQueries, WorkbenchQueries):
+class Store(JobQueries, Overview, ModelQueries, ConversationQueries, WorkbenchQueries, DatasetQueries):
     """Everything that is remembered: SQLite at `paths.home()/thinker.db`, or PostgreSQL by `THINKER_DATABASE_URL`.
 
     Threads write, pages read; one Store may be shared by all threads of a process. Methods that a person's request
@@ -25,4 +26,18 @@ class Store(JobQueries, Overview, ModelQueries, ConversationQueries, WorkbenchQu
     """
 
 
-__all__ = ["Attempt", "Checkpoint", "Conversation", "Event", "Job", "LeaseLost", "Metric", "Model", "Preset", "Sample", "Store", "Turn"]
+__all__ = [
+    "Attempt",
+    "Checkpoint",
+    "Conversation",
+    "Event",
+    "Job",
+    "LeaseLost",
+    "LibrarySet",
+    "Metric",
+    "Model",
+    "Preset",
+    "Sample",
+    "Store",
+    "Turn",
+]

@@ -53,22 +53,23 @@ def copy_to_job(source: Path | str, job_id: str, name: str) -> Path:
     with _beside(target) as temporary:
         if source.is_dir():
             shutil.copytree(source, temporary)
-            for file in temporary.rglob("*"):
-                platforms.sync_path(file)
-            if target.exists():
-                # A folder can't be replaced in one step; the old one goes only when the new one is whole.
-                old = _draft(target, "old")
-                os.replace(target, old)
-                os.replace(temporary, target)
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                os.replace(temporary, target)
+            _put(temporary, target)
         else:
             shutil.copyfile(source, temporary)
             platforms.sync_path(temporary)
             os.replace(temporary, target)
         platforms.sync_path(target.parent)
     return target
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """An empty folder to fill: it takes `target`'s place when the block ends, and is gone if the block fails. Raises StorageError."""
+    with _beside(target) as temporary:
+        temporary.mkdir()
+        yield temporary
+        _put(temporary, target)
+        platforms.sync_path(target.parent)
 
 
 def sweep(folder: Path) -> None:
@@ -90,6 +91,20 @@ def sweep(folder: Path) -> None:
 def remove_job_folder(job_id: str) -> None:
     """Deletes the job's log and artefacts."""
     shutil.rmtree(paths.job_folder(job_id), ignore_errors=True)
+
+
+def _put(temporary: Path, target: Path) -> None:
+    """Syncs a folder and moves it to its place."""
+    for file in temporary.rglob("*"):
+        platforms.sync_path(file)
+    if not target.exists():
+        os.replace(temporary, target)
+        return
+    # A folder can't be replaced in one step; the old one goes only when the new one is whole.
+    old = _draft(target, "old")
+    os.replace(target, old)
+    os.replace(temporary, target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _draft(path: Path, suffix: str) -> Path:

@@ -86,7 +86,27 @@ def m003_drafts_and_presets(connection: Connection) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (m001_first_tables, m002_conversations_and_notes, m003_drafts_and_presets)
+
+
+def m004_data_library(connection: Connection) -> None:
+    """Data sets that people keep."""
+    _run(
+        connection,
+        """CREATE TABLE datasets (
+            id TEXT PRIMARY KEY, owner TEXT NOT NULL, name TEXT NOT NULL, file TEXT NOT NULL, digest TEXT NOT NULL,
+            format TEXT NOT NULL, mapping TEXT NOT NULL, state TEXT NOT NULL, stats TEXT NOT NULL, error TEXT,
+            bytes BIGINT NOT NULL, created_at DOUBLE PRECISION NOT NULL)""",
+        "CREATE UNIQUE INDEX datasets_name ON datasets (owner, name)",
+        "CREATE INDEX datasets_digest ON datasets (owner, digest)",
+    )
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
+    m001_first_tables,
+    m002_conversations_and_notes,
+    m003_drafts_and_presets,
+    m004_data_library,
+)
 
 
 def pending(connection: Connection) -> list[Callable[[Connection], None]]:

@@ -198,3 +198,34 @@ class Preset(_Record):
     name: str
     changes: dict[str, Any]
     created_at: float
+
+
+@dataclass(frozen=True)
+class LibrarySet(_Record):
+    """A data set that is kept. `state`: ready; check, as long as nobody has agreed to leave out the rows that can't be used; unmapped,
+    where it isn't known which column is which (`error` says so). `stats` are the reader's counts."""
+
+    id: str
+    owner: str
+    name: str
+    file: str
+    bytes: int
+    digest: str
+    format: str
+    mapping: dict[str, str]
+    state: str
+    stats: dict[str, Any]
+    error: dict[str, Any] | None
+    created_at: float
+    ships: bool = False
+    """It comes with Thinker, and can't be changed."""
+
+    @property
+    def examples(self) -> int:
+        """How many rows can be learned from."""
+        return self.stats.get("examples", 0)
+
+    @property
+    def left_out(self) -> int:
+        """How many can't."""
+        return self.stats.get("problems", 0)

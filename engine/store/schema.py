@@ -90,6 +90,15 @@ checkpoints = _of_a_job(
 
 events = _of_a_job("events", Column("at", Double), Column("kind", Text), Column("text", Text))
 
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("id", Text, primary_key=True),
+    *(Column(name, Text) for name in ("owner", "name", "file", "digest", "format", "mapping", "state", "stats", "error")),
+    Column("bytes", BigInteger),
+    Column("created_at", Double),
+)
+
 _MODEL_TEXTS = ("base_model", "endpoint", "sampler_path", "weights_path", "renderer", "system_prompt", "stop", "proof")
 models = Table(
     "models",

@@ -36,14 +36,7 @@ def test_own_data_step_by_step_and_the_demo_to_its_run(browser: Browser, dashboa
     settled(page, "What does it learn from?")
     page.locator("input[type=file]").set_input_files({"name": "own.jsonl", "mimeType": "application/json", "buffer": ROWS.encode()})
     expect(page.get_by_text("can't tell how the rows are laid out")).to_be_visible(timeout=20_000)
-    for label, column in (("What the model is asked", "frage"), ("What it should answer", "antwort")):
-        # A list that is open while the page scrolls or is drawn anew closes again.
-        page.wait_for_timeout(500)
-        page.wait_for_selector(READY)
-        page.get_by_role("combobox", name=re.compile(label)).scroll_into_view_if_needed()
-        page.wait_for_timeout(300)
-        page.get_by_role("combobox", name=re.compile(label)).click()
-        page.get_by_role("option", name=column).click()
+    page.get_by_role("button", name="Read it so").click()
     expect(page.get_by_text("Every row can be used")).to_be_visible(timeout=20_000)
     page.reload()
     expect(page.get_by_text("Every row can be used")).to_be_visible(timeout=20_000)

@@ -99,7 +99,6 @@ def test_csv_with_a_header_alone(write):
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "binary"),
         (gzip.compress(LINE.encode()), "gzip"),
         (b"PK\x03\x04" + bytes(50), "Excel"),
-        (b"PAR1" + bytes(50), "Parquet"),
     ],
 )
 def test_binary_files(write, content, what):

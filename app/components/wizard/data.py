@@ -1,4 +1,4 @@
-"""Step 2: what it learns from. A file of one's own, one brought earlier, or an example set; and what is in it."""
+"""Step 2: what it learns from. A file of one's own, a data set of the library, or an example set; and what is in it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 
 import streamlit as st
 
-from app import session
-from app.components import trouble, words
+from app import navigation, session
+from app.components import dataset_words, mapping, trouble, words
+from app.components.datasets import unclear
 from app.components.wizard import frame
 from engine import EngineError
+from engine.amounts import size
 from engine.recipe import DataSpec
 
 _FIELDS = {"prompt": "What the model is asked (prompt)", "completion": "What it should answer (completion)"}
@@ -24,10 +26,10 @@ def show(draft: Any) -> None:
     with own:
         key = f"upload-{session.form_generation()}"
         st.file_uploader(
-            "Your own file: JSONL, JSON or CSV", type=["jsonl", "json", "csv"], key=key, on_change=lambda: _keep(st.session_state[key])
+            "Your own file: JSONL, JSON, CSV or Parquet", key=key, on_change=lambda: _keep(st.session_state[key])
         )
-        if uploads := frame.engine().uploads.list():
-            _earlier(draft, uploads)
+        if library := frame.engine().datasets.find():
+            _earlier(draft, library)
     with ready:
         st.markdown("**Or an example set**")
         for name, demo in frame.engine().demos().items():
@@ -39,29 +41,37 @@ def show(draft: Any) -> None:
     frame.moves(draft, bool(draft.data()) and _content(draft), "Choose data that can be read to go on.")
 
 
-def _earlier(draft: Any, uploads: list[Any]) -> None:
-    by_path = {upload.path: upload for upload in uploads}
-    chosen = draft.data().get("path")
+def bring(dataset_id: str) -> None:
+    """Starts with this data set, wherever the draft stood; the goal stays where it has one that takes own data."""
+
+    def begin() -> None:
+        engine = frame.engine()
+        goals, draft, source = engine.planner.goals(), engine.drafts.get(), engine.datasets.source(dataset_id)
+        own = [name for name, goal in goals.items() if "demo" not in goal]
+        _take(source)
+        frame.update(goal=draft.goal if draft.goal in own else own[0], step=1, expert=False)
+
+    trouble.attempt(begin)
+
+
+def _earlier(draft: Any, library: list[Any]) -> None:
+    by_id = {found.id: found for found in library}
+    chosen = draft.data().get("dataset")
     key = f"earlier-{session.form_generation()}"
     st.selectbox(
-        "A file that you brought earlier",
-        list(by_path),
-        index=list(by_path).index(chosen) if chosen in by_path else None,
-        format_func=lambda path: f"{by_path[path].name} ({by_path[path].size / 1e3:,.0f} kB)",
+        "From your library",
+        list(by_id),
+        index=list(by_id).index(chosen) if chosen in by_id else None,
+        format_func=lambda one: f"{by_id[one].name} ({by_id[one].file}, {size(by_id[one].bytes)})",
         key=key,
-        placeholder="Choose a file",
-        on_change=lambda: _take({"path": st.session_state[key]} if st.session_state[key] else {}),
+        placeholder="Choose a data set",
+        on_change=lambda: _take({"dataset": st.session_state[key]} if st.session_state[key] else {}),
     )
 
 
 def _keep(file: Any) -> None:
-    if file is None:
-        return
-
-    def keep() -> None:
-        _take({"path": frame.engine().uploads.add(file.name, file.getvalue()).path})
-
-    trouble.attempt(keep)
+    if file is not None:
+        trouble.attempt(lambda: _take({"dataset": frame.engine().datasets.add(file.name, file).id}))
 
 
 def _take(data: dict[str, Any]) -> None:
@@ -75,6 +85,12 @@ def _take(data: dict[str, Any]) -> None:
 def _content(draft: Any) -> bool:
     """What is in it. -> whether it can be learned from."""
     planner = frame.engine().planner
+    kept = _kept(draft)
+    if kept is not None and kept.state == "unmapped":
+        st.divider()
+        unclear(kept)
+        mapping.form(kept)
+        return False
     try:
         recipe = planner.suggest(draft.changes).recipe
         figures = planner.figures(recipe)
@@ -104,7 +120,9 @@ def _content(draft: Any) -> bool:
             f"{layout} {words.percent(share)} are cut off at {figures['max_length']:,} tokens." if figures["max_length"] else layout
         )
     )
-    _problems(figures["problems"])
+    _problems(figures["problems"], kept.left_out if kept else 0)
+    if kept is not None:
+        navigation.link_to_dataset(kept.id, "Look inside: every row, its tokens, its columns")
     if draft.data().get("path"):
         _mapping(draft, figures)
     st.markdown("**The first five, as the model sees them.** :green[Green is what it learns to write]; the rest is only read.")
@@ -120,11 +138,19 @@ def _visible(text: str) -> str:
     return words.literal(text[:600].replace("\n", " ↵ ")) + (" …" if len(text) > 600 else "")
 
 
-def _problems(problems: list[dict[str, Any]]) -> None:
+def _kept(draft: Any) -> Any:
+    """The data set of the library that was chosen, if one was and it's still there."""
+    chosen = draft.data().get("dataset")
+    return next((found for found in frame.engine().datasets.find() if found.id == chosen), None)
+
+
+def _problems(problems: list[dict[str, Any]], left_out: int) -> None:
     if not problems:
         st.badge("Every row can be used", icon=":material/check:", color="green")
         return
-    st.badge(f"{len(problems):,} rows can't be used and are left out", icon=":material/warning:", color="orange")
+    st.badge(
+        f"{dataset_words.rows(max(len(problems), left_out))} can't be used and are left out", icon=":material/warning:", color="orange"
+    )
     with st.expander("Which, and why"):
         rows = [{"where": problem["place"], "what": problem["message"], "what to do": problem["fix"]} for problem in problems[:200]]
         st.dataframe(rows, hide_index=True)
