@@ -248,7 +248,7 @@ class Soak:
         for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
             with suppress(psutil.Error):
                 if process.status() == psutil.STATUS_ZOMBIE and process.pid != os.getpid():
-                    self.report.problems.append(f"a zombie: {process}")
+                    self.report.problems.append(f"a zombie: {process}, of {process.parent().cmdline()[:5]}")
 
     def _end(self) -> None:
         """Runner and servers are asked to end, as when the machine is shut down."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 import httpx
 import pytest
@@ -11,9 +12,16 @@ import pytest
 from engine.server import api, sessions, wire
 from engine.server import service as service_module
 from engine.server.service import Service
+from engine.server.trainer import read_checked
 from engine.server.worker import Future, Task
 from tests.server.alone import Alone, Clock
 from tests.server.raw import rows, training_body
+
+
+def train(service: Service, body: bytes) -> Future:
+    """As the HTTP side hands it over."""
+    message = wire.read_train_header(body)
+    return service.train(message, partial(read_checked, message, service.base))
 
 
 def test_a_gap_that_never_fills_fails_what_waits_behind_it(alone: Alone) -> None:
@@ -109,7 +117,7 @@ def test_nothing_is_computed_for_a_client_that_missed_six_heartbeats(alone: Alon
         asked = await client.post("asample", json={**long, "sampling_params": {"stop": []}})
         clock.ahead(sessions.QUIET_SECONDS + 1)
         service.worker.put(Task(Future("", asyncio.get_running_loop()), lambda: time.sleep(0.3) or {}))
-        trained = service.train(wire.read_train_header(training_body(model_id, 1, rows())))
+        trained = train(service, training_body(model_id, 1, rows()))
         session.seen -= sessions.QUIET_SECONDS + 1
         assert not await trained.wait(1.5), "it waits until the client is heard again"
         sampled = service.future(asked.json()["request_id"])
@@ -125,7 +133,7 @@ def test_who_hangs_up_and_falls_silent_is_gone(alone: Alone) -> None:
     async def story(client: httpx.AsyncClient, service: Service, clock: Clock) -> None:
         first, second, third = [await alone.model(client) for _ in range(3)]
         for model_id in (first, second):
-            service.train(wire.read_train_header(training_body(model_id, 2, rows())))
+            train(service, training_body(model_id, 2, rows()))
         for model_id in (first, third):
             service.sessions[model_id.split(":")[0]].hung_up = True
         clock.ahead(sessions.QUIET_SECONDS - 1)
