@@ -10,28 +10,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import data, knowledge, models, paths, system
-from engine.drafts import Drafts
+from engine.areas import Areas
 from engine.errors import EngineError, NotFound, RecipeError, StateError
 from engine.jobs import host, logs, states
-from engine.library import Library
-from engine.planning import Planner
-from engine.presets import Presets
 from engine.recipe import Recipe
 from engine.rendering import get_renderer, load_tokenizer
-from engine.runs import Runs
 from engine.store import Checkpoint, Event, Job, Model, Sample, Store
 from engine.store.artefacts import remove_job_folder
-from engine.travel import Travel
 
 if TYPE_CHECKING:
     from engine.chat import Chat
-    from engine.playground import Playground
-    from engine.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -64,43 +56,12 @@ class Pace:
     seconds_left: float | None
 
 
-class Engine:
+class Engine(Areas):
     """One person's view of one data directory."""
 
     def __init__(self, owner: str = "local", database_url: str | None = None):
-        self.owner = owner
-        self.store = Store(database_url)
+        super().__init__(Store(database_url), owner)
         self._rows: dict[tuple, int] = {}
-
-    @cached_property
-    def drafts(self) -> Drafts:
-        """What the wizard keeps until it is launched."""
-        return Drafts(self.store, self.owner)
-
-    @cached_property
-    def presets(self) -> Presets:
-        """Settings under a name."""
-        return Presets(self.store, self.owner)
-
-    @cached_property
-    def planner(self) -> Planner:
-        """Whole recipes with reasons, estimates and warnings."""
-        return Planner(self.store, self.owner)
-
-    @cached_property
-    def runs(self) -> Runs:
-        """Many runs at a glance: cards, comparisons, the run doctor, what to copy."""
-        return Runs(self.store, self.owner)
-
-    @cached_property
-    def travel(self) -> Travel:
-        """One prompt, answered by every checkpoint of a run."""
-        return Travel(self.store, self.owner)
-
-    @cached_property
-    def datasets(self) -> Library:
-        """The person's data sets, and those that ship with Thinker: see engine.library."""
-        return Library(self.store, self.owner)
 
     # -- making recipes
 
@@ -302,20 +263,6 @@ class Engine:
         if not known:
             raise NotFound("there is no tuned model yet", "Train one first: python thinker.py train --demo piglatin")
         return Chat.with_model(known[0], say)
-
-    @cached_property
-    def playground(self) -> Playground:
-        """Conversations that are kept, streamed over HTTP: see engine.playground."""
-        from engine.playground import Playground
-
-        return Playground(self.store, self.owner)
-
-    @cached_property
-    def registry(self) -> Registry:
-        """Tuned models with all that is known of them: see engine.registry."""
-        from engine.registry import Registry
-
-        return Registry(self.store, self.owner)
 
     # -- looking at things
 

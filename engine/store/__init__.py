@@ -12,11 +12,12 @@ from engine.store.jobs import JobQueries
 from engine.store.lifecycle import LeaseLost
 from engine.store.models import ModelQueries
 from engine.store.overview import Overview
-from engine.store.records import Attempt, Checkpoint, Conversation, Event, Job, LibrarySet, Metric, Model, Preset, Sample, Turn
+from engine.store.personal import PersonalQueries
+from engine.store.records import Attempt, Checkpoint, Conversation, Event, Job, LibrarySet, Metric, Model, Preset, Sample, Talk, Turn
 from engine.store.workbench import WorkbenchQueries
 
 
-class Store(JobQueries, Overview, ModelQueries, ConversationQueries, WorkbenchQueries, DatasetQueries):
+class Store(JobQueries, Overview, ModelQueries, ConversationQueries, WorkbenchQueries, DatasetQueries, PersonalQueries):
     """Everything that is remembered: SQLite at `paths.home()/thinker.db`, or PostgreSQL by `THINKER_DATABASE_URL`.
 
     Threads write, pages read; one Store may be shared by all threads of a process. Methods that a person's request
@@ -39,5 +40,6 @@ __all__ = [
     "Preset",
     "Sample",
     "Store",
+    "Talk",
     "Turn",
 ]

@@ -86,8 +86,6 @@ def m003_drafts_and_presets(connection: Connection) -> None:
     )
 
 
-
-
 def m004_data_library(connection: Connection) -> None:
     """Data sets that people keep."""
     _run(
@@ -101,11 +99,24 @@ def m004_data_library(connection: Connection) -> None:
     )
 
 
+def m005_settings_and_talks(connection: Connection) -> None:
+    """What each person chose or saw, by name; conversations with the assistant, as JSON."""
+    _run(
+        connection,
+        "CREATE TABLE settings (owner TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (owner, name))",
+        """CREATE TABLE talks (
+            id TEXT PRIMARY KEY, owner TEXT NOT NULL, title TEXT NOT NULL, state TEXT NOT NULL, turns TEXT NOT NULL,
+            created_at DOUBLE PRECISION NOT NULL, updated_at DOUBLE PRECISION NOT NULL)""",
+        "CREATE INDEX talks_newest ON talks (owner, updated_at)",
+    )
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m001_first_tables,
     m002_conversations_and_notes,
     m003_drafts_and_presets,
     m004_data_library,
+    m005_settings_and_talks,
 )
 
 

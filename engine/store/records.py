@@ -229,3 +229,16 @@ class LibrarySet(_Record):
     def left_out(self) -> int:
         """How many can't."""
         return self.stats.get("problems", 0)
+
+
+@dataclass(frozen=True)
+class Talk(_Record):
+    """A conversation with the assistant: its turns [{role, text, ...}] and what the assistant has understood so far."""
+
+    id: str
+    owner: str
+    title: str
+    state: dict[str, Any]
+    turns: list[dict[str, Any]]
+    created_at: float
+    updated_at: float

@@ -125,9 +125,7 @@ turns = Table(
     Column("at", Double),
 )
 
-drafts = Table(
-    "drafts", metadata, Column("owner", Text, primary_key=True), Column("content", Text), Column("updated_at", Double)
-)
+drafts = Table("drafts", metadata, Column("owner", Text, primary_key=True), Column("content", Text), Column("updated_at", Double))
 
 presets = Table(
     "presets",
@@ -135,4 +133,14 @@ presets = Table(
     Column("id", Text, primary_key=True),
     *(Column(name, Text) for name in ("owner", "name", "changes")),
     Column("created_at", Double),
+)
+
+settings = Table("settings", metadata, *(Column(name, Text, primary_key=True) for name in ("owner", "name")), Column("value", Text))
+
+talks = Table(
+    "talks",
+    metadata,
+    Column("id", Text, primary_key=True),
+    *(Column(name, Text) for name in ("owner", "title", "state", "turns")),
+    *(Column(name, Double) for name in ("created_at", "updated_at")),
 )

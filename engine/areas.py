@@ -1,0 +1,75 @@
+"""The areas of the Engine: one small facade for each, made when it is first asked for. Knows no area's business."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from engine.drafts import Drafts
+from engine.library import Library
+from engine.planning import Planner
+from engine.presets import Presets
+from engine.runs import Runs
+from engine.settings import Settings
+from engine.store import Store
+from engine.travel import Travel
+
+if TYPE_CHECKING:
+    from engine.playground import Playground
+    from engine.registry import Registry
+
+
+class Areas:
+    """What Engine is made of besides runs themselves. Everything here is the owner's."""
+
+    def __init__(self, store: Store, owner: str):
+        self.store, self.owner = store, owner
+
+    @cached_property
+    def drafts(self) -> Drafts:
+        """What the wizard keeps until it is launched."""
+        return Drafts(self.store, self.owner)
+
+    @cached_property
+    def presets(self) -> Presets:
+        """Settings under a name."""
+        return Presets(self.store, self.owner)
+
+    @cached_property
+    def planner(self) -> Planner:
+        """Whole recipes with reasons, estimates and warnings."""
+        return Planner(self.store, self.owner)
+
+    @cached_property
+    def runs(self) -> Runs:
+        """Many runs at a glance: cards, comparisons, the run doctor, what to copy."""
+        return Runs(self.store, self.owner)
+
+    @cached_property
+    def travel(self) -> Travel:
+        """One prompt, answered by every checkpoint of a run."""
+        return Travel(self.store, self.owner)
+
+    @cached_property
+    def datasets(self) -> Library:
+        """The person's data sets, and those that ship with Thinker: see engine.library."""
+        return Library(self.store, self.owner)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """What the person chose or has seen: see engine.settings."""
+        return Settings(self.store, self.owner)
+
+    @cached_property
+    def playground(self) -> Playground:
+        """Conversations that are kept, streamed over HTTP: see engine.playground."""
+        from engine.playground import Playground
+
+        return Playground(self.store, self.owner)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Tuned models with all that is known of them: see engine.registry."""
+        from engine.registry import Registry
+
+        return Registry(self.store, self.owner)
