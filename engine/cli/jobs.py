@@ -245,9 +245,7 @@ def _outcome(engine: Engine, job: Job, out: Console) -> None:
         out.print(result_table(engine.result(job.id)))
 
 
-def _recipe(
-    engine: Engine, data: Path | None, demo: str, dataset: str, recipe_file: Path | None, changes: dict[str, Any]
-) -> Recipe:
+def _recipe(engine: Engine, data: Path | None, demo: str, dataset: str, recipe_file: Path | None, changes: dict[str, Any]) -> Recipe:
     if recipe_file is None and data is not None and data.suffix in (".yaml", ".yml"):
         recipe_file, data = data, None
     given = [source for source in (demo, dataset, recipe_file, data) if source]

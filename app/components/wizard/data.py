@@ -25,9 +25,7 @@ def show(draft: Any) -> None:
     own, ready = st.columns(2, gap="large")
     with own:
         key = f"upload-{session.form_generation()}"
-        st.file_uploader(
-            "Your own file: JSONL, JSON, CSV or Parquet", key=key, on_change=lambda: _keep(st.session_state[key])
-        )
+        st.file_uploader("Your own file: JSONL, JSON, CSV or Parquet", key=key, on_change=lambda: _keep(st.session_state[key]))
         if library := frame.engine().datasets.find():
             _earlier(draft, library)
     with ready:
