@@ -71,6 +71,10 @@ class Planner:
         """What people come for, by name: title, icon, meaning, method, data, row; the demo names its demo."""
         return knowledge.goals()
 
+    def starts(self) -> dict[str, str]:
+        """Tuned models that a run can go on from, newest first: {id: name}."""
+        return {model.id: model.name for model in self._store.models(self._owner) if model.weights_path}
+
     def suggest(self, changes: dict[str, Any]) -> Suggestion:
         """What the person chose, and for the rest what suits model and data. Raises EngineError."""
         found = starts.named(self._store, self._owner, changes)
