@@ -1,4 +1,4 @@
-"""Wizard: from a goal to a run in five steps, or the expert form; `?job=` shows a run's start, `?data=` begins with a data set, `?start=` with a model."""
+"""Wizard: a run in five steps, or the expert form; `?job=` shows a run's start; `?data=` and `?start=` begin with a data set or a model."""
 
 from __future__ import annotations
 

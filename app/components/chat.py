@@ -39,9 +39,9 @@ def show(model_ref: str, with_ref: str, chat_id: str) -> None:
     settings = chat_setup.bar(playground, conversation, who)
     with st.container(horizontal_alignment="center"):
         place = st.container(width="stretch" if len(who) > 1 else _WIDTH)
-    tray = services.engine().teaching.tray(chat_id) if chat_id else []
+    corrections = services.engine().teaching.corrections(chat_id) if chat_id else []
     with place:
-        _history(playground, turns, who, settings, tray)
+        _history(playground, turns, who, settings, corrections)
         if not turns:
             # Filled anew in each run: the welcome must not stand beside the first answer.
             welcome = st.empty()
@@ -69,7 +69,7 @@ def show(model_ref: str, with_ref: str, chat_id: str) -> None:
             arguments = (playground, conversation.id, turns[-1].id)
             st.button("Ask again", key="again", icon=":material/refresh:", type="tertiary", help=_AGAIN, on_click=_again, args=arguments)
         with place, trouble.boundary():
-            teaching.below(conversation, turns, who, settings, tray)
+            teaching.below(conversation, turns, who, settings, corrections)
 
 
 def _welcome(playground: Playground, who: Sequence[Speaker]) -> None:
@@ -108,12 +108,14 @@ def _introduction(who: Sequence[Speaker]) -> str:
     }[speaker.kind]
 
 
-def _history(playground: Playground, turns: Sequence[Turn], who: Sequence[Speaker], settings: Settings, tray: Sequence[Correction]) -> None:
+def _history(
+    playground: Playground, turns: Sequence[Turn], who: Sequence[Speaker], settings: Settings, corrections: Sequence[Correction]
+) -> None:
     for number, turn in enumerate(turns):
         _said_by_person(turn.prompt)
         for side, place in enumerate(_sides(len(turn.answers))):
             with place:
-                _said_by_model(playground, turns[:number], turn, side, settings, tray, named=_needs_name(turn, who))
+                _said_by_model(playground, turns[:number], turn, side, settings, corrections, named=_needs_name(turn, who))
 
 
 def _needs_name(turn: Turn, who: Sequence[Speaker]) -> bool:
@@ -135,12 +137,12 @@ def _said_by_model(
     turn: Turn,
     side: int,
     settings: Settings,
-    tray: Sequence[Correction],
+    corrections: Sequence[Correction],
     *,
     named: bool,
 ) -> None:
     answer = turn.answers[side]
-    told = teaching.found(tray, turn, side)
+    told = teaching.found(corrections, turn, side)
     with st.chat_message("assistant", avatar=_MODEL):
         if named:
             st.badge(words.literal(answer["name"]), color="blue" if side == 0 else "green")
@@ -156,7 +158,7 @@ def _said_by_model(
             st.caption(_figures(answer), width="content")
             if answer["text"]:
                 tokens.switch(turn.id, side)
-            if not answer.get("error") and not told:
+            if not answer.get("error") and not teaching.waits(told):
                 teaching.switch(turn, side)
         if (turn.id, side) in session.probabilities():
             with trouble.boundary():

@@ -56,23 +56,31 @@ def editor(conversation_id: str, turn: Turn, side: int, told: Correction | None)
 
 
 def found(corrections: Sequence[Correction], turn: Turn, side: int) -> Correction | None:
-    """What waits in the tray for this answer."""
-    for one in corrections:
+    """The newest correction of this answer."""
+    for one in reversed(corrections):
         # A turn's number may be given anew once the turn is taken back.
         if (one.turn_id, one.side) == (turn.id, side) and one.answer == turn.answers[side]["text"]:
             return one
     return None
 
 
+def waits(told: Correction | None) -> bool:
+    """Whether it is in the tray."""
+    return told is not None and told.lesson_id is None
+
+
 def mark(told: Correction) -> None:
-    """Under an answer that is corrected."""
+    """Under an answer that was corrected."""
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.badge("corrected", icon=":material/edit:", color="green")
+        if told.lesson_id is None:
+            st.badge("corrected", icon=":material/edit:", color="green")
+        else:
+            st.badge("corrected and learned", icon=":material/school:", color="gray")
         st.markdown(words.literal(told.correction), width="content")
 
 
 def below(
-    conversation: Conversation, turns: Sequence[Turn], who: Sequence[Speaker], settings: Settings, tray: Sequence[Correction]
+    conversation: Conversation, turns: Sequence[Turn], who: Sequence[Speaker], settings: Settings, corrections: Sequence[Correction]
 ) -> None:
     """What stands under a conversation: the newest lesson, and the tray."""
     teaching = services.engine().teaching
@@ -83,7 +91,7 @@ def below(
         return
     if newest:
         _ended(teaching, newest, turns, who)
-    if tray:
+    if tray := [one for one in corrections if waits(one)]:
         _tray(teaching, conversation, turns, who, settings, tray)
 
 
@@ -142,17 +150,14 @@ def _tray(
 def _row(teaching: Teaching, one: Correction, turns: Sequence[Turn]) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         prompt = one.messages[-1]["content"]
-        st.markdown(f":gray[{words.literal(_short(prompt))}] → {words.literal(_short(one.correction))}")
-        if any(found([one], turn, side) for turn in turns for side in range(len(turn.answers))):
-            st.button(
-                "Edit",
-                key=f"edit-{one.id}",
-                icon=":material/edit:",
-                type="tertiary",
-                on_click=session.correct,
-                args=((one.turn_id, one.side),),
-            )
-        st.button("Remove", key=f"remove-{one.id}", icon=":material/close:", type="tertiary", on_click=_remove, args=(teaching, one.id))
+        st.markdown(f":gray[{words.literal(_short(prompt))}] → {words.literal(_short(one.correction))}", width="content")
+        # In a container of their own they stay together where there is little room.
+        with st.container(horizontal=True, width="content"):
+            if any(found([one], turn, side) for turn in turns for side in range(len(turn.answers))):
+                place = (one.turn_id, one.side)
+                st.button("Edit", key=f"edit-{one.id}", type="tertiary", icon=":material/edit:", on_click=session.correct, args=(place,))
+            arguments = (teaching, one.id)
+            st.button("Remove", key=f"remove-{one.id}", type="tertiary", icon=":material/close:", on_click=_remove, args=arguments)
 
 
 def _ended(teaching: Teaching, lesson: Lesson, turns: Sequence[Turn], who: Sequence[Speaker]) -> None:
