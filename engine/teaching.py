@@ -72,7 +72,7 @@ class Teaching:
         conversation = self._playground.conversation(conversation_id)
         turns = self._playground.turns(conversation_id)
         place = next((number for number, turn in enumerate(turns) if turn.id == turn_id), None)
-        if place is None or side >= len(turns[place].answers):
+        if place is None or not 0 <= side < len(turns[place].answers):
             raise NotFound("The conversation has no such answer any more.", "Reload the page.")
         turn, answer = turns[place], turns[place].answers[side]
         text = _checked(text)

@@ -145,9 +145,9 @@ def test_what_can_not_be_taught_is_said(taught: Lesson, engine: Engine) -> None:
         teaching.learn(conversation.id, NANO)
     with pytest.raises(StateError, match="nothing corrected"):
         teaching.save_as_dataset(conversation.id)
-    one = teaching.correct(conversation.id, turn.id, 0, "aet")
-    again = teaching.correct(conversation.id, turn.id, 0, "aet!")
-    assert again.id == one.id and [found.correction for found in teaching.tray(conversation.id)] == ["aet!"]
+    one = teaching.correct(conversation.id, turn.id, 0, "no tea")
+    again = teaching.correct(conversation.id, turn.id, 0, "tea?")
+    assert again.id == one.id and [found.correction for found in teaching.tray(conversation.id)] == ["tea?"]
     teaching.remove(one.id)
     assert teaching.tray(conversation.id) == []
 
