@@ -11,6 +11,7 @@ import json
 import random
 import re
 from collections.abc import Collection, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,6 @@ def anchor_prompts(
     """
     talk: list[list[Message]] = [[{"role": "user", "content": turn.prompt}] for turn in turns]
     kept, other = _learned_from(store, owner, speaker)
-    random.Random(f"{speaker.ref}/{len(turns)}").shuffle(other)
     found: dict[str, list[Message]] = {}
     for messages in [*talk, *kept, *other, *([{"role": "user", "content": prompt}] for prompt in knowledge.lessons()["prompts"])]:
         key = messages[-1]["content"]
@@ -63,11 +63,14 @@ def own_answers(endpoint: Endpoint, speaker: Speaker, conversations: Sequence[li
     return asyncio.run(_all_answers(endpoint, speaker, conversations, max_tokens))
 
 
-def write_rows(file: Path, corrections: Sequence[Correction], anchors: Sequence[tuple[list[Message], str]]) -> None:
-    """The rows of the micro-run: each correction often enough to count, each anchor once."""
-    known = knowledge.lessons()
-    room = len(anchors) * known["share"] / (1 - known["share"])
-    repeats = max(1, min(known["repeats"], round(room / len(corrections)))) if anchors else 1
+def write_rows(file: Path, corrections: Sequence[Correction], anchors: Sequence[tuple[list[Message], str]], size: dict[str, Any]) -> None:
+    """The rows of the micro-run: each correction so often that it is gone through `looks` times, each anchor once."""
+    known, count = knowledge.lessons(), len(corrections)
+    seen = size["steps"] * size["batch_size"]
+    # looks = seen * repeats / (anchors + count * repeats), solved for repeats.
+    wanted = known["looks"] * len(anchors) / max(1, seen - known["looks"] * count)
+    most = len(anchors) * known["share"] / (1 - known["share"]) / count
+    repeats = max(1, round(min(wanted, most)))
     rows: list[dict[str, Any]] = [{"messages": [*c.messages, _said(c.correction)]} for c in corrections] * repeats
     rows += [{"messages": [*messages, _said(answer)], "kind": "replay"} for messages, answer in anchors]
     write_bytes_atomic(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "replace"))
@@ -104,7 +107,7 @@ def next_version(name: str, taken: Collection[str]) -> str:
 
 
 def _learned_from(store: Store, owner: str, speaker: Speaker) -> tuple[list[list[Message]], list[list[Message]]]:
-    """(what it was taught before, in lessons of this kind; the rest), as prompts."""
+    """(what it was taught before, in lessons of this kind; the rest, mixed), as prompts."""
     rows = []
     try:
         job = store.find_job(speaker.job_id, owner) if speaker.job_id else None
@@ -116,7 +119,13 @@ def _learned_from(store: Store, owner: str, speaker: Speaker) -> tuple[list[list
     if not rows and speaker.base_model == "nano":
         rows = [(list(example.prompt), example.kind) for example in _birth()]
     lesson = [messages for messages, kind in rows if told and kind == "task"]
-    return lesson, [messages for messages, kind in rows if not (told and kind == "task")]
+    task, replay = ([messages for messages, kind in rows if kind == wanted] for wanted in ("task", "replay"))
+    dice = random.Random(speaker.ref)
+    for prompts in (task, replay):
+        dice.shuffle(prompts)
+    # As much of what it learned as of what it was to keep then.
+    mixed = [messages for pair in zip_longest([] if told else task, replay) for messages in pair if messages]
+    return lesson, mixed
 
 
 def _rows(store: Store, owner: str, job: Job) -> Iterator[tuple[list[Message], str]]:
