@@ -134,6 +134,10 @@ class Registry:
         job = self._origin(model)[0]
         if job is not None and job.state in states.ACTIVE:
             raise StateError(f"the run {job.name} is {states.LIGHTS[job.state].label} and may need the files", "Stop it first.")
+        for waiting in self._store.jobs(self._owner, states=tuple(set(states.STATES) - states.FINAL)):
+            if json.loads(waiting.recipe_json).get("start", {}).get("checkpoint") == model.id:
+                said = f"the run {waiting.name} is {states.LIGHTS[waiting.state].label} and goes on from it"
+                raise StateError(said, "Wait for its end, or stop it first.")
         self._store.delete_model(model.id, self._owner)
         for path in filter(None, (model.sampler_path, model.weights_path)):
             if self._store.weights_used(path):

@@ -225,7 +225,7 @@ class Teaching:
         prompts = lessons.anchor_prompts(self._store, self._owner, speaker, turns, corrected, size["anchors"])
         said = lessons.own_answers(self._endpoint(speaker, lesson.id), speaker, prompts, size["anchor_tokens"])
         anchors = [(messages, answer) for messages, answer in zip(prompts, said, strict=True) if answer.strip()]
-        file = paths.folder("lessons") / f"{lesson.id}.jsonl"
+        file = paths.folder("lessons", lesson.id) / "corrections.jsonl"
         lessons.write_rows(file, told, anchors, size)
         name = lessons.next_version(speaker.name, {model.name for model in self._store.models(self._owner)})
         recipe = lessons.recipe(self._store, self._owner, speaker, file, name, len(told))
