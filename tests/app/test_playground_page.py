@@ -46,7 +46,7 @@ def test_before_anything_is_trained(engine: Engine) -> None:
     assert not page.exception
     assert "Talk to nano" in texts(page) and [box.value for box in page.selectbox] == ["base:nano", ""]
     tried = engine.demos()["piglatin"]["try"]
-    assert [button.label.replace("\\", "") for button in page.button] == tried
+    assert [button.label.replace("\\", "") for button in page.main.button] == tried
 
 
 def test_an_example_is_asked_by_a_click_and_kept(engine: Engine) -> None:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from app.run_data import RunData, metrics_csv
 from engine import Engine
@@ -20,7 +19,7 @@ def test_the_empty_page_teaches_and_its_one_button_starts_the_demo(engine: Engin
     for demo in engine.demos().values():
         assert demo["task"] in texts(page) and demo["learns"] in texts(page) and demo["expect"] in texts(page)
     titles = [demo["title"] for demo in engine.demos().values()]
-    assert [button.label for button in page.button] == ["Teach it Pig Latin (one-minute demo)", *titles[1:]]
+    assert [button.label for button in page.main.button] == ["Teach it Pig Latin (one-minute demo)", *titles[1:]]
     page.button[0].click().run()
     assert not page.exception
     job = engine.jobs()[0]
@@ -28,12 +27,6 @@ def test_the_empty_page_teaches_and_its_one_button_starts_the_demo(engine: Engin
     assert nothing_starts
     assert page.query_params["job"] == job.id
     assert "waiting its turn" in texts(page)
-
-
-def test_the_bare_address_leads_to_the_first_page() -> None:
-    page = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=20).run()
-    assert not page.exception
-    assert [title.value for title in page.title] == ["Training"]
 
 
 def test_the_list_shows_every_run_with_its_light_and_result(runs: Runs) -> None:
@@ -82,7 +75,7 @@ def test_a_link_to_a_run_shows_it(runs: Runs) -> None:
     assert "After step 40: 1 of 2 right" in shown
     assert "`eams-stray`" in shown and "expected] `eamsstr-ay`" in shown
     toolbar = {"Train again with changes", "Rename", "Copy as …", "Guide", "Ask them all"}
-    assert {button.label for button in page.button} - toolbar == {"Pause", "Stop and keep"}
+    assert {button.label for button in page.main.button} - toolbar == {"Pause", "Stop and keep"}
 
 
 def test_how_the_loss_is_drawn_stands_in_the_address(runs: Runs) -> None:

@@ -123,7 +123,7 @@ def fits(page: Page) -> bool:
 def test_a_newcomer_teaches_a_model_and_sees_the_proof(browser: Browser, dashboard: Dashboard) -> None:
     trouble: list[str] = []
     page = open_tab(browser, trouble)
-    page.goto(dashboard.url)
+    page.goto(f"{dashboard.url}/training")
     page.get_by_role("button", name="Teach it Pig Latin (one-minute demo)").click()
     page.wait_for_url(re.compile(r"/training\?job=[0-9a-f]{12}$"), timeout=20_000)
     address = page.url

@@ -34,7 +34,7 @@ def show(draft: Any) -> None:
         found = frame.engine().planner.suggest(draft.changes)
     except EngineError as error:
         trouble.show_error(error.to_dict())
-        _model(draft, draft.changes.get("base_model") or "nano")
+        _model(draft, draft.changes.get("base_model") or frame.engine().defaults.get().get("base_model") or "nano")
         frame.moves(draft, False, "Choose data and a model that can be read to go on.")
         return
     values = found.recipe.model_dump(mode="json")

@@ -35,14 +35,16 @@ def _card(draft: Any, name: str, goal: dict[str, Any]) -> None:
     if "demo" in goal:
         # The demo needs no further choice: everything is set, and every step can be looked at on the way back.
         first = not draft.goal
-        st.button("Start the demo", key="goal-demo", type="primary" if first else "secondary", on_click=_demo, args=(name, goal["demo"]))
+        st.button("Start the demo", key="goal-demo", type="primary" if first else "secondary", on_click=begin_demo, args=(goal["demo"],))
     elif draft.goal == name:
         st.badge("Chosen", icon=":material/check:", color="green")
     else:
         st.button(f"Choose: {goal['title'].lower()}", key=f"goal-{name}", on_click=_choose, args=(draft, name))
 
 
-def _demo(name: str, demo: str) -> None:
+def begin_demo(demo: str) -> None:
+    """A draft of this demo, as far as the launch."""
+    name = next(name for name, goal in frame.engine().planner.goals().items() if "demo" in goal)
     frame.update(goal=name, step=_LAST, changes={"data": {"demo": demo}}, expert=False)
 
 
