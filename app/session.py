@@ -79,6 +79,16 @@ def keep_figures(rows: list[dict[str, Any]]) -> None:
     st.session_state[_name("figures")] = {row["id"]: row for row in rows}
 
 
+def cards_listed() -> int:
+    """How many runs Analytics shows as cards."""
+    return _get("cards_listed", lambda: 12)
+
+
+def list_more_cards(more: int = 12) -> None:
+    """Shows more of them."""
+    st.session_state[_name("cards_listed")] = cards_listed() + more
+
+
 def runs_listed() -> int:
     """How many runs the list shows."""
     return _get("runs_listed", lambda: 20)

@@ -117,22 +117,22 @@ def _outdone(jobs: Sequence[Job]) -> set[str]:
 def _watch(job: Job, moving: Sequence[Job], now: float) -> NextStep:
     if job.state == states.QUEUED and now - job.created_at > _LONG_WAIT:
         before = [other for other in moving if other.state != states.QUEUED]
-        why = f"It begins after {before[-1].name}." if before else "It has waited for more than a minute: its log says for what."
-        return NextStep("watch", f"See what {job.name} waits for", why, job.id)
+        why = f"It begins after “{before[-1].name}”." if before else "It has waited for more than a minute: its log says for what."
+        return NextStep("watch", f"See what “{job.name}” waits for", why, job.id)
     doing = states.LIGHTS[job.state].label
     more = ": see its mistakes get fewer and its answers change" if job.state == states.TRAINING else ""
-    return NextStep("watch", f"Watch {job.name}", f"It is {doing}{more}.", job.id)
+    return NextStep("watch", f"Watch “{job.name}”", f"It is {doing}{more}.", job.id)
 
 
 def _look(job: Job, advice: str) -> NextStep:
     error = job.error or {}
     told = " ".join(part for part in (_sentence(error.get("message", "")), advice or error.get("next_step", "")) if part)
-    return NextStep("look", f"See why {job.name} failed", told or "Its log has the details.", job.id)
+    return NextStep("look", f"See why “{job.name}” failed", told or "Its log has the details.", job.id)
 
 
 def _resume(job: Job) -> NextStep:
     return NextStep(
-        "resume", f"Go on with {job.name}", f"It was paused at step {job.step:,} of {job.total_steps:,}; nothing is lost.", job.id
+        "resume", f"Go on with “{job.name}”", f"It was paused at step {job.step:,} of {job.total_steps:,}; nothing is lost.", job.id
     )
 
 
@@ -143,22 +143,22 @@ def _draft(draft: Draft) -> NextStep:
 
 
 def _improve(job: Job, reason: str) -> NextStep:
-    return NextStep("improve", f"Make {job.name} better", reason, job.id)
+    return NextStep("improve", f"Make “{job.name}” better", reason, job.id)
 
 
 def _chat(job: Job) -> NextStep:
-    return NextStep("chat", f"Talk to {job.name}", "It is trained, and you haven't tried it yet.", job.id)
+    return NextStep("chat", f"Talk to “{job.name}”", "It is trained, and you haven't tried it yet.", job.id)
 
 
 def _data(found: LibrarySet) -> NextStep:
     if found.state == "unmapped":
         return NextStep(
-            "check", f"Say what is what in {found.name}", "Its columns couldn't be told apart as questions and answers.", found.id
+            "check", f"Say what is what in “{found.name}”", "Its columns couldn't be told apart as questions and answers.", found.id
         )
     if found.state == "check":
         rows = f"{found.left_out:,} {'row' if found.left_out == 1 else 'rows'}"
-        return NextStep("check", f"Check {found.name}", f"{rows} of it can't be used as they are; {found.examples:,} can.", found.id)
-    return NextStep("train_on", f"Train on {found.name}", f"Nothing has learned from its {found.examples:,} examples yet.", found.id)
+        return NextStep("check", f"Check “{found.name}”", f"{rows} of it can't be used as they are; {found.examples:,} can.", found.id)
+    return NextStep("train_on", f"Train on “{found.name}”", f"Nothing has learned from its {found.examples:,} examples yet.", found.id)
 
 
 def _sentence(text: str) -> str:

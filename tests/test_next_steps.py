@@ -58,11 +58,11 @@ def test_what_moves_comes_before_what_waits_and_a_long_wait_is_explained() -> No
     waiting, learning = run(states.QUEUED, "b"), run(states.TRAINING, "a")
     first, second, *_ = next_steps([waiting, learning], DEMOS, NOW)
     assert first.about == learning.id and first.reason.startswith("It is learning: see")
-    assert second.title == "See what b waits for" and second.reason == "It begins after a."
+    assert second.title == "See what “b” waits for" and second.reason == "It begins after “a”."
     (alone, *_) = next_steps([waiting], DEMOS, NOW)
     assert "more than a minute" in alone.reason
     (fresh, *_) = next_steps([run(states.QUEUED, "b", age=5, total_steps=0)], DEMOS, NOW)
-    assert fresh.title == "Watch b" and fresh.reason == "It is waiting its turn."
+    assert fresh.title == "Watch “b”" and fresh.reason == "It is waiting its turn."
 
 
 def test_a_failure_says_why_and_what_to_do_unless_a_later_run_stands_in_for_it() -> None:
@@ -124,7 +124,7 @@ def test_data_that_nothing_has_learned_from() -> None:
     sets = [data("faq"), data("chats", "check", problems=1), data("odd", "unmapped")]
     use, check, unclear = next_steps([run(states.STOPPED)], DEMOS, NOW, untouched=sets)[:3]
     assert use.kind == "train_on" and "1,204 examples" in use.reason
-    assert check.kind == unclear.kind == "check" and "1 row of it can't" in check.reason and unclear.title == "Say what is what in odd"
+    assert check.kind == unclear.kind == "check" and "1 row of it can't" in check.reason and unclear.title == "Say what is what in “odd”"
 
 
 def test_what_is_older_than_a_fortnight_rests() -> None:

@@ -86,9 +86,7 @@ def _welcome(engine: Engine) -> None:
 def _next(engine: Engine) -> None:
     first, *others = engine.next_steps.find()
     with st.container(border=True):
-        st.caption("Next step")
-        st.markdown(f"##### {words.literal(first.title)}", anchors=False)
-        st.markdown(words.literal(first.reason))
+        st.markdown(f":gray[Next step]\n##### {words.literal(first.title)}\n{words.literal(first.reason)}", anchors=False)
         _button(engine, first, "primary")
     if others := [step for step in others if step.kind != "watch"][:_OTHERS]:
         with st.container(horizontal=True, vertical_alignment="center"):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from app import navigation
 from app.components import words
 from app.run_data import RunData
 from engine import Engine
@@ -101,7 +102,11 @@ def checkpoints(engine: Engine, job: Job, data: RunData) -> None:
         badges = [":blue-badge[to go on from]"] * ("weights" in kept) + [":green-badge[to use]"] * ("sampler_weights" in kept)
         badges += [":violet-badge[lowest held-out loss]"] * (step == best) + [":gray-badge[last]"] * (step == last)
         measured = f" · held-out loss `{words.figure(losses[step])}`" if step in losses else ""
-        st.markdown(f"Step `{step:,}` {_REASONS.get(kept['reason'], words.literal(kept['reason']))}{measured} {' '.join(badges)}")
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            reason = _REASONS.get(kept["reason"], words.literal(kept["reason"]))
+            st.markdown(f"Step `{step:,}` {reason}{measured} {' '.join(badges)}", width="content")
+            if "sampler_weights" in kept:
+                navigation.link_to_chat(f"{job.id}@{step}", "Chat")
     if len(by_step) > 8:
         st.caption(f"and {len(by_step) - 8} more")
 

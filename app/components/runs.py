@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from app import address, navigation, services, session
-from app.components import charts, trouble, words
+from app.components import charts, choices, trouble, words
 from engine import Engine
 from engine.amounts import duration
 from engine.runs import GROUPS
@@ -104,7 +104,7 @@ def _filters(engine: Engine) -> tuple[str, str]:
         counts = engine.runs.counts(search)
         labels = {_ALL: f"all {sum(counts.values()):,}"} | {group: f"{group} {counts[group]:,}" for group in GROUPS if counts[group]}
         groups = [_ALL, *GROUPS]
-        chosen = st.pills(
+        chosen = choices.pills(
             "State",
             groups,
             default=address.chosen("state", groups, _ALL),

@@ -67,9 +67,7 @@ def _sizes() -> None:
             st.button("Count again", key="count-again", icon=":material/refresh:", type="tertiary", on_click=session.forget_tally)
         else:
             st.caption("Still counting.")
-        st.caption(
-            "Deleting a run, a model or a data set on its page makes room. Models that were fetched from the hub lie in the hub's own cache."
-        )
+        st.caption("Deleting models and data sets on their pages makes room. Models fetched from the hub lie in the hub's own cache.")
 
 
 def defaults() -> None:

@@ -21,7 +21,7 @@ def test_every_run_has_its_key_figures(runs: Runs) -> None:
     assert list(table.index) == ["Busy", "Broken", "Tutor"]
     assert table.loc["Tutor", "after"] == 96.5 and table.loc["Tutor", "before"] == 0
     assert table.loc["Tutor", "rate"] == 0.005 and table.loc["Busy", "state"] == "learning"
-    assert "Runs `3` " in texts(page) and "Pick runs in the table" in texts(page)
+    assert "Runs `3` " in texts(page) and "Pick runs by their boxes" in texts(page)
 
 
 def test_picked_runs_are_laid_over_each_other_with_their_differences(runs: Runs, engine: Engine) -> None:

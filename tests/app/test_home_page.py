@@ -79,10 +79,10 @@ def test_what_runs_what_finished_and_what_is_next(engine: Engine, runs: Runs) ->
     page = open_home()
     shown = texts(page)
     assert not page.exception and titles(page) == ["Home"]
-    assert "Watch Busy <one>" in shown and "● learning" in shown and "better by 96 points" in shown
+    assert "Watch “Busy <one>”" in shown and "● learning" in shown and "better by 96 points" in shown
     assert "0 % → 96.5 % right on 400 new prompts" in shown and ERROR["message"] in shown
     labels = [label.replace("\\", "") for label in buttons(page)]
-    assert labels == ["Watch it", "See why Broken failed", "Talk to Tutor", "Train on your own data"]
+    assert labels == ["Watch it", "See why “Broken” failed", "Talk to “Tutor”", "Train on your own data"]
 
 
 @pytest.mark.parametrize(("made", "label"), [("paused", "Resume"), ("failed", "See what went wrong"), ("done", "Chat")])
@@ -92,7 +92,7 @@ def test_the_one_button_fits_the_state(runs: Runs, engine: Engine, made: str, la
     assert next(iter(buttons(page))) == label
     buttons(page)[label].click().run()  # type: ignore[attr-defined]
     assert not page.exception
-    wanted = {"model": [job.id]} if made == "done" else {"job": [job.id]}
+    wanted = {"model": job.id} if made == "done" else {"job": job.id}
     assert dict(page.query_params) == wanted
     assert engine.job(job.id).state == ("queued" if made == "paused" else job.state)
 
