@@ -52,6 +52,8 @@ def _card(engine: Engine, row: dict[str, Any], picked: list[str]) -> None:
     light, job_id = engine.light(row["state"]), row["id"]
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center"):
+            navigation.link_to_run(job_id, f"**{words.literal(row['name'])}**")
+            st.badge(f"● {light.label}", color=light.color)
             key = f"pick-{job_id}-{job_id in picked}"
             st.checkbox(
                 f"Compare {words.literal(row['name'])}",
@@ -62,8 +64,6 @@ def _card(engine: Engine, row: dict[str, Any], picked: list[str]) -> None:
                 on_change=_turn,
                 args=(job_id, picked),
             )
-            navigation.link_to_run(job_id, f"**{words.literal(row['name'])}**")
-            st.badge(f"● {light.label}", color=light.color)
         st.markdown("  \n".join(_lines(row)))
 
 
