@@ -56,7 +56,7 @@ def _card(engine: Engine, row: dict[str, Any], picked: list[str]) -> None:
             st.badge(f"● {light.label}", color=light.color)
             key = f"pick-{job_id}-{job_id in picked}"
             st.checkbox(
-                f"Compare {words.literal(row['name'])}",
+                words.label(f"Compare {row['name']}"),
                 value=job_id in picked,
                 key=key,
                 label_visibility="collapsed",

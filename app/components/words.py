@@ -10,6 +10,7 @@ from typing import Any
 from engine.evaluation.curves import Curve
 
 _CODE = re.compile(r"(```.*?(?:```|\Z)|`[^`\n]+`)", re.DOTALL)
+_LABEL_MARKS = re.compile(r"([\\`*_\[\]~$<]|:(?=[A-Za-z])|^[#>+-])")
 _OWN_MARKS = re.compile(r"([$<]|:(?=[A-Za-z]))")
 _MARKS = re.compile(r"([\\`*_{}\[\]()#+\-.!|~$<>:^])")
 
@@ -17,6 +18,11 @@ _MARKS = re.compile(r"([\\`*_{}\[\]()#+\-.!|~$<>:^])")
 def literal(text: str) -> str:
     """Text of people and models for Markdown: nothing in it is markup."""
     return _MARKS.sub(r"\\\1", " ".join(str(text).split()))
+
+
+def label(text: str) -> str:
+    """The same for a widget's label, which screen readers are told as it is written: only what could begin markup is escaped."""
+    return _LABEL_MARKS.sub(r"\\\1", " ".join(str(text).split()))
 
 
 def prose(text: str) -> str:

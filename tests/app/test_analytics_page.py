@@ -60,3 +60,26 @@ def test_the_table_is_searched(runs: Runs) -> None:
     assert page.dataframe[0].value["name"].tolist() == ["Broken"]
     page = open_page(ANALYTICS, search="nothing of the kind")
     assert not page.exception and "No run is like that" in texts(page)
+
+
+def test_runs_as_cards_are_picked_by_their_boxes(runs: Runs) -> None:
+    first, second = runs.done("Tutor"), runs.failed("Broken")
+    page = open_page(ANALYTICS, **{"as": "cards"})
+    shown = texts(page)
+    assert not page.exception and not page.dataframe
+    assert "Right answers 0 % → **96.5 %**" in shown and "100 steps · 130,000 tokens" in shown and "0 steps · 0 tokens" in shown
+    page.checkbox(key=f"pick-{first.id}-False").check().run()
+    page.checkbox(key=f"pick-{second.id}-False").check().run()
+    assert not page.exception and page.query_params["runs"] == f"{first.id},{second.id}"
+    assert "2 runs compared" in texts(page)
+    page.checkbox(key=f"pick-{first.id}-True").uncheck().run()
+    assert page.query_params["runs"] == second.id
+
+
+def test_many_cards_are_shown_when_asked(runs: Runs) -> None:
+    for number in range(14):
+        runs.queued(f"run {number}")
+    page = open_page(ANALYTICS, **{"as": "cards"})
+    assert len(page.checkbox) == 12
+    page.button(key="more-cards").click().run()
+    assert len(page.checkbox) == 14

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from app import shortcuts
 from app.run_data import RunData, metrics_csv
 from engine import Engine
 from tests.app.conftest import ERROR, ROOT, Runs, open_page, texts
@@ -276,3 +277,17 @@ print("LOADED", *(name for name in ("torch", "tinker", "transformers", "peft", "
     result = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stdout.split("LOADED")[1].split() == []
+
+
+def test_each_checkpoint_that_can_be_used_leads_to_a_chat_with_it(runs: Runs) -> None:
+    job = runs.paused()
+    page = open_page(job=job.id)
+    links = [link.proto for link in page.get("page_link") if link.proto.label == "Chat"]
+    assert not page.exception and [link.query_string for link in links] == [f"model={job.id}%40{job.step}"]
+
+
+def test_a_key_pauses_and_goes_on(engine: Engine, runs: Runs) -> None:
+    job = runs.running()
+    page = open_page(job=job.id)
+    assert page.button(key="pause").proto.shortcut.lower() == shortcuts.HOLD.lower()
+    assert [page.button(key=f"move-{move.key}").proto.shortcut.upper() for move in shortcuts.EVERYWHERE] == ["N", "P"]

@@ -111,7 +111,7 @@ def test_the_tour_the_keys_and_settings(browser: Browser, dashboard: Dashboard) 
 
     # Settings: a default survives F5; diagnostics can be read.
     page.goto(f"{dashboard.url}/settings")
-    field = page.get_by_label("How many examples at once (batch size)")
+    field = page.get_by_label("How many examples at once (batch size)", exact=True)
     field.fill("4")
     field.press("Enter")
     settled(page)
