@@ -100,6 +100,16 @@ def _chromium_places(system: str, env: Mapping[str, str], user_home: Path) -> It
         yield from (Path(place) for place in ("/snap/bin/chromium", "/opt/google/chrome/chrome"))
 
 
+def give_back_memory(system: str = sys.platform) -> bool:
+    """Hands freed memory back to the system where the C library would keep it (glibc, for each of its arenas); False elsewhere."""
+    if not system.startswith("linux"):
+        return False
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (OSError, AttributeError):  # another C library, such as musl
+        return False
+
+
 def nvidia_present(proc: Path = Path("/proc"), env: Mapping[str, str] | None = None) -> bool:
     """True when an NVIDIA driver is installed, whether or not PyTorch can use it."""
     env = os.environ if env is None else env

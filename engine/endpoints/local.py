@@ -1,8 +1,9 @@
 """This machine: starts our own server when none runs for the model, shares it between jobs and chats, notices its death.
 
-One server process per base model and data directory. Its record (`servers/ID/server.json`) says where it answers; a
-file lock keeps two starters from starting two. It ends by itself when nobody has used it for a while. Knows processes
-and files; nothing of training.
+One server process per base model and data directory. Its record (`servers/ID/server.json`) says where it answers. Of two
+starters a file lock lets one go first; the server itself holds another for as long as it lives, so that there is never a second
+beside it, even where its starter was killed meanwhile. It ends by itself when nobody has used it for a while. Knows processes and
+files; nothing of training.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,15 +24,16 @@ import httpx
 import engine
 from engine import paths, platforms
 from engine.errors import EndpointError, EndpointLost
+from engine.server import NOT_ALONE
 from engine.server.owners import own_key
 
 IDLE_EXIT_SECONDS = 600
 START_SECONDS = 600.0  # a large model may take minutes to load
 STATUS_EVERY = 5.0  # seconds between asking the server itself; its process is looked at every time
+ANSWER_SECONDS = 10.0
 SILENCES = 4  # unanswered questions in a row after which a living process counts as hung
 KEY_FILE = "key"
-
-_started: list[subprocess.Popen] = []  # by this process; dead ones are let go of whenever one is asked about
+SILENT_SECONDS = 40.0  # for which a living server that others started may answer nothing
 
 
 class LocalServer:
@@ -45,6 +48,7 @@ class LocalServer:
         self._record: dict[str, Any] = {}
         self._asked_at = 0.0
         self._silences = 0
+        self._silent_since = 0.0
         self._log_start = 0
         self._begin()
 
@@ -57,6 +61,9 @@ class LocalServer:
         while not self._adopt():
             if self._process is not None and self._process.poll() is not None:
                 self._release_lock()
+                if self._process.returncode == NOT_ALONE:
+                    self._process = None
+                    continue
                 if self._process.returncode < 0:
                     # By a signal, of the system's memory guard perhaps: it had no say in it, and the next one may live.
                     killed = f"the server for {self.base_model} was killed while it was starting"
@@ -75,7 +82,6 @@ class LocalServer:
 
     def alive(self) -> bool:
         """Its process is there and, asked now and then, it is the same life of the same server."""
-        _started[:] = [process for process in _started if process.poll() is None]
         if not platforms.same_process(self._record["pid"], self._record["process_started_at"]):
             return False
         if time.monotonic() - self._asked_at < STATUS_EVERY:
@@ -83,7 +89,11 @@ class LocalServer:
         self._asked_at = time.monotonic()
         # A machine that is short of memory or time may answer late; a process that is gone was noticed above.
         self._silences = 0 if _status(self.url, self.key()) is not None else self._silences + 1
-        return self._silences < SILENCES
+        if self._silences < SILENCES:
+            return True
+        # It keeps the next one from starting.
+        platforms.kill(self.pid)
+        return False
 
     def key(self) -> str:
         """From the key file that the server made; empty before it did."""
@@ -107,13 +117,14 @@ class LocalServer:
         if not platforms.lock_file(self._lock):
             self._lock.close()
             return
-        if self._adopt():
+        if self._adopt() or not self._alone():
             self._release_lock()
             return
         (self._folder / "server.json").unlink(missing_ok=True)
         command = [sys.executable, "-m", "engine.server", "--base-model", str(self._model_folder), "--name", self.base_model]
         command += ["--port", "0", "--checkpoints", str(paths.folder("checkpoints")), "--key-file", str(paths.folder("servers") / KEY_FILE)]
         command += ["--ready-file", str(self._folder / "server.json"), "--idle-exit", str(IDLE_EXIT_SECONDS)]
+        command += ["--only-one", str(self._folder / "life")]
         root = str(Path(engine.__file__).resolve().parents[1])
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))}
         with self.log_file.open("ab") as log:
@@ -121,7 +132,18 @@ class LocalServer:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, env=environment, cwd=root, **platforms.detached_process_options()
             )
-            _started.append(self._process)
+        # Somebody has to take note of its end, else it stays in the list of processes.
+        threading.Thread(target=self._process.wait, name="server-reaper", daemon=True).start()
+
+    def _alone(self) -> bool:
+        """Whether no server lives, or is starting. One that has been silent for too long is ended."""
+        with (self._folder / "life").open("a+") as life:
+            if platforms.lock_file(life):
+                platforms.unlock_file(life)
+                return True
+        if self._silent_since and time.monotonic() - self._silent_since > SILENT_SECONDS:
+            platforms.kill(self.pid)
+        return False
 
     def _adopt(self) -> bool:
         """Takes over the server that the record names, if it lives and answers."""
@@ -130,9 +152,13 @@ class LocalServer:
         except (OSError, ValueError):
             return False
         started = platforms.process_started_at(record["pid"])
-        if started is None or _status(record["url"], self.key()) is None:
+        if started is None:
             return False
         self._record = {**record, "process_started_at": started}
+        if _status(record["url"], self.key()) is None:
+            self._silent_since = self._silent_since or time.monotonic()
+            return False
+        self._silent_since = 0.0
         self.url = record["url"]
         self._asked_at = time.monotonic()
         return True
@@ -165,7 +191,7 @@ def _server_id(base_model: str, model_folder: Path) -> str:
 def _status(url: str, key: str) -> dict[str, Any] | None:
     """What the server says of itself; None when it doesn't answer, or isn't ours."""
     try:
-        reply = httpx.get(f"{url}/api/v1/thinker/status", headers={"X-API-Key": key}, timeout=10, trust_env=False)
+        reply = httpx.get(f"{url}/api/v1/thinker/status", headers={"X-API-Key": key}, timeout=ANSWER_SECONDS, trust_env=False)
         return reply.json() if reply.status_code == 200 else None
     except (httpx.HTTPError, ValueError):
         return None

@@ -10,3 +10,7 @@ The plain paths (padded batches, one request after the other) are meant to be ob
 `--reference`. What is served is faster and proven equal: `decode` samples, by `slots`, `draw` and `dense`. The package
 imports nothing of the engine but errors, system, platforms and rendering, so that it can be shipped alone.
 """
+
+from __future__ import annotations
+
+NOT_ALONE = 3  # the exit code of a server that found another one in its place

@@ -1,8 +1,8 @@
 """Starts the server: `python -m engine.server --base-model FOLDER --checkpoints FOLDER --key-file FILE [--port P]`.
 
 Prints one JSON line when it answers ({"url", "pid", ...}), and writes the same to `--ready-file`. Ends on SIGTERM,
-on Ctrl-C, and after `--idle-exit` seconds without a session. Thread and memory settings are made here, before torch
-is loaded.
+on Ctrl-C, and after `--idle-exit` seconds without a session; with code 3 where `--only-one` finds another. Thread and
+memory settings are made here, before torch is loaded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import sys
 from pathlib import Path
 
 from engine.errors import EndpointError, EngineError
-from engine.platforms import reuse_address
+from engine.platforms import lock_file, reuse_address
+from engine.server import NOT_ALONE
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,6 +30,10 @@ def main(arguments: list[str] | None = None) -> int:
     # Idle threads of the math library sleep rather than spin: the same machine runs the dashboard and the runner.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    life = options.only_one.open("a+") if options.only_one else None
+    if life and not lock_file(life):
+        # To be held until the process is gone, however it goes.
+        return NOT_ALONE
     try:
         serve(options)
     except EngineError as error:
@@ -155,6 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to PyTorch")
     parser.add_argument("--idle-exit", type=float, default=0, help="end after so many seconds without a session; 0 never")
+    parser.add_argument("--only-one", type=Path, default=None, metavar="FILE", help="end at once where another server has locked this file")
     parser.add_argument("--compress", action="store_true", help="ask clients to compress training requests (zstd)")
     parser.add_argument("--reference", action="store_true", help="the plain ways only: slower, and what the fast ones are tested against")
     parser.add_argument("--ready-file", type=Path, default=None, help="written when the server answers")

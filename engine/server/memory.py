@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import torch
 
+from engine import platforms
 from engine.errors import EngineError, ModelError
 from engine.system import free_memory
 
@@ -58,8 +59,9 @@ def check_logits(places: int, vocabulary: int, device: str) -> None:
 
 
 def let_go(device: str) -> None:
-    """Gives back what a failed attempt left behind."""
+    """Gives back what nothing uses any more, as after a failed attempt, or when there is nothing to do."""
     gc.collect()
+    platforms.give_back_memory()
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
     elif device == "mps":

@@ -19,6 +19,7 @@ from engine.server import wire
 from engine.server.checkpoints import CheckpointInfo, CheckpointPath, CheckpointStore, check_name, check_ttl
 from engine.server.decode import Decoder
 from engine.server.library import Library, RunRecord
+from engine.server.memory import let_go
 from engine.server.model import BaseModel
 from engine.server.order import InOrder
 from engine.server.owners import current_owner
@@ -72,13 +73,11 @@ class Service:
         """`reference` keeps to the plain ways, which the fast ones are tested against."""
         self.base = base
         self.packed = None if reference else Packed.if_it_agrees(base)
-        self.name = name
-        self.tokenizer_id = tokenizer_id
-        self.tokenizer = tokenizer
+        self.name, self.tokenizer_id, self.tokenizer = name, tokenizer_id, tokenizer
         self.store = store
         self.library = Library(store)
         decoder = None if reference else Decoder(base, tokenizer)
-        self.worker = Worker(MAX_ROWS, decoder)
+        self.worker = Worker(MAX_ROWS, decoder, partial(let_go, base.device))
         self.sampling = Sampling(base, decoder or Sampler(base, tokenizer), store, self.worker, self._new_future)
         self.sessions: dict[str, Session] = {}
         self.runs: dict[str, Run] = {}
@@ -121,6 +120,7 @@ class Service:
                 run.requests.close()
         self.runs = {key: run for key, run in self.runs.items() if run.session is not session}
         self.sampling.close_session(session.id)
+        self.worker.rest_again()
 
     # -- training runs
 

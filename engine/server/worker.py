@@ -25,6 +25,7 @@ log = logging.getLogger("thinker.server")
 TURN_SECONDS = 0.02  # of work done bit by bit, before others are looked at again
 KEEP_SECONDS = 120.0  # for which a retrieved result can be fetched again
 UNFETCHED_SECONDS = 3600.0  # for which a result waits to be fetched at all
+REST_SECONDS = 2.0  # without work, after which memory that nothing uses goes back to the system
 HELD_SECONDS = 1.0  # after which tasks that were put off are looked at again
 
 Work = Callable[[], "dict[str, Any] | bytes"]
@@ -126,7 +127,7 @@ class Stepwise(Protocol):
 class Worker:
     """Runs tasks on its own thread until `stop`."""
 
-    def __init__(self, max_batch_rows: int = 128, stepwise: Stepwise | None = None):
+    def __init__(self, max_batch_rows: int = 128, stepwise: Stepwise | None = None, on_rest: Callable[[], None] = lambda: None):
         self._lanes: dict[str, deque[Task]] = {}
         self._turn: dict[str, float] = {}  # of each lane, in seconds of the thread that it has had; the lowest is next
         self._clock = 0.0  # the turn of the last lane, at which new ones begin
@@ -135,6 +136,7 @@ class Worker:
         self._owed = 0.0  # seconds by which tasks have had more of the thread than the stepwise work while both were there
         self._changed = threading.Condition()
         self._stopping = False
+        self._on_rest, self._rested = on_rest, True
         self._max_batch_rows = max_batch_rows
         self.busy = False
         self._thread = threading.Thread(target=self._run, name="model-worker", daemon=True)
@@ -163,6 +165,12 @@ class Worker:
             self._first.append(task)
             self._changed.notify()
 
+    def rest_again(self) -> None:
+        """Something was let go of that the last rest still found in use."""
+        with self._changed:
+            self._rested = False
+            self._changed.notify()
+
     @property
     def waiting(self) -> int:
         with self._changed:
@@ -171,15 +179,23 @@ class Worker:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not (self._next_lane() is not None or self._first or self._has_steps or self._stopping):
+                while not self._called():
                     self.busy = False
-                    self._changed.wait(HELD_SECONDS if self._lanes else None)
+                    if self._lanes or self._rested:
+                        self._changed.wait(HELD_SECONDS if self._lanes else None)
+                    elif not self._changed.wait_for(self._called, REST_SECONDS):
+                        self._rested = True
+                        # Whoever comes meanwhile waits for the milliseconds that it takes.
+                        self._on_rest()
                 if self._stopping:
                     return
-                self.busy = True
+                self.busy, self._rested = True, False
             # In methods of their own, so that nothing here holds on to tasks, and so to their run's weights, while waiting.
             self._do_brief()
             self._take_turn()
+
+    def _called(self) -> bool:
+        return self._next_lane() is not None or bool(self._first) or self._has_steps or self._stopping
 
     def _do_brief(self) -> None:
         while self._first:

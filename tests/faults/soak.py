@@ -92,9 +92,8 @@ def soak_recipe(steps: int) -> Recipe:
 class Soak:
     """A data directory of its own (THINKER_HOME has to name it), and what runs on it."""
 
-    def __init__(self, home: Path, recipe: Recipe, say: Callable[[str], None] = lambda text: None, tidy: bool = True):
+    def __init__(self, home: Path, recipe: Recipe, say: Callable[[str], None] = lambda text: None):
         self.home, self.recipe, self.report = home, recipe, Report()
-        self._tidy = tidy
         self._say = say
         self._engine = Engine()
         self._runner: subprocess.Popen | None = None
@@ -111,8 +110,7 @@ class Soak:
                 while left and not self._ended(job):
                     self._strike(job, left)
                 self._check(self._finished(job))
-            if self._tidy:
-                self._check_place()
+            self._check_place()
         finally:
             self._end()
         self._check_left_behind()
@@ -255,7 +253,8 @@ class Soak:
     def _end(self) -> None:
         """Runner and servers are asked to end, as when the machine is shut down."""
         self._engine.close()
-        asked = ([self._runner.pid] if self._runner and self._runner.poll() is None else []) + self._servers()
+        runners = {self._runner.pid if self._runner and self._runner.poll() is None else 0, (host.runner_info() or {}).get("pid", 0)} - {0}
+        asked = [*runners, *self._servers()]
         for pid in asked:
             platforms.terminate(pid)
         deadline = time.monotonic() + 20
@@ -274,7 +273,7 @@ class Soak:
         drafts += [str(file.relative_to(self.home)) for file in self.home.rglob("*.tmp") if not file.name.startswith(".")]
         if drafts:
             self.report.problems.append(f"left behind: {drafts}")
-        for file in [self.home / "runner.lock", *self.home.glob("servers/*/lock")] if self._tidy else []:
+        for file in [self.home / "runner.lock", *self.home.glob("servers/*/lock")]:
             with file.open("a+") as handle:
                 if not platforms.lock_file(handle):
                     self.report.problems.append(f"{file.name} is still locked")

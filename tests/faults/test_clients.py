@@ -109,7 +109,8 @@ def test_clients_that_vanish(server: RunningServer, clients: list[Client]) -> No
     until(lambda: not status(server)["busy"], 1)
     now = status(server)
     assert (now["runs"], now["busy"]) == (0, False), "nothing is computed for the dead"
-    assert psutil.Process(server.process.pid).memory_info().rss < before + 400 * 2**20
+    # What their work took is the system's again once the server has rested for a moment.
+    until(lambda: psutil.Process(server.process.pid).memory_info().rss < before + 200 * 2**20, 30)
 
 
 def test_many_clients_at_once(server: RunningServer, clients: list[Client]) -> None:

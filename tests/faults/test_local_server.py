@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from engine import models, platforms
 from engine.endpoints import local
 from engine.endpoints.client import Client
 from engine.errors import EndpointLost
+from tests.running import ROOT, until
 
 pytestmark = pytest.mark.faults
 
@@ -60,3 +67,36 @@ def test_shared_then_let_go_then_started_again(started: list, monkeypatch: pytes
     with pytest.raises(EndpointLost, match="the server ended while connecting"):
         Client(third, {})
     assert time.monotonic() - begun < 3
+
+
+def servers_of(home: Path) -> list[int]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            line = process.cmdline()
+            if "engine.server" in line and str(home / "checkpoints") in line:
+                found.append(process.pid)
+    return found
+
+
+def test_a_starter_that_is_killed_leaves_no_second_server(started: list, thinker_home: Path) -> None:
+    program = "from engine import models; from engine.endpoints import local; local.start('nano', models.nano_folder()); input()"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    starter = subprocess.Popen([sys.executable, "-c", program], env=environment, cwd=ROOT, stdin=subprocess.PIPE)
+    until(lambda: servers_of(thinker_home), 20)
+    # At once, while the server that it started has loaded nothing yet.
+    starter.kill()
+    starter.wait()
+    [orphan] = servers_of(thinker_home)
+    assert bring_up(started).pid == orphan
+    assert servers_of(thinker_home) == [orphan]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGSTOP is POSIX's")
+def test_a_server_that_hangs_makes_room_for_the_next(started: list, thinker_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(local, "ANSWER_SECONDS", 0.5)
+    first = bring_up(started)
+    os.kill(first.pid, signal.SIGSTOP)
+    second = bring_up(started)
+    assert second.pid != first.pid and servers_of(thinker_home) == [second.pid]

@@ -24,7 +24,6 @@ def test_the_plan_is_the_seeds() -> None:
 
 
 def test_ten_kills(thinker_home: Path) -> None:
-    # Not that exactly one server is left: the one that a killed runner was just starting stays until it has been idle for long.
-    report = Soak(thinker_home, soak_recipe(30), tidy=False).run(plan(10, 7, longest=1.0))
+    report = Soak(thinker_home, soak_recipe(30)).run(plan(10, 7, longest=1.0))
     assert not report.problems
     assert sum(report.kills.values()) == 10 and report.attempts > report.runs

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
+
 from engine.errors import DataError, StorageError
 from engine.server.worker import Future, Task, Worker
 
@@ -212,3 +214,25 @@ def test_what_is_held_waits_and_keeps_nobody_else_waiting() -> None:
 
     asyncio.run(run())
     assert ran == ["other", "first", "second"]
+
+
+def test_it_rests_once_after_work_and_once_more_when_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.server.worker.REST_SECONDS", 0.1)
+    rests: list[float] = []
+
+    async def run() -> None:
+        worker, loop = Worker(on_rest=lambda: rests.append(time.monotonic())), asyncio.get_running_loop()
+        worker.start()
+        await asyncio.sleep(0.3)
+        assert not rests, "nothing was done yet"
+        future = Future("one", loop)
+        worker.put(Task(future, dict))
+        assert await future.wait(5)
+        await asyncio.sleep(0.5)
+        assert len(rests) == 1
+        worker.rest_again()
+        await asyncio.sleep(0.5)
+        worker.stop()
+
+    asyncio.run(run())
+    assert len(rests) == 2
