@@ -50,7 +50,7 @@ def show() -> None:
     """The welcome, or how things stand."""
     engine = services.engine()
     counts = engine.runs.counts()
-    if tour.is_new(engine.settings) and not sum(counts.values()):
+    if tour.is_new(engine.settings) and not sum(counts.values()) and not engine.drafts.get().goal:
         _welcome(engine)
     else:
         st.title("Home", anchor=False)
