@@ -103,7 +103,9 @@ class Runs:
         """What the run doctor says of its curves."""
         rate = job.recipe.training.learning_rate
         moving = job.state in states.ACTIVE
-        return doctor.examine(curves, rate=rate, recommended=self.recommended_rate(job.base_model), moving=moving)
+        return doctor.examine(
+            curves, rate=rate, recommended=self.recommended_rate(job.base_model), moving=moving, alike=not job.recipe.data.demo
+        )
 
     def band(self, job: Job, name: str, curve: Curve) -> doctor.Band | None:
         """The healthy range of one of its metrics, where it is known as numbers."""

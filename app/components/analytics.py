@@ -99,7 +99,7 @@ def _note(key: str, shown: list[dict[str, Any]], before: list[str]) -> None:
 
 def _compare(engine: Engine, picked: list[str], rows: dict[str, dict[str, Any]]) -> None:
     names = _names(picked, rows)
-    st.subheader(f"{len(picked)} runs compared" if len(picked) > 1 else names[picked[0]], anchor=False)
+    st.header(f"{len(picked)} runs compared" if len(picked) > 1 else names[picked[0]], anchor=False)
     metrics = engine.runs.metric_names(picked)
     if not metrics:
         st.caption("None of these has measured anything yet.")
@@ -144,7 +144,7 @@ def _curves(engine: Engine, picked: list[str], names: dict[str, str], metrics: l
             "Curves (CSV)", lambda: _curves_csv(told, along), "curves.csv", "text/csv", icon=":material/download:", on_click="ignore"
         )
     title, unit = titles[metric]
-    st.markdown(f"#### {words.literal(_finding(title, told))}", help=explain.meaning(engine, metric), anchors=False)
+    st.markdown(f"### {words.literal(_finding(title, told))}", help=explain.meaning(engine, metric), anchors=False)
     axis = f"{title.lower()} ({unit})" if unit else title.lower()
     charts.overlay(told, _ALONG[along], axis, f"{title} of {len(told)} runs along {_ALONG[along]}", window=_WINDOWS[window], log=log)
     silent = [names[job_id] for job_id in picked if names[job_id] not in told]
@@ -163,7 +163,7 @@ def _finding(title: str, curves: dict[str, Any]) -> str:
 
 
 def _differences(engine: Engine, picked: list[str], names: dict[str, str]) -> None:
-    st.markdown("#### What they differ in", help="Only settings that aren't the same in all of them.", anchors=False)
+    st.markdown("### What they differ in", help="Only settings that aren't the same in all of them.", anchors=False)
     found = engine.runs.differences(picked)
     if not found:
         st.caption("Nothing: the same recipe.")

@@ -56,7 +56,7 @@ def show() -> None:
         st.title("Home", anchor=False)
         _next(engine)
         if counts["running"]:
-            st.subheader("Running", anchor=False)
+            st.header("Running", anchor=False)
             st.fragment(_running, run_every=2)(counts["running"])
         _lately(engine)
     _machine(engine)
@@ -66,7 +66,7 @@ def _welcome(engine: Engine) -> None:
     st.title("Welcome to Thinker", anchor=False)
     with st.container(border=True):
         st.markdown(
-            "##### Thinker teaches language models from your examples.\n"
+            "## Thinker teaches language models from your examples.\n"
             "You bring questions with good answers, and watch a model learn from them. At the end you see proof on questions that it has "
             "never met, and chat with it.",
             anchors=False,
@@ -86,7 +86,7 @@ def _welcome(engine: Engine) -> None:
 def _next(engine: Engine) -> None:
     first, *others = engine.next_steps.find()
     with st.container(border=True):
-        st.markdown(f":gray[Next step]\n##### {words.literal(first.title)}\n{words.literal(first.reason)}", anchors=False)
+        st.markdown(f":gray[Next step]\n## {words.literal(first.title)}\n{words.literal(first.reason)}", anchors=False)
         _button(engine, first, "primary")
     if others := [step for step in others if step.kind != "watch"][:_OTHERS]:
         with st.container(horizontal=True, vertical_alignment="center"):
@@ -136,7 +136,7 @@ def _lately(engine: Engine) -> None:
     if not ended:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.subheader("Finished lately", anchor=False, width="content")
+        st.header("Finished lately", anchor=False, width="content")
         navigation.link(navigation.TRAINING, "All runs")
     for job in ended:
         _ended(engine, job)
@@ -160,9 +160,9 @@ def _ended(engine: Engine, job: Job) -> None:
 def _machine(engine: Engine) -> None:
     found = _abilities()
     machine = found.machine
-    st.subheader("This machine", anchor=False)
+    st.header("This machine", anchor=False)
     with st.grid(4, min_column_width=150):
-        st.metric("Processor", f"`{machine.cpus}` {'core' if machine.cpus == 1 else 'cores'}")
+        st.metric("Processor", f"`{machine.cpus} {'core' if machine.cpus == 1 else 'cores'}`")
         st.metric("Memory free", f"`{size(machine.memory_free)}`", f"of {size(machine.memory_total)}", delta_color="off", delta_arrow="off")
         st.metric("Disk free", f"`{size(machine.disk_free)}`")
         st.metric(

@@ -26,7 +26,7 @@ def show() -> None:
     st.title("Settings", anchor=False)
     for title, section in SECTIONS:
         with st.container(border=True):
-            st.subheader(title, anchor=False)
+            st.header(title, anchor=False)
             with trouble.boundary():
                 section()
 

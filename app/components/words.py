@@ -20,6 +20,11 @@ def literal(text: str) -> str:
     return _MARKS.sub(r"\\\1", " ".join(str(text).split()))
 
 
+def sentence(text: str) -> str:
+    """What the engine says in the midst of a line, at the beginning of one."""
+    return text[:1].upper() + text[1:]
+
+
 def label(text: str) -> str:
     """The same for a widget's label, which screen readers are told as it is written: only what could begin markup is escaped."""
     return _LABEL_MARKS.sub(r"\\\1", " ".join(str(text).split()))

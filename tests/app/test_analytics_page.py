@@ -49,7 +49,7 @@ def test_differences_only(runs: Runs, engine: Engine) -> None:
 def test_one_run_two_of_a_name_and_strangers(runs: Runs) -> None:
     one, two = runs.done("Same"), runs.done("Same")
     page = open_page(ANALYTICS, runs=f"{one.id},feedface0000")
-    assert not page.exception and page.subheader[0].value == "Same"
+    assert not page.exception and page.header[0].value == "Same"
     page = open_page(ANALYTICS, runs=f"{one.id},{two.id}")
     assert f"Same ({one.id[:5]})" in str(page.get("page_link")[0].proto.label)
 

@@ -115,10 +115,10 @@ def test_a_draft_and_own_data_are_offered(engine: Engine, runs: Runs) -> None:
 def test_a_run_that_comes_to_rest_ends_the_timer(engine: Engine, runs: Runs) -> None:
     job = runs.running("Busy")
     page = open_home()
-    assert "Running" in [element.value for element in page.subheader]
+    assert "Running" in [element.value for element in page.header]
     engine.store.transition(job.id, "failed", attempt=job.attempt, error=ERROR)
     page.run()
-    assert not page.exception and "Running" not in [element.value for element in page.subheader]
+    assert not page.exception and "Running" not in [element.value for element in page.header]
 
 
 def test_home_is_the_first_page_and_has_an_address() -> None:

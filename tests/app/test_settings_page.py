@@ -96,5 +96,5 @@ def test_a_section_that_fails_leaves_the_others_be(engine: Engine, monkeypatch: 
 
     monkeypatch.setattr(upkeep.Upkeep, "free", refuse)
     page = open_page(SETTINGS)
-    assert not page.exception and "the disk can't be asked" in page.error[0].value
+    assert not page.exception and "The disk can't be asked" in page.error[0].value
     assert "Diagnostics" in texts(page)

@@ -38,7 +38,7 @@ def test_the_list_shows_every_run_with_its_light_and_result(runs: Runs) -> None:
     for label in ("finished", "failed", "learning", "paused"):
         assert f"● {label}" in shown
     assert "0 % → 96.5 % right on 400 new prompts" in shown
-    assert ERROR["message"] in shown
+    assert ERROR["message"][1:] in shown
     assert len(page.get("page_link")) == 4 + 1
     # Those that have measured anything have their loss in miniature.
     assert sum(caption.value.startswith("loss `") for caption in page.caption) == 3
@@ -171,7 +171,7 @@ def test_a_failed_run_says_what_happened_and_what_to_do(runs: Runs) -> None:
     job = runs.failed()
     page = open_page(job=job.id)
     said = page.error[0].value.replace("\\", "")
-    assert ERROR["message"] in said and f"Where: {ERROR['where']}" in said and f"What to do: {ERROR['next_step']}" in said
+    assert ERROR["message"][1:] in said and f"Where: {ERROR['where']}" in said and f"What to do: {ERROR['next_step']}" in said
     assert page.button(key="resume").label == "Resume"
 
 

@@ -28,7 +28,7 @@ _ADVANCED = (
 
 def show(draft: Any) -> None:
     """The form."""
-    st.markdown("#### How should it learn?", anchors=False)
+    st.markdown("## How should it learn?", anchors=False)
     st.caption("Everything is filled in with what suits your data and model. Change what you like; nothing has to be.")
     try:
         found = frame.engine().planner.suggest(draft.changes)

@@ -15,7 +15,7 @@ _LAST = len(frame.STEPS) - 1
 def show(draft: Any) -> None:
     """The cards."""
     goals = frame.engine().planner.goals()
-    st.markdown("#### What should the model learn?", anchors=False)
+    st.markdown("## What should the model learn?", anchors=False)
     st.caption("This decides how it is trained, and what your examples should look like.")
     with st.grid(2, min_column_width=300, gap="medium") as grid:
         for name, goal in goals.items():
@@ -28,7 +28,7 @@ def show(draft: Any) -> None:
 
 def _card(draft: Any, name: str, goal: dict[str, Any]) -> None:
     method = frame.engine().explain_method(goal["method"])
-    st.markdown(f"##### :material/{goal['icon']}: {words.literal(goal['title'])}", anchors=False)
+    st.markdown(f"### :material/{goal['icon']}: {words.literal(goal['title'])}", anchors=False)
     st.markdown(words.literal(goal["meaning"]))
     st.caption(f"Method: {words.literal(method['title']).lower()}, {words.literal(method['term'])}  \nData: {words.literal(goal['data'])}")
     st.markdown(f":gray[For example] {words.code(goal['row']['prompt'])} → {words.code(goal['row']['completion'])}")
