@@ -128,7 +128,7 @@ def test_a_lesson_that_fails_is_told_and_can_be_begun_again(engine: Engine, serv
     chat = page.query_params["chat"]
     until(lambda: engine.teaching.lessons(chat)[-1].state == "failed", 20)
     page.run()
-    assert not page.exception and "out of memory" in texts(page) and "Learn" in labels(page)
+    assert not page.exception and "Out of memory" in texts(page) and "Learn" in labels(page)
     server.refuse = None
     press(page, "Learn")
     learning(engine, page)
