@@ -90,7 +90,7 @@ def _list(moving: bool) -> None:
         if not cards:
             st.info("No run is like that. Choose another state, or search for something else.", icon=":material/search_off:")
         for card in cards[:shown]:
-            _card(engine, card)
+            show_card(engine, card)
         if len(cards) > shown:
             st.button("Show more", key="more", on_click=session.list_more_runs)
 
@@ -117,7 +117,8 @@ def _filters(engine: Engine) -> tuple[str, str]:
     return ("" if chosen in (None, _ALL) else chosen), search.strip()
 
 
-def _card(engine: Engine, card: Card) -> None:
+def show_card(engine: Engine, card: Card) -> None:
+    """One run: where it is, its loss in miniature, what came of it."""
     job, light = card.job, engine.light(card.job.state)
     moving = engine.moving(job)
     with st.container(border=True):
