@@ -15,6 +15,7 @@ from engine.store import Store
 from engine.travel import Travel
 
 if TYPE_CHECKING:
+    from engine.assistant import Assistant
     from engine.playground import Playground
     from engine.registry import Registry
 
@@ -59,6 +60,13 @@ class Areas:
     def settings(self) -> Settings:
         """What the person chose or has seen: see engine.settings."""
         return Settings(self.store, self.owner)
+
+    @cached_property
+    def assistant(self) -> Assistant:
+        """Goals, questions and runs in plain English: see engine.assistant."""
+        from engine.assistant import Assistant
+
+        return Assistant(self.store, self.owner)
 
     @cached_property
     def playground(self) -> Playground:

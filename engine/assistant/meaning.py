@@ -15,9 +15,9 @@ from engine import knowledge
 from engine.assistant import rules, settings_said, topics
 from engine.assistant.wording import mended, plain
 
-
 # A longer text that only happens to name a term isn't about it.
 _SHORT = 8
+_USE_EXACTLY = re.compile(r"use the data set (.+)$")
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,9 @@ def _read(text: str, said: str, names: Names) -> Meaning:
     if rest != text and (not rest.strip(" ?") or rules.NOBODY.fullmatch(rest)):
         return Meaning("greeting", text=text)
     text = rest or text
+    if (exact := _USE_EXACTLY.match(text)) and exact[1] in names.datasets:
+        # Whatever else the name may seem to say.
+        return Meaning("use_data", text=text, dataset=names.datasets[exact[1]])
     about = Meaning("", text=text, topics=topics.found(text), run=_named(text, names.runs))
     named = re.search(r"\b(?:call|name) it (.+)$", text)
     changes, nudges = settings_said.changes(text, said, names.models)

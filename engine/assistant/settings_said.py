@@ -32,7 +32,6 @@ _LESS = r"(?:smaller|lower|less|reduce|decrease|halve|half|fewer|shorter|slower|
 _MORE = r"(?:larger|bigger|higher|more|increase|raise|double|longer|greater)"
 _FULL = re.compile(r"\bfull fine-tun\w+|\ball (?:of )?(?:the |its )?weights|\bfull training\b|\b(?:without|no) (?:lora|adapter)")
 _LORA = re.compile(r"\b(?:use|with|back to|train|only|just|do) (?:an? |the )?(?:lora|adapter)\b|\blora instead|\b(?:not|no) full\b")
-_PLAIN = re.compile(r"\bback to (?:the )?(?:default|recommended|usual)|\b(?:use|take) (?:the |what is )?(?:recommended|default)")
 _HUB = re.compile(r"(?<![\w/.])([A-Za-z0-9][\w.-]{1,60}/[A-Za-z0-9][\w.-]{1,90}\w)(?![\w/])")
 _MODEL_WORDS = r"(?:with|use|using|on|try|take|from|of|model|to|instead|and)"
 
@@ -59,9 +58,13 @@ def changes(text: str, said: str, at_hand: tuple[str, ...] = ()) -> tuple[dict[s
     return found, nudges
 
 
-def resets(text: str) -> bool:
-    """Whether it asks for what is recommended."""
-    return bool(_PLAIN.search(text))
+def merged(values: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """A copy with more said: parts field by field, but data as a whole."""
+    found = dict(values)
+    for name, value in more.items():
+        parts = name != "data" and isinstance(value, dict) and isinstance(found.get(name), dict)
+        found[name] = {**found[name], **value} if parts else value
+    return found
 
 
 def _nudges(text: str) -> dict[str, float]:
@@ -91,7 +94,9 @@ def _model(text: str, said: str, at_hand: tuple[str, ...]) -> str:
             return known.get(hub[1].lower(), hub[1])
     short = len(text.split()) <= 3
     for name, family in [*_families(at_hand), ("nano", "nano")]:
-        if re.search(rf"\b{_MODEL_WORDS} (?:a |an |the |model )?{family}[\w.-]*", text) or (short and re.search(rf"^{family}[\w.-]*$", text)):
+        if re.search(rf"\b{_MODEL_WORDS} (?:a |an |the |model )?{family}[\w.-]*", text) or (
+            short and re.search(rf"^{family}[\w.-]*$", text)
+        ):
             return name
     return ""
 
@@ -101,7 +106,9 @@ def _families(at_hand: tuple[str, ...]) -> list[tuple[str, str]]:
     known = knowledge.base_models()
     families = list(dict.fromkeys(str(model["family"]) for model in known.values()))
     here = [(name, family) for family in families for name in at_hand if family in name.lower()]
-    open_first = sorted(known, key=lambda name: (bool(known[name].get("consent")), -known[name]["parameters"] * (known[name]["parameters"] < 1e9)))
+    open_first = sorted(
+        known, key=lambda name: (bool(known[name].get("consent")), -known[name]["parameters"] * (known[name]["parameters"] < 1e9))
+    )
     return here + [(name, str(known[name]["family"])) for name in open_first]
 
 
