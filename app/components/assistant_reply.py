@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _COLORS = {"small": "green", "moderate": "orange", "large": "red"}
 _CONTROLS = {"pause": "pause", "stop": "stop", "resume": "play_arrow"}
+_ARROW = ":material/arrow_forward:"
 _AFTER = ("How is my run?", "Is it getting better?", "What does the loss mean?")
 
 
@@ -61,7 +62,7 @@ def _live(job_id: str, moving: bool) -> None:
             st.rerun()
         runs.show_card(engine, card)
         with st.container(horizontal=True, vertical_alignment="center"):
-            navigation.link_to_run(job_id, "Watch it learn" if moving else "Open the run")
+            navigation.link_to_run(job_id, f"{_ARROW} {'Watch it learn' if moving else 'Open the run'}")
             for model in engine.models(job_id)[:1]:
                 navigation.link_to_chat(model.id, "Chat with it")
 
@@ -146,18 +147,18 @@ def _launch(talk_id: str, turn: int) -> None:
 
 
 def _action(action: Action, key: str, newest: bool) -> None:
-    engine, label = services.engine(), words.literal(action.label)
+    engine, label = services.engine(), f"{_ARROW} {words.literal(action.label)}"
     if action.kind == "guide":
-        if st.button(label, key=f"act-{key}", icon=":material/menu_book:", type="tertiary"):
+        if st.button(words.literal(action.label), key=f"act-{key}", icon=":material/menu_book:", type="tertiary"):
             explain.whole_guide()
     elif action.kind in _CONTROLS:
         _control(engine, action, key, newest)
     elif action.kind == "run":
         navigation.link_to_run(action.about, label)
     elif action.kind == "chat" and action.about:
-        navigation.link_to_chat(action.about, label)
+        navigation.link_to_chat(action.about, words.literal(action.label))
     elif action.kind == "compare":
-        navigation.link_to_comparison(action.about.split(","), label)
+        navigation.link_to_comparison(action.about.split(","), words.literal(action.label))
     elif action.kind == "dataset":
         navigation.link_to_dataset(action.about, label)
     elif action.kind == "model":

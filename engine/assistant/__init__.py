@@ -57,6 +57,7 @@ _ANSWERS: dict[str, Answer] = {
     "eta": of_runs.eta,
     "failure": of_runs.failure,
     "list_runs": of_runs.listed,
+    "no_such_run": of_runs.gone,
     "compare": of_runs.compared,
     "best_model": of_runs.best,
     "list_models": of_runs.models,

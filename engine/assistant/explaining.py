@@ -148,7 +148,7 @@ def models_that_fit(memory_free: float, cores: int) -> tuple[dict[str, Any], ...
     rows = []
     for name, model in knowledge.base_models().items():
         least = _least(model["parameters"])
-        row = {"model": name, "memory, at least": size(least), "fits": "yes" if least < memory_free else "no"}
+        row = {"model": name.rpartition("/")[2], "fits": "yes" if least < memory_free else "no", "memory, at least": size(least)}
         if cores:
             speed = estimates.table_speed(int(model["parameters"]), cores, knowledge.speeds())
             row["tokens a second"] = f"about {float(f'{speed:.2g}'):,.0f}"

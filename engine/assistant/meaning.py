@@ -17,6 +17,7 @@ from engine.assistant.wording import mended, plain
 
 # A longer text that only happens to name a term isn't about it.
 _SHORT = 8
+_RUN_BY_ID = re.compile(r"\brun ([0-9a-f]{12})\b")
 _USE_EXACTLY = re.compile(r"use the data set (.+)$")
 
 
@@ -75,6 +76,8 @@ def _read(text: str, said: str, names: Names) -> Meaning:
     if (exact := _USE_EXACTLY.match(text)) and exact[1] in names.datasets:
         # Whatever else the name may seem to say.
         return Meaning("use_data", text=text, dataset=names.datasets[exact[1]])
+    if (gone := _RUN_BY_ID.search(text)) and gone[1] not in names.runs:
+        return Meaning("no_such_run", text=text)
     about = Meaning("", text=text, topics=topics.found(text), run=_named(text, names.runs))
     named = re.search(r"\b(?:call|name) it (.+)$", text)
     changes, nudges = settings_said.changes(text, said, names.models)

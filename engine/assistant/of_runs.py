@@ -101,6 +101,12 @@ def listed(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     return Reply(meaning.intent, f"Your runs: {said}.{more}", choices, (Action("runs", "All runs"),), facts=rows), state
 
 
+def gone(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
+    """A run by an id that none of the person's has."""
+    text = "You have no run of that id; it may have been deleted."
+    return Reply(meaning.intent, text, (Choice("Which runs are there?", "List my runs"),), (Action("runs", "All runs"),)), state
+
+
 def compared(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     """The last two against each other, and in which settings they differ."""
     ended = desk.newest((states.DONE, states.STOPPED), 2)

@@ -155,10 +155,7 @@ def estimate(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
         made = _proposal(desk, state)
     except EngineError as error:
         return _refused(error, "estimate"), state
-    lines = [
-        f"- **{one.name.capitalize()}:** {safe(one.text)}{f' ({one.size})' if one.name != 'money' else ''}. {safe('; '.join(one.assumptions), 400)}"
-        for one in made.takes
-    ]
+    lines = [f"- **{one.name.capitalize()}:** {safe(one.text)}. {safe('; '.join(one.assumptions), 400)}" for one in made.takes]
     return Reply(
         "estimate", "\n".join(lines) + "\n\nRight within a factor of two or so.", (Choice("Show the proposal", "Start it"),)
     ), state
@@ -307,11 +304,12 @@ def _summary(recipe: Recipe, planned: Plan) -> tuple[str, ...]:
     learns = "all of its weights" if recipe.full else f"an adapter of rank {recipe.lora.rank} (LoRA)"
     passes = planned.steps * recipe.training.batch_size / max(1, figures["train"])
     replay = f", {figures['replay']:,} of them to keep older skills" if figures["replay"] else ""
+    often = f"every example about {figure(passes)} times" if passes >= 1 else f"about {100 * passes:.0f} % of them come up"
     where = "on this machine" if recipe.endpoint == "local" else f"at {recipe.endpoint}"
     lines = [
         f"{recipe.base_model} learns from {figures['train']:,} examples{replay}, in {planned.steps:,} updates of "
         f"{recipe.training.batch_size} "
-        f"(every example about {figure(passes)} times).",
+        f"({often}).",
         f"It trains {learns} at a learning rate of up to {figure(recipe.training.learning_rate)}, {where}.",
     ]
     if recipe.evaluation.proof and figures["held_out"]:

@@ -125,4 +125,8 @@ def _proposal(values: dict[str, Any]) -> Proposal:
 
 def _many(kind: type, values: Any) -> tuple[Any, ...]:
     known = {known.name for known in fields(kind)}
-    return tuple(kind(**{name: value for name, value in one.items() if name in known}) for one in values or ())
+
+    def of(value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    return tuple(kind(**{name: of(value) for name, value in one.items() if name in known}) for one in values or ())

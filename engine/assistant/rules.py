@@ -23,20 +23,19 @@ CAN_YOU = _rule(r"\b(?:can|could|would|how (?:do|can|could|would)) (?:you|i|we|i
 EXPLAIN = _rule(r"\b(?:what (?:is|are|does|do)|explain|define|meaning of|tell me about|describe)\b")
 WISH = _rule(
     r"\b(?:make|teach|train|fine-tune|tune|build|create|turn|get|want|need|would like|like to|learn|have got|i have|help me|use|try|run"
-    r"|start"
-    r"|do|launch|give me|generate|let us)\b"
+    r"|start|do|launch|give me|generate|let us)\b"
 )
 BETWEEN = _rule(r"\b(?:or|vs|versus|difference|differences|compare|compared|better than|instead of|rather than)\b")
 TROUBLE = _rule(r"\b(?:my|the|is|explodes|exploding|jumps|spikes|diverges|nan|goes|went|rises|rising|keeps|stuck)\b")
 GOOD_VALUE = _rule(
     r"\b(?:good|right|best|recommended|sensible|usual|typical|default|ideal|optimal|reasonable|normal|healthy)\b|\brecommend\b"
-    r"|\bhow (?:high|big|large|many|much|long|small|low) (?:should|must|do|does|is)\b|\b(?:what|which)\b.*\b(?:should|do|to) (?:i|we|be"
-    r"|use|set|take)\b"
+    r"|\bhow (?:high|big|large|many|much|long|small|low) (?:should|must|do|does|is)\b|\b(?:what|which)\b.*\b(?:should|do|to)"
+    r" (?:i|we|be|use|set|take)\b"
 )
 LATEST = _rule(
     r"\b(?:last|latest|newest|most recent|recent|uploaded|just added) (?:\w+ )?(?:upload|file|data set|data|examples|one i uploaded)\b"
-    r"|\bmy (?:upload|uploaded file|own data|data|file|examples)\b|\bwhat i (?:just )?uploaded\b|\bthe file i (?:just )?(?:uploaded"
-    r"|added)\b"
+    r"|\bmy (?:upload|uploaded file|own data|data(?! sets?\b)|file|examples)\b|\bwhat i (?:just )?uploaded\b|"
+    r"\bthe file i (?:just )?(?:uploaded|added)\b"
 )
 USE_DATA = _rule(r"\b(?:use|take|train|with|on|from|choose|pick|learn|learns|select|using|try|data set)\b")
 
