@@ -27,6 +27,7 @@ class Entry:
         return str(_FOLDER / self.file)
 
 
+HOME = Entry("home.py", "Home", "home")
 TRAINING = Entry("training.py", "Training", "training")
 MODELS = Entry("models.py", "Models", "models")
 PLAYGROUND = Entry("playground.py", "Playground", "playground")
@@ -34,8 +35,9 @@ WIZARD = Entry("wizard.py", "Wizard", "wizard")
 ANALYTICS = Entry("analytics.py", "Analytics", "analytics")
 DATASETS = Entry("datasets.py", "Datasets", "datasets")
 ASSISTANT = Entry("assistant.py", "Assistant", "assistant")
-PAGES = (WIZARD, TRAINING, DATASETS, MODELS, PLAYGROUND, ANALYTICS, ASSISTANT)
-FIRST = TRAINING
+SETTINGS = Entry("settings.py", "Settings", "settings")
+PAGES = (HOME, WIZARD, TRAINING, DATASETS, MODELS, PLAYGROUND, ANALYTICS, ASSISTANT, SETTINGS)
+FIRST = HOME
 
 
 def choose():
@@ -52,6 +54,11 @@ def choose():
                 st.query_params[name] = st.query_params.get_all(name)
                 break
     return chosen
+
+
+def entry(url_path: str) -> Entry:
+    """The page with that path in the address."""
+    return next(found for found in PAGES if found.url_path == url_path)
 
 
 def link(entry: Entry, label: str) -> None:

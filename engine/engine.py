@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import data, knowledge, models, paths, system
+from engine import abilities, data, knowledge, models, paths, system
+from engine.abilities import Abilities
 from engine.areas import Areas
 from engine.errors import EngineError, NotFound, RecipeError, StateError
 from engine.jobs import host, logs, states
@@ -258,6 +259,10 @@ class Engine(Areas):
     def machine(self) -> system.Machine:
         """This machine's figures."""
         return system.probe(paths.home())
+
+    def abilities(self) -> Abilities:
+        """What it can be expected to train."""
+        return abilities.look()
 
     def close(self) -> None:
         """Lets go of the database."""

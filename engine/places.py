@@ -47,7 +47,7 @@ def look() -> list[Place]:
 
 def _local() -> Place:
     machine = system.probe(paths.home())
-    gpu = _gpu()
+    gpu = gpu_names()
     checks = (
         Check(
             "PyTorch", find_spec("torch") is not None, "installed" if find_spec("torch") else "not installed", "Run python thinker.py once."
@@ -68,8 +68,8 @@ def _local() -> Place:
     return Place("local", "This machine", "Thinker's own training server runs here, in the background.", why, checks)
 
 
-def _gpu() -> str:
-    """The names of NVIDIA's GPUs, as their driver tells them."""
+def gpu_names() -> str:
+    """The names of NVIDIA's GPUs, as their driver tells them; empty without any."""
     tool = shutil.which("nvidia-smi")
     if not tool:
         return ""

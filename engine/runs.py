@@ -82,6 +82,11 @@ class Runs:
         left = job.training_seconds / job.step * max(0, job.total_steps - job.step)
         return Pace(job.tokens / job.training_seconds, left if job.state in (states.PREPARING, states.TRAINING) else None)
 
+    def lately(self, limit: int = 5) -> list[Job]:
+        """What came to its end, the latest first."""
+        found = self._store.jobs(self._owner, states=FINISHED, limit=10 * limit)
+        return sorted(found, key=lambda job: job.finished_at or job.created_at, reverse=True)[:limit]
+
     def counts(self, search: str = "") -> dict[str, int]:
         """How many runs each of GROUPS has, of those that `search` finds."""
         by_state = self._store.count_jobs(self._owner, search or None)
@@ -118,7 +123,9 @@ class Runs:
         """What the run doctor says of its curves."""
         rate = job.recipe.training.learning_rate
         moving = job.state in states.ACTIVE
-        return doctor.examine(curves, rate=rate, recommended=self.recommended_rate(job.base_model), moving=moving)
+        return doctor.examine(
+            curves, rate=rate, recommended=self.recommended_rate(job.base_model), moving=moving, alike=not job.recipe.data.demo
+        )
 
     def band(self, job: Job, name: str, curve: Curve) -> doctor.Band | None:
         """The healthy range of one of its metrics, where it is known as numbers."""

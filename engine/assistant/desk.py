@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.assistant.meaning import Names
 from engine.assistant.wording import plain, safe
+from engine.defaults import Defaults
 from engine.drafts import Drafts
 from engine.evaluation import doctor
 from engine.evaluation.curves import Curve
@@ -60,6 +61,7 @@ class Desk:
     def __init__(self, store: Store, owner: str):
         self.store, self.owner = store, owner
         self.planner, self.runs = Planner(store, owner), Runs(store, owner)
+        self.defaults = Defaults(store, owner)
         self.library, self.registry, self.drafts = Library(store, owner), Registry(store, owner), Drafts(store, owner)
 
     def names(self) -> Names:

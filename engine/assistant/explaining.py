@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from engine import estimates, knowledge, models, paths, system
+from engine import abilities, estimates, knowledge, models
 from engine.amounts import size
 from engine.assistant import topics
 from engine.assistant.desk import Desk, State, called
@@ -18,11 +18,13 @@ from engine.errors import EngineError
 from engine.recipe import fields
 
 if TYPE_CHECKING:
+    from engine.abilities import Abilities
     from engine.assistant.meaning import Meaning
     from engine.store import Job
 
 _GUIDE = Action("guide", "Read on in the guide")
 _BYTES = 4
+_DEMO = Choice("Show me the one-minute demo", "Show me the one-minute demo")
 
 
 def term(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
@@ -107,57 +109,63 @@ def unknown_term(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, Sta
 
 def machine(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     """What this machine has, and what that is enough for."""
-    place = next(place for place in desk.planner.places() if place.name == "local")
-    found = system.probe(paths.home())
-    gpu = next((check.found for check in place.checks if check.label == "GPU" and check.met), "")
+    able = abilities.look()
+    found, gpu = able.machine, able.gpu
     lines = [
         f"This machine has {found.cpus} CPU cores, {size(found.memory_free)} of {size(found.memory_total)} memory free, "
         f"{size(found.disk_free)} of disk free, and {f'a GPU ({safe(gpu)})' if gpu else 'no GPU that I can find'}."
     ]
-    lines += [f"{check.label}: {check.advice}" for check in place.checks if not check.met and not check.optional]
-    lines.append("nano and the demos train here in a minute. Other models, with an adapter (LoRA), by the memory that is free:")
-    choices = (
-        Choice("Show me the one-minute demo", "Show me the one-minute demo"),
-        Choice("Which base model should I use?", "Which base model should I use?"),
-    )
-    return Reply("machine", " ".join(lines), choices, (), facts=models_that_fit(found.memory_free, 0 if gpu else found.cpus)), state
+    lines += [f"{check.label}: {check.advice}" for place in able.places for check in place.checks if not check.met and not check.optional]
+    lines.append(f"Its memory holds an adapter (LoRA) on models of up to about **{_count(able.fits)} parameters**.")
+    if able.within_an_hour is not None:
+        hour = _count(min(able.within_an_hour, able.fits))
+        lines.append(f"Up to about **{hour}** go {abilities.PASSES} times through {abilities.EXAMPLES} short examples within an hour.")
+    choices = (_DEMO, Choice("Which base model should I use?", "Which base model should I use?"))
+    return Reply("machine", " ".join(lines), choices, (), facts=models_that_fit(able)), state
 
 
 def base_models(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     """What to start from."""
-    found = system.probe(paths.home())
+    able = abilities.look()
     text = (
         "The smallest that can do the task is the best start. nano, which ships with Thinker, is for seeing how it goes: it knows letters "
         "and little else. For questions, styles and code take one from the hub; the first run with it downloads it. What the free memory "
         "holds:"
     )
-    gpu = any(check.met for place in desk.planner.places() for check in place.checks if check.label == "GPU")
-    choices = tuple(Choice(f"Use {name.rpartition('/')[2]}", f"Use {name}") for name in suited(found.memory_free)[:2])
-    return Reply("base_models", text, choices, (_GUIDE,), facts=models_that_fit(found.memory_free, 0 if gpu else found.cpus)), state
+    choices = tuple(Choice(f"Use {name.rpartition('/')[2]}", f"Use {name}") for name in suited(able.machine.memory_free)[:2])
+    return Reply("base_models", text, choices, (_GUIDE,), facts=models_that_fit(able)), state
 
 
 def suited(memory_free: float) -> list[str]:
-    """Hub models that the memory holds and nobody has to consent to, the most able first."""
-    known = knowledge.base_models()
-    fit = [name for name, model in known.items() if not model.get("consent") and _least(model["parameters"]) < memory_free]
+    """Hub models that the memory holds and nobody has to consent to, the most able of those that a processor trains first."""
+    known, most = knowledge.base_models(), abilities.fitting(memory_free)
+    fit = [name for name, model in known.items() if not model.get("consent") and model["parameters"] <= most]
     return sorted(fit, key=lambda name: (known[name]["parameters"] > 1e9, -known[name]["parameters"]))
 
 
-def models_that_fit(memory_free: float, cores: int) -> tuple[dict[str, Any], ...]:
-    """A row a model: what it needs at least, whether that is free, and how fast these cores would go through text (0: a GPU does it)."""
+def models_that_fit(able: Abilities) -> tuple[dict[str, Any], ...]:
+    """A row a model: whether the memory holds it, what it needs at least, and how fast these cores would go through text."""
     rows = []
     for name, model in knowledge.base_models().items():
-        least = _least(model["parameters"])
-        row = {"model": name.rpartition("/")[2], "fits": "yes" if least < memory_free else "no", "memory, at least": size(least)}
-        if cores:
-            speed = estimates.table_speed(int(model["parameters"]), cores, knowledge.speeds())
+        least = model["parameters"] * _BYTES + estimates.PROCESS_BYTES
+        row = {
+            "model": name.rpartition("/")[2],
+            "fits": "yes" if model["parameters"] <= able.fits else "no",
+            "memory, at least": size(least),
+        }
+        if not able.gpu:
+            speed = estimates.table_speed(int(model["parameters"]), able.machine.cpus, knowledge.speeds())
             row["tokens a second"] = f"about {float(f'{speed:.2g}'):,.0f}"
         rows.append(row | {"note": model["note"] + (" Its owner asks for consent." if model.get("consent") else "")})
     return tuple(rows)
 
 
-def _least(parameters: float) -> float:
-    return parameters * _BYTES + estimates.PROCESS_BYTES
+def _count(number: float) -> str:
+    """Two figures that count: 260 million, 4.6 billion."""
+    for unit, factor in (("billion", 1e9), ("million", 1e6)):
+        if number >= factor:
+            return f"{float(f'{number / factor:.2g}'):g} {unit}"
+    return f"{number:,.0f}"
 
 
 def _meaning(entry: dict[str, Any], brief: bool = False) -> str:

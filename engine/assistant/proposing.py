@@ -210,7 +210,7 @@ def _next(desk: Desk, state: State, intent: str, note: str) -> tuple[Reply, Stat
     if not state.changes.get("data"):
         return _ask_data(desk, state, intent, note)
     own = not state.changes["data"].get("demo")
-    if own and not state.changes.get("base_model"):
+    if own and not state.changes.get("base_model") and not desk.defaults.get().get("base_model"):
         return _ask_model(desk, state, intent, note)
     try:
         made = _proposal(desk, state)

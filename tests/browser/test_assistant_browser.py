@@ -7,6 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.browser.test_everywhere import violations
 from tests.browser.test_training_browser import READY, Dashboard, browser, dashboard, fits, open_tab  # noqa: F401
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -27,6 +28,7 @@ def fits_everywhere(page: Page) -> None:
         page.set_viewport_size({"width": width, "height": 900})
         settled(page)
         assert fits(page), f"scrolls sideways at {width} px"
+    assert not violations(page)
 
 
 def test_from_a_sentence_to_a_run(browser: Browser, dashboard: Dashboard) -> None:  # noqa: F811
