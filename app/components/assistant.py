@@ -75,7 +75,7 @@ def _delete(assistant: Assistant, talk: Talk) -> None:
 
 def _welcome(assistant: Assistant) -> None:
     with st.container(border=True):
-        st.markdown("#### Say what you want in plain English", anchors=False)
+        st.markdown("## Say what you want in plain English", anchors=False)
         st.markdown(
             "I put together a training from a goal, say how your runs are, and explain what the words and numbers mean. I go by rules and "
             "Thinker's own knowledge: no language model, no key, no network. Nothing starts until you press its button."

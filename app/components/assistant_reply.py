@@ -87,7 +87,7 @@ def _proposal(talk_id: str, turn: int, reply: Reply, *, current: bool, started: 
         st.caption(f"Proposed: {words.literal(made.summary[0] if made.summary else '')} A later proposal took its place.")
         return
     with st.container(border=True):
-        st.markdown(f"##### {words.literal(made.recipe.get('name') or 'New training')}", anchors=False)
+        st.markdown(f"**{words.literal(made.recipe.get('name') or 'New training')}**")
         badges = [
             f":{_COLORS.get(takes.size, 'gray')}-badge[{takes.name.capitalize()}: {words.literal(takes.text)}]" for takes in made.takes
         ]

@@ -39,8 +39,9 @@ def plan(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
         return _ask_goal(replace(state, changes=merged(state.changes, meaning.changes)), meaning)
     changes, note = dict(state.changes), ""
     if meaning.goal == "demo":
-        # A demo is whole as it is: nothing said of other data holds for it.
-        changes = {"data": {"demo": meaning.demo}}
+        # A demo is whole as it is: nothing said of other data holds for it. What was noted before any goal does.
+        noted = {} if state.goal or changes.get("data") else changes
+        changes = {**noted, "data": {"demo": meaning.demo}}
         demo = knowledge.demo(meaning.demo)
         note = f"**{demo['title']}.** {demo['task']} {demo['expect'].strip()} "
         state = replace(state, goal="demo", wish="", rows=None)

@@ -90,6 +90,13 @@ def test_the_demo_is_proposed_whole_and_changed_in_words(engine: Engine, say: Co
     assert say("yes").proposal is None
 
 
+def test_what_was_noted_before_any_goal_holds(say: Conversation) -> None:
+    assert say("use 50 steps").text.startswith("Noted. What should")
+    say("call it Mine")
+    made = say("teach it camelCase").proposal
+    assert made and (made.recipe["training"]["steps"], made.recipe["name"], made.recipe["data"]["demo"]) == (50, "Mine", "camelcase")
+
+
 def test_own_data_is_asked_for_one_thing_at_a_time(engine: Engine, say: Conversation) -> None:
     first = say("I have 500 support questions")
     assert first.proposal is None and "500 are a good start" in first.text and kinds(first) == ["datasets"]
