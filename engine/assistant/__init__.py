@@ -16,7 +16,7 @@ from engine.assistant.desk import Desk, State
 from engine.assistant.meaning import Meaning, read
 from engine.assistant.reply import Action, Choice, Proposal, Reason, Reply, Takes, Warned
 from engine.drafts import Draft
-from engine.errors import NotFound
+from engine.errors import NotFound, RecipeError
 from engine.recipe import Recipe
 from engine.store import Store, Talk
 
@@ -66,6 +66,7 @@ _ANSWERS: dict[str, Answer] = {
     "stop": of_runs.control,
     "resume": of_runs.control,
 }
+_PLANS = ("goal", "use_data", "change", "again", "new")
 MOST_CHARACTERS = 4000
 _TITLE = 60
 
@@ -143,5 +144,11 @@ class Assistant:
 
     def _answer(self, text: str, state: State) -> tuple[Reply, State]:
         meaning = read(text, self._desk.names())
+        if meaning.intent in _PLANS:
+            try:
+                Recipe.make(meaning.changes)
+            except RecipeError as error:
+                # Before it is noted for later: what no recipe can have would stand in the way of all that follows.
+                return proposing.refused(error, meaning.intent), state
         reply, after = _ANSWERS[meaning.intent](self._desk, meaning, state)
         return reply if reply.intent == meaning.intent else replace(reply, intent=meaning.intent), after

@@ -67,7 +67,7 @@ def plan(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
         changes = _nudged(desk, changes, meaning.nudges)
         Recipe.make(changes)
     except EngineError as error:
-        return _refused(error, meaning.intent), state
+        return refused(error, meaning.intent), state
     return _next(desk, replace(state, changes=changes), meaning.intent, note)
 
 
@@ -81,7 +81,7 @@ def again(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
         changes = _nudged(desk, merged(values, meaning.changes), meaning.nudges)
         Recipe.make(changes)
     except EngineError as error:
-        return _refused(error, "again"), state
+        return refused(error, "again"), state
     goal = "demo" if changes["data"].get("demo") else "answer"
     return _next(desk, replace(state, goal=goal, changes=changes, run=job.id), "again", f"Once more what {called(job)} did. ")
 
@@ -134,7 +134,7 @@ def why(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     try:
         made = _proposal(desk, state)
     except EngineError as error:
-        return _refused(error, "why"), state
+        return refused(error, "why"), state
     said = " ".join(meaning.topics)
     wanted = [one for one in made.reasons if one.label.lower() in said or (one.field.endswith("rank") and "rank" in said)] or list(
         made.reasons
@@ -155,7 +155,7 @@ def estimate(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     try:
         made = _proposal(desk, state)
     except EngineError as error:
-        return _refused(error, "estimate"), state
+        return refused(error, "estimate"), state
     lines = [f"- **{one.name.capitalize()}:** {safe(one.text)}. {safe('; '.join(one.assumptions), 400)}" for one in made.takes]
     return Reply(
         "estimate", "\n".join(lines) + "\n\nRight within a factor of two or so.", (Choice("Show the proposal", "Start it"),)
@@ -368,7 +368,8 @@ def _nudged(desk: Desk, changes: dict[str, Any], nudges: dict[str, float]) -> di
     return changes
 
 
-def _refused(error: EngineError, intent: str) -> Reply:
+def refused(error: EngineError, intent: str) -> Reply:
+    """What no recipe can have."""
     return Reply(
         intent, f"That can't be: {safe(str(error), 600)}", (Choice("Back to what is recommended", "Back to the recommended settings"),)
     )

@@ -92,6 +92,8 @@ def test_the_demo_is_proposed_whole_and_changed_in_words(engine: Engine, say: Co
 
 def test_what_was_noted_before_any_goal_holds(say: Conversation) -> None:
     assert say("use 50 steps").text.startswith("Noted. What should")
+    for refused in ("use 1e999 steps", "batch size 0", "train a model with a learning rate of 7", "rank 100000"):
+        assert say(refused).text.startswith("That can't be"), refused
     say("call it Mine")
     made = say("teach it camelCase").proposal
     assert made and (made.recipe["training"]["steps"], made.recipe["name"], made.recipe["data"]["demo"]) == (50, "Mine", "camelcase")
