@@ -112,5 +112,10 @@ def link_to_training_on(dataset_id: str, label: str) -> None:
     st.page_link(WIZARD.path, label=label, icon=":material/play_arrow:", query_params={"data": dataset_id})
 
 
+def link_to_training_from(model_id: str, label: str) -> None:
+    """To the wizard, to train a model further."""
+    st.page_link(WIZARD.path, label=label, icon=":material/model_training:", query_params={"start": model_id})
+
+
 def _start() -> None:
     st.switch_page(FIRST.path, query_params=dict(st.query_params))

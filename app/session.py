@@ -122,6 +122,16 @@ def probabilities() -> dict[tuple[int, int], list[Token] | None]:
     return _get("probabilities", dict)
 
 
+def correcting() -> tuple[int, int] | None:
+    """The answer that is open to be corrected, by turn and side."""
+    return st.session_state.get(_name("correcting"))
+
+
+def correct(answer: tuple[int, int] | None) -> None:
+    """Opens an answer, or closes the one that is open."""
+    st.session_state[_name("correcting")] = answer
+
+
 def models_listed() -> int:
     """How many models the list shows."""
     return _get("models_listed", lambda: 20)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from engine.assistant import Assistant
     from engine.playground import Playground
     from engine.registry import Registry
+    from engine.teaching import Teaching
 
 
 class Areas:
@@ -99,3 +100,10 @@ class Areas:
         from engine.registry import Registry
 
         return Registry(self.store, self.owner)
+
+    @cached_property
+    def teaching(self) -> Teaching:
+        """Answers that were corrected, and the lessons made of them: see engine.teaching."""
+        from engine.teaching import Teaching
+
+        return Teaching(self.store, self.owner, self.playground)

@@ -67,6 +67,12 @@ class Drafts:
             del changes[part]
         return self.save(replace(draft, changes=changes))
 
+    def start_from(self, ref: str) -> Draft:
+        """What the run goes on from; empty for a bare base model. What follows of the choice before is forgotten."""
+        draft = self.get()
+        kept = {name: value for name, value in draft.changes.items() if name not in ("start", "base_model", "full", "lora", "renderer")}
+        return self.save(replace(draft, changes=kept | ({"start": {"checkpoint": ref}} if ref else {})))
+
     def discard(self) -> None:
         """Throws it away."""
         self._store.delete_draft(self._owner)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import abilities, data, knowledge, models, paths, system
+from engine import abilities, data, knowledge, models, paths, starts, system
 from engine.abilities import Abilities
 from engine.areas import Areas
 from engine.errors import EngineError, NotFound, RecipeError, StateError
@@ -61,11 +61,11 @@ class Engine(Areas):
 
     def demo_recipe(self, name: str, changes: dict[str, Any] | None = None) -> Recipe:
         """The recipe of a demo, with some fields changed. Raises NotFound."""
-        return Recipe.make(knowledge.demo(name)["recipe"]).merged(changes or {})
+        return Recipe.make(knowledge.demo(name)["recipe"]).merged(starts.complete(self.store, self.owner, changes or {}))
 
     def file_recipe(self, path: str | Path, changes: dict[str, Any] | None = None) -> Recipe:
         """A recipe for a data file: what the person chose, and for the rest what suits the model. Raises EngineError."""
-        chosen = changes or {}
+        chosen = starts.complete(self.store, self.owner, changes or {})
         base_model = chosen.get("base_model", "nano")
         folder = models.resolve(base_model)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -289,6 +289,7 @@ class Engine(Areas):
         if recipe.data.dataset:
             found = self.datasets.usable(recipe.data.dataset)
             recipe = recipe.merged({"name": recipe.name or found.name})
+        recipe = starts.settle(self.store, self.owner, recipe)
         paths_given = {name: getattr(recipe.data, name) for name in ("path", "held_out_path") if getattr(recipe.data, name)}
         changes: dict[str, Any] = {"data": {name: str(Path(path).expanduser().resolve()) for name, path in paths_given.items()}}
         if not models.is_hub_id(recipe.base_model):
@@ -329,5 +330,6 @@ class Engine(Areas):
             renderer=last["sampler_weights"].renderer,
             system_prompt=recipe.system_prompt,
             stop=recipe.stop,
+            parent=recipe.start.checkpoint,
             owner=self.owner,
         )

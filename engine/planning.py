@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from engine import data, estimates, knowledge, models, paths, places, system
+from engine import data, estimates, knowledge, models, paths, places, starts, system
 from engine.advice import Concern, warnings
 from engine.data import demos
 from engine.data.files import read_rows
@@ -73,8 +73,14 @@ class Planner:
         """What people come for, by name: title, icon, meaning, method, data, row; the demo names its demo."""
         return knowledge.goals()
 
+    def starts(self) -> dict[str, str]:
+        """Tuned models that a run can go on from, newest first: {id: name}."""
+        return {model.id: model.name for model in self._store.models(self._owner) if model.weights_path}
+
     def suggest(self, changes: dict[str, Any]) -> Suggestion:
         """What the person chose, and for the rest what suits model and data. Raises EngineError."""
+        found = starts.named(self._store, self._owner, changes)
+        changes = starts.complete(self._store, self._owner, changes)
         spec = changes.get("data") or {}
         if not spec.get("demo") and not spec.get("path") and not spec.get("dataset"):
             raise RecipeError("no data is chosen yet", "Choose an example set or give a file.", where="recipe data")
@@ -109,7 +115,12 @@ class Planner:
         if not spec.get("demo") and rows and not {"steps", "epochs"} & {name for name, value in chosen.items() if value is not None}:
             reasons["training.steps"] = knowledge.steps_for(rows, recipe.training.batch_size)
             recipe = recipe.merged({"training": {"steps": reasons["training.steps"]["value"]}})
-        if "lora.rank" in reasons:
+        if found is not None:
+            reasons.pop("lora.rank", None)
+            for name in ("base_model", "full", *(() if recipe.full else (f"lora.{part}" for part in recipe.lora.model_dump()))):
+                value = _get(recipe.model_dump(mode="json"), name)
+                reasons[name] = {"value": value, "reason": f"As in {found.name}, which this run goes on from.", "source": "its checkpoint"}
+        if "lora.rank" in reasons and found is None:
             known = reasons["lora.rank"]
             reasons["lora.rank"] = known | {"reason": f"{known['value']} is enough for {rows:,} examples. {known['reason']}"}
         return Suggestion(recipe, reasons)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from engine.errors import RecipeError
 
@@ -50,6 +50,24 @@ class DataSpec(_Part):
         0.1, "The share of examples kept for the proof when no held-out file is given.", ge=0, le=0.5, healthy=(0.05, 0.2)
     )
     held_out_max: int = _field(400, "At most this many held-out examples.", unit="examples", ge=1, healthy=(100, 500))
+
+
+class Start(_Part):
+    """What an earlier run had learned, to go on from. Base model and adapter shape come from there."""
+
+    checkpoint: str = _field(
+        "",
+        "Go on from this instead of the bare base model (start checkpoint): a tuned model's id or name, a run's checkpoint as JOB@STEP, "
+        "or a tinker:// path of saved weights.",
+        max_length=400,
+    )
+    optimizer: bool = _field(False, "Take over Adam's memory of past gradients too (optimizer state), as if that run went on.")
+
+    @model_validator(mode="after")
+    def _optimizer_of_something(self) -> Start:
+        if self.optimizer and not self.checkpoint:
+            raise ValueError("the optimizer's state comes from a checkpoint, and none is given")
+        return self
 
 
 class Lora(_Part):
@@ -116,6 +134,7 @@ class Recipe(_Part):
     name: str = _field("", "What to call it; empty makes a name from the data and the method.", max_length=120)
     method: Literal["sft"] = _field("sft", "How it learns; sft is learning from example answers (supervised fine-tuning).")
     base_model: str = _field("nano", "The model to start from: nano, a local folder, or a Hugging Face hub id.", min_length=1)
+    start: Start = _field(Start, "What an earlier run had learned, to go on from.")
     endpoint: str = _field("local", "What does the training: local is this machine.", min_length=1)
     data: DataSpec = _field(DataSpec, "Which examples, and how to read them.")
     renderer: Literal[RENDERERS] = _field("auto", "How a chat becomes tokens; auto is the model's own chat template, else role_colon.")
@@ -127,6 +146,11 @@ class Recipe(_Part):
     evaluation: Evaluation = _field(Evaluation, "What is watched and proven.")
     checkpoints: Checkpoints = _field(Checkpoints, "How often the run is made safe.")
     seed: int = _field(0, "Same seed, same data order and same adapter start.", ge=0, lt=2**31)
+
+    @field_validator("start", mode="before")
+    @classmethod
+    def _short_start(cls, value: Any) -> Any:
+        return {"checkpoint": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _one_source(self) -> Recipe:

@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine import models, paths
+from engine import models
 from engine.amounts import size
 from engine.errors import ModelError, NotFound, RecipeError, StateError
 from engine.jobs import states
 from engine.playground import speakers
 from engine.recipe import Recipe, fields
+from engine.starts import folder_of
 from engine.store import Job, Model, Store
 from engine.store.artefacts import read_json
 
-_PATH = re.compile(r"tinker://([A-Za-z0-9][A-Za-z0-9:._-]{0,199})/(weights|sampler_weights)/([A-Za-z0-9][A-Za-z0-9._-]{0,127})")
 _LEFT_OUT = ("checkpoint.json",)  # the server's own notes
 _MOST_ZIPPED = 2 * 1024**3
 _NAME, _NOTES = 120, 10_000
@@ -40,6 +40,15 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Parent:
+    """What a model's run went on from. `model_id` is empty where that is no model of the list, or one that is gone."""
+
+    name: str
+    model_id: str = ""
+    job_id: str = ""
+
+
+@dataclass(frozen=True)
 class About:
     """A model and where it comes from. `job` and `recipe` are None once its run is deleted; `files` says whether the weights are there."""
 
@@ -51,6 +60,8 @@ class About:
     bytes: int = 0
     files: bool = False
     whole: bool = False
+    parent: Parent | None = None
+    children: list[Model] = field(default_factory=list)
 
     @property
     def held_out(self) -> dict[str, Any]:
@@ -85,16 +96,18 @@ class Registry:
         """By name or id. Raises NotFound."""
         model = self._store.model(model_id, self._owner)
         job, recipe = self._origin(model)
-        folder = _folder(model.sampler_path)
+        folder = folder_of(model.sampler_path)
         return About(
             model=model,
             job=job,
             recipe=recipe,
             data=(read_json(job.folder / "data.json") if job else None) or {},
             changes=_changes(recipe) if recipe else [],
-            bytes=sum(_bytes(found) for found in map(_folder, (model.sampler_path, model.weights_path)) if found),
+            bytes=sum(_bytes(found) for found in map(folder_of, (model.sampler_path, model.weights_path)) if found),
             files=folder is not None,
             whole=folder is not None and not (folder / "adapter_config.json").is_file(),
+            parent=self._parent(model),
+            children=[found for found in self._store.models(self._owner) if found.parent == model.id],
         )
 
     def bases(self) -> list[Base]:
@@ -121,6 +134,10 @@ class Registry:
         job = self._origin(model)[0]
         if job is not None and job.state in states.ACTIVE:
             raise StateError(f"the run {job.name} is {states.LIGHTS[job.state].label} and may need the files", "Stop it first.")
+        for waiting in self._store.jobs(self._owner, states=tuple(set(states.STATES) - states.FINAL)):
+            if json.loads(waiting.recipe_json).get("start", {}).get("checkpoint") == model.id:
+                said = f"the run {waiting.name} is {states.LIGHTS[waiting.state].label} and goes on from it"
+                raise StateError(said, "Wait for its end, or stop it first.")
         self._store.delete_model(model.id, self._owner)
         for path in filter(None, (model.sampler_path, model.weights_path)):
             if self._store.weights_used(path):
@@ -129,13 +146,13 @@ class Registry:
                 gone = [found.id for found in self._store.checkpoints(job.id, owner=self._owner) if found.path == path]
                 for checkpoint_id in gone:
                     self._store.delete_checkpoint(job.id, checkpoint_id, self._owner)
-            if folder := _folder(path):
+            if folder := folder_of(path):
                 shutil.rmtree(folder, ignore_errors=True)
 
     def archive(self, model_id: str) -> bytes:
         """A zip of the folder that PEFT (or transformers, for a whole model) loads, with its recipe. Raises NotFound and StateError."""
         about = self.about(model_id)
-        folder = _folder(about.model.sampler_path)
+        folder = folder_of(about.model.sampler_path)
         if folder is None:
             raise NotFound("the files of this model are gone", "Train it again: its recipe is kept with its run.", where=about.model.name)
         if (weight := _bytes(folder)) > _MOST_ZIPPED:
@@ -154,6 +171,23 @@ class Registry:
     def file_name(self, model: Model) -> str:
         """The model's name as a file may be called anywhere."""
         return re.sub(r"[^A-Za-z0-9._-]+", "-", model.name).strip("-.") or model.id
+
+    def _parent(self, model: Model) -> Parent | None:
+        """By name, as long as it is there."""
+        ref = model.parent
+        if not ref:
+            return None
+        job_id, at, step = ref.rpartition("@")
+        try:
+            if at:
+                job = self._store.find_job(job_id, self._owner)
+                return Parent(f"{job.name}, step {int(step):,}", job_id=job.id)
+            if not ref.startswith("tinker://"):
+                found = self._store.model(ref, self._owner)
+                return Parent(found.name, model_id=found.id)
+        except NotFound:
+            return Parent("a model that is gone")
+        return Parent(ref)
 
     def _model(self, model_id: str) -> Model:
         return self._store.model(model_id, self._owner)
@@ -180,15 +214,6 @@ def _changes(recipe: Recipe) -> list[Change]:
         if value != known["default"] and known["name"] != "name":
             found.append(Change(known["name"], known["help"], value, known["default"]))
     return found
-
-
-def _folder(path: str) -> Path | None:
-    """Where the files of a checkpoint lie; None if they aren't there. As the server lays them out, colons written as dots."""
-    known = _PATH.fullmatch(path)
-    if known is None:
-        return None
-    place = paths.home() / "checkpoints" / known[1].replace(":", ".") / known[2] / known[3]
-    return place if place.is_dir() else None
 
 
 def _bytes(folder: Path) -> int:

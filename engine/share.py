@@ -18,6 +18,7 @@ from engine.recipe import Recipe, fields
 _FLAGS = {
     "name": "--name",
     "base_model": "--model",
+    "start.checkpoint": "--start",
     "training.steps": "--steps",
     "training.epochs": "--epochs",
     "training.batch_size": "--batch-size",

@@ -1,4 +1,4 @@
-"""Wizard: from a goal to a run in five steps, or the expert form; `?job=` shows a run's start, `?data=` begins with a data set."""
+"""Wizard: a run in five steps, or the expert form; `?job=` shows a run's start; `?data=` and `?start=` begin with a data set or a model."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ if started:
 else:
     if brought := st.query_params.pop("data", None):
         data.bring(brought)
+        trouble.show_notices()
+    if start := st.query_params.pop("start", None):
+        configure.bring(start)
         trouble.show_notices()
     draft = services.engine().drafts.get()
     frame.head(draft)

@@ -20,7 +20,7 @@ LAYERS = (
     ("errors", "platforms", "jobs.states"),
     ("paths", "system", "recipe", "rendering"),
     ("knowledge", "store", "server"),
-    ("data", "endpoints", "models"),
+    ("data", "endpoints", "models", "starts"),
     ("training", "evaluation"),
     ("jobs",),
     ("engine",),

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from app import navigation, services, session
-from app.components import chat_setup, tokens, trouble, words
+from app.components import chat_setup, teaching, tokens, trouble, words
 from engine.amounts import duration
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
 
     from engine.playground import Answer, Exchange, Playground, Settings, Speaker
-    from engine.store import Conversation, Turn
+    from engine.store import Conversation, Correction, Turn
 
 _WIDTH = 860  # what reads well; two answers take all the room there is
 _PERSON, _MODEL = ":material/person:", ":material/neurology:"
@@ -39,8 +39,9 @@ def show(model_ref: str, with_ref: str, chat_id: str) -> None:
     settings = chat_setup.bar(playground, conversation, who)
     with st.container(horizontal_alignment="center"):
         place = st.container(width="stretch" if len(who) > 1 else _WIDTH)
+    corrections = services.engine().teaching.corrections(chat_id) if chat_id else []
     with place:
-        _history(playground, turns, who, settings)
+        _history(playground, turns, who, settings, corrections)
         if not turns:
             # Filled anew in each run: the welcome must not stand beside the first answer.
             welcome = st.empty()
@@ -67,6 +68,8 @@ def show(model_ref: str, with_ref: str, chat_id: str) -> None:
         with place, st.container(horizontal=True, horizontal_alignment="right"):
             arguments = (playground, conversation.id, turns[-1].id)
             st.button("Ask again", key="again", icon=":material/refresh:", type="tertiary", help=_AGAIN, on_click=_again, args=arguments)
+        with place, trouble.boundary():
+            teaching.below(conversation, turns, who, settings, corrections)
 
 
 def _welcome(playground: Playground, who: Sequence[Speaker]) -> None:
@@ -105,12 +108,14 @@ def _introduction(who: Sequence[Speaker]) -> str:
     }[speaker.kind]
 
 
-def _history(playground: Playground, turns: Sequence[Turn], who: Sequence[Speaker], settings: Settings) -> None:
+def _history(
+    playground: Playground, turns: Sequence[Turn], who: Sequence[Speaker], settings: Settings, corrections: Sequence[Correction]
+) -> None:
     for number, turn in enumerate(turns):
         _said_by_person(turn.prompt)
         for side, place in enumerate(_sides(len(turn.answers))):
             with place:
-                _said_by_model(playground, turns[:number], turn, side, settings, named=_needs_name(turn, who))
+                _said_by_model(playground, turns[:number], turn, side, settings, corrections, named=_needs_name(turn, who))
 
 
 def _needs_name(turn: Turn, who: Sequence[Speaker]) -> bool:
@@ -126,18 +131,35 @@ def _said_by_person(prompt: str) -> None:
         st.text(prompt)
 
 
-def _said_by_model(playground: Playground, before: Sequence[Turn], turn: Turn, side: int, settings: Settings, *, named: bool) -> None:
+def _said_by_model(
+    playground: Playground,
+    before: Sequence[Turn],
+    turn: Turn,
+    side: int,
+    settings: Settings,
+    corrections: Sequence[Correction],
+    *,
+    named: bool,
+) -> None:
     answer = turn.answers[side]
+    told = teaching.found(corrections, turn, side)
     with st.chat_message("assistant", avatar=_MODEL):
         if named:
             st.badge(words.literal(answer["name"]), color="blue" if side == 0 else "green")
+        if teaching.editing(turn, side):
+            teaching.editor(turn.conversation_id, turn, side, told)
+            return
         _text(st, answer["text"], done=True)
+        if told:
+            teaching.mark(told)
         if answer.get("error"):
             trouble.show_error(answer["error"])
         with st.container(horizontal=True, vertical_alignment="center"):
             st.caption(_figures(answer), width="content")
             if answer["text"]:
                 tokens.switch(turn.id, side)
+            if not answer.get("error") and not teaching.waits(told):
+                teaching.switch(turn, side)
         if (turn.id, side) in session.probabilities():
             with trouble.boundary():
                 messages = playground.messages(before, side, turn.prompt, settings)

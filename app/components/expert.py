@@ -13,6 +13,7 @@ from engine import EngineError, Recipe
 
 _GROUPS = {
     "": "The run",
+    "start": "Where it starts",
     "data": "Data",
     "lora": "Adapter (LoRA)",
     "training": "Training",

@@ -14,6 +14,8 @@ from engine.amounts import size
 if TYPE_CHECKING:
     from engine.registry import About, Registry
 
+_MOST_CHILDREN = 5
+
 
 def show(model_id: str) -> None:
     """Its page. Raises NotFound."""
@@ -70,6 +72,8 @@ def _actions(registry: Registry, about: About) -> None:
             st.button("Delete for good", key="delete", on_click=_delete, args=(registry, model.id, model.name))
         if about.files:
             base = f"base:{model.base_model}"
+            if model.weights_path:
+                navigation.link_to_training_from(model.id, "Train it further")
             navigation.link_to_chat(model.id, f"Compare with {words.literal(model.base_model)}", beside=base, icon=":material/compare:")
 
 
@@ -90,6 +94,8 @@ def _lineage(about: About) -> None:
     model, job, recipe = about.model, about.job, about.recipe
     st.header("Where it comes from", anchor=False)
     lines = [f"- **Base model:** {words.literal(model.base_model)}"]
+    if about.parent and not about.parent.model_id:
+        lines.append(f"- **Goes on from (parent):** {words.literal(about.parent.name)}")
     if recipe:
         known = services.engine().explain_method(recipe.method)
         lines.append(f"- **Data:** {_data(about)}")
@@ -100,6 +106,10 @@ def _lineage(about: About) -> None:
         lines.append(f"- **System prompt:** {words.literal(model.system_prompt)}")
     lines.append(f"- **Form of its conversations (renderer):** {words.literal(model.renderer)}")
     st.markdown("\n".join(lines))
+    if about.parent and about.parent.model_id:
+        navigation.link_to_model(about.parent.model_id, f"Goes on from {words.literal(about.parent.name)}")
+    for child in about.children[:_MOST_CHILDREN]:
+        navigation.link_to_model(child.id, f"{words.literal(child.name)} went on from it")
     if job:
         navigation.link_to_run(job.id, f"The run {words.literal(job.name)}, with its curves")
     else:

@@ -31,6 +31,7 @@ def train(
     dataset: Annotated[str, typer.Option(help="Train on a data set of your library, by its id.")] = "",
     recipe_file: Annotated[Path | None, typer.Option("--recipe", help="A recipe file (YAML or JSON).")] = None,
     model: Annotated[str, typer.Option(help="The model to start from: nano, a local folder, or a hub id.")] = "",
+    start: Annotated[str, typer.Option(help="Go on from a tuned model (its name or id) or a run's checkpoint (JOB@STEP).")] = "",
     name: Annotated[str, typer.Option(help="What to call the result.")] = "",
     steps: Annotated[int | None, typer.Option(help="Exactly this many updates.")] = None,
     epochs: Annotated[float | None, typer.Option(help="How many times to go through the data.")] = None,
@@ -56,6 +57,7 @@ def train(
         {
             "name": name,
             "base_model": model,
+            "start.checkpoint": start,
             "training.steps": steps,
             "training.epochs": epochs,
             "training.batch_size": batch_size,

@@ -54,6 +54,10 @@ class Client:
         """A training client that goes on from a `weights` checkpoint, optimizer and all."""
         return self.wait(self._service.create_training_client_from_state_with_optimizer(path), "loading the checkpoint")
 
+    def load(self, path: str) -> Any:
+        """A training client that begins with the weights of a `weights` checkpoint, and a new optimizer."""
+        return self.wait(self._service.create_training_client_from_state(path), "loading the checkpoint")
+
     def sampler(self, *, path: str | None = None, base_model: str | None = None) -> Any:
         """A sampling client for a `sampler_weights` checkpoint or the base model."""
         return self.wait(self._service.create_sampling_client(model_path=path, base_model=base_model), "opening a sampler")

@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from engine import paths
+from engine import paths, starts
 from engine.errors import StorageError
 from engine.jobs import logs
 from engine.jobs.buffer import MetricsBuffer
@@ -79,6 +79,10 @@ class JobRun:
         self._store.start_from(self.job_id, self.attempt, checkpoint.step if checkpoint else 0)
         self.resume = checkpoint
 
+    def start(self) -> starts.Start:
+        """What its recipe goes on from. Raises NotFound where that is gone meanwhile."""
+        return starts.find(self._store, self.owner, self.recipe.start.checkpoint)
+
     def progress(self, step: int, total_steps: int, tokens: int, training_seconds: float) -> None:
         """How far the run is: updates done and to do, tokens trained on and seconds trained, of all attempts together."""
         values = {"step": step, "total_steps": total_steps, "tokens": tokens, "training_seconds": training_seconds}
@@ -127,6 +131,7 @@ class JobRun:
             weights_path=weights_path,
             renderer=renderer,
             proof=proof,
+            parent=recipe.start.checkpoint,
             owner=self.owner,
             **known,
         )

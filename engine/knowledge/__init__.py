@@ -61,6 +61,11 @@ def speeds() -> dict[str, Any]:
     return copy.deepcopy(_load("speeds"))
 
 
+def lessons() -> dict[str, Any]:
+    """How a model is taught by corrections: sizes, shares, and prompts that any model can be asked."""
+    return copy.deepcopy(_load("lessons"))
+
+
 def pairs() -> dict[str, dict[str, Any]]:
     """Every set of preference pairs by name: title, files (of engine/data/demos), format, learns, expect, examples (counts)."""
     return copy.deepcopy(_load("pairs"))

@@ -13,11 +13,27 @@ from engine.store.lifecycle import LeaseLost
 from engine.store.models import ModelQueries
 from engine.store.overview import Overview
 from engine.store.personal import PersonalQueries
-from engine.store.records import Attempt, Checkpoint, Conversation, Event, Job, LibrarySet, Metric, Model, Preset, Sample, Talk, Turn
+from engine.store.records import (
+    Attempt,
+    Checkpoint,
+    Conversation,
+    Correction,
+    Event,
+    Job,
+    Lesson,
+    LibrarySet,
+    Metric,
+    Model,
+    Preset,
+    Sample,
+    Talk,
+    Turn,
+)
+from engine.store.teaching import TeachingQueries
 from engine.store.workbench import WorkbenchQueries
 
 
-class Store(JobQueries, Overview, ModelQueries, ConversationQueries, WorkbenchQueries, DatasetQueries, PersonalQueries):
+class Store(JobQueries, Overview, ModelQueries, ConversationQueries, WorkbenchQueries, DatasetQueries, PersonalQueries, TeachingQueries):
     """Everything that is remembered: SQLite at `paths.home()/thinker.db`, or PostgreSQL by `THINKER_DATABASE_URL`.
 
     Threads write, pages read; one Store may be shared by all threads of a process. Methods that a person's request
@@ -31,9 +47,11 @@ __all__ = [
     "Attempt",
     "Checkpoint",
     "Conversation",
+    "Correction",
     "Event",
     "Job",
     "LeaseLost",
+    "Lesson",
     "LibrarySet",
     "Metric",
     "Model",

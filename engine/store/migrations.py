@@ -111,12 +111,32 @@ def m005_settings_and_talks(connection: Connection) -> None:
     )
 
 
+def m006_corrections(connection: Connection) -> None:
+    """What a model's run went on from; answers that people corrected, and the lessons that models were given of them."""
+    number = "DOUBLE PRECISION"
+    chat = "conversation_id TEXT NOT NULL REFERENCES conversations(id) ON DELETE CASCADE"
+    _run(
+        connection,
+        "ALTER TABLE models ADD COLUMN parent TEXT NOT NULL DEFAULT ''",
+        f"""CREATE TABLE lessons (
+            id TEXT PRIMARY KEY, owner TEXT NOT NULL, {chat}, job_id TEXT NOT NULL, taught TEXT NOT NULL, learned TEXT NOT NULL,
+            state TEXT NOT NULL, cases TEXT NOT NULL, error TEXT, created_at {number} NOT NULL, ended_at {number})""",
+        "CREATE INDEX lessons_of ON lessons (conversation_id, created_at)",
+        f"""CREATE TABLE corrections (
+            id TEXT PRIMARY KEY, owner TEXT NOT NULL, {chat}, turn_id BIGINT NOT NULL, side INTEGER NOT NULL, speaker TEXT NOT NULL,
+            messages TEXT NOT NULL, answer TEXT NOT NULL, correction TEXT NOT NULL, lesson_id TEXT, created_at {number} NOT NULL,
+            updated_at {number} NOT NULL)""",
+        "CREATE INDEX corrections_of ON corrections (conversation_id, created_at)",
+    )
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m001_first_tables,
     m002_conversations_and_notes,
     m003_drafts_and_presets,
     m004_data_library,
     m005_settings_and_talks,
+    m006_corrections,
 )
 
 

@@ -32,9 +32,13 @@ class ModelQueries(Database):
         system_prompt: str = "",
         stop: Iterable[str] = (),
         proof: dict[str, Any] | None = None,
+        parent: str = "",
         owner: str = "local",
     ) -> Model:
-        """Registers a tuned model. A name that is taken gets a number; the same job's same weights are registered once only."""
+        """Registers a tuned model; `parent` is what its run went on from, as recipes name it.
+
+        A name that is taken gets a number; the same job's same weights are registered once only.
+        """
         values = {
             "base_model": base_model,
             "endpoint": endpoint,
@@ -43,6 +47,7 @@ class ModelQueries(Database):
             "system_prompt": system_prompt,
             "stop": to_json(list(stop)),
             "proof": to_json(proof),
+            "parent": parent,
         }
         with self.write() as connection:
             if self.postgres:
@@ -102,6 +107,14 @@ class ModelQueries(Database):
         query = select(models.c.id).where(or_(models.c.sampler_path == path, models.c.weights_path == path))
         with self.read() as connection:
             return len(connection.execute(query if owner is None else query.where(models.c.owner == owner)).all())
+
+    def weights_of(self, path: str) -> list[tuple[str, str | None]]:
+        """(owner, job id) of whoever has the weights of that path, as a run's checkpoint or as a model."""
+        checkpoints, jobs = schema.checkpoints, schema.jobs
+        saved = select(jobs.c.owner, jobs.c.id).join(checkpoints, checkpoints.c.job_id == jobs.c.id).where(checkpoints.c.path == path)
+        kept = select(models.c.owner, models.c.job_id).where(or_(models.c.weights_path == path, models.c.sampler_path == path))
+        with self.read() as connection:
+            return [(owner, job_id) for query in (saved, kept) for owner, job_id in connection.execute(query)]
 
     def delete_model(self, name_or_id: str, owner: str | None = "local") -> Model:
         """Forgets the model and gives its last record back; its files are the caller's."""

@@ -164,6 +164,8 @@ class Model(_Record):
     proof: dict[str, Any] | None = None
     created_at: float = 0.0
     notes: str = ""
+    parent: str = ""
+    """What its run went on from: a model's id, JOB@STEP or a tinker:// path; empty where that was the bare base model."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,47 @@ class Turn(_Record):
     prompt: str
     answers: list[dict[str, Any]]
     at: float
+
+
+@dataclass(frozen=True)
+class Correction(_Record):
+    """An answer that a person corrected: what was asked (`messages`), what was said, and what should have been said.
+
+    `lesson_id` is the lesson that taught it; None while it waits for one.
+    """
+
+    id: str
+    owner: str
+    conversation_id: str
+    turn_id: int
+    side: int
+    speaker: str
+    messages: list[dict[str, str]]
+    answer: str
+    correction: str
+    lesson_id: str | None
+    created_at: float
+    updated_at: float
+
+
+@dataclass(frozen=True)
+class Lesson(_Record):
+    """Corrections taught to a model. `taught` answered before it, `learned` is the model that came of it.
+
+    `state`: preparing, learning, learned, undone, failed. `cases`: {correction_id, messages, answer, correction, before, after}.
+    """
+
+    id: str
+    owner: str
+    conversation_id: str
+    job_id: str
+    taught: str
+    learned: str
+    state: str
+    cases: list[dict[str, Any]]
+    error: dict[str, Any] | None
+    created_at: float
+    ended_at: float | None
 
 
 @dataclass(frozen=True)

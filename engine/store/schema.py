@@ -106,7 +106,7 @@ models = Table(
     Column("id", Text, primary_key=True),
     *(Column(name, Text) for name in ("owner", "name", "job_id", *_MODEL_TEXTS)),
     Column("created_at", Double),
-    Column("notes", Text, default=""),
+    *(Column(name, Text, default="") for name in ("notes", "parent")),
 )
 
 conversations = Table(
@@ -123,6 +123,25 @@ turns = Table(
     Column("id", _Id, primary_key=True),
     *(Column(name, Text) for name in ("conversation_id", "prompt", "answers")),
     Column("at", Double),
+)
+
+lessons = Table(
+    "lessons",
+    metadata,
+    Column("id", Text, primary_key=True),
+    *(Column(name, Text) for name in ("owner", "conversation_id", "job_id", "taught", "learned", "state", "cases", "error")),
+    *(Column(name, Double) for name in ("created_at", "ended_at")),
+)
+
+corrections = Table(
+    "corrections",
+    metadata,
+    Column("id", Text, primary_key=True),
+    *(Column(name, Text) for name in ("owner", "conversation_id")),
+    Column("turn_id", BigInteger),
+    Column("side", Integer),
+    *(Column(name, Text) for name in ("speaker", "messages", "answer", "correction", "lesson_id")),
+    *(Column(name, Double) for name in ("created_at", "updated_at")),
 )
 
 drafts = Table("drafts", metadata, Column("owner", Text, primary_key=True), Column("content", Text), Column("updated_at", Double))

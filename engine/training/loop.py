@@ -117,6 +117,10 @@ def _begin(run: JobRun, client: Client, method: Method, data: DataSet, renderer:
         loop.step = loop.saved_step = run.resume.step
         loop.tokens, loop.seconds = int(state["tokens"]), float(state["seconds"])
         loop.sampler_path, loop.weights_path = state.get("sampler_path", ""), run.resume.path
+    elif recipe.start.checkpoint:
+        start = run.start()
+        run.stage(f"loading {start.name}")
+        loop.training = client.resume(start.path) if recipe.start.optimizer else client.load(start.path)
     elif recipe.full:
         run.stage("copying the model's weights")
         loop.training = client.create_full(recipe.base_model)
@@ -304,13 +308,23 @@ def _checkpoint(loop: _Loop, reason: str) -> None:
 
 
 def _measured_before(loop: _Loop) -> dict[str, Any] | None:
-    """The base model's side of the proof: measured once, kept in the job's folder for later attempts."""
+    """The side of the proof of what the run starts from: measured once, kept in the job's folder for later attempts."""
     if not loop.run.recipe.evaluation.proof:
         return None
     file = loop.run.folder / "proof.before.json"
     if file.exists():
         return read_json(file)
-    side = _measure(loop, loop.client.sampler(base_model=loop.run.recipe.base_model), "before")
+    start = loop.run.start() if loop.run.recipe.start.checkpoint else None
+    if start is None:
+        sampler = loop.client.sampler(base_model=loop.run.recipe.base_model)
+    elif loop.step == 0:
+        sampler = loop.client.wait(loop.training.save_weights_and_get_sampling_client(), "taking a snapshot")
+    else:
+        # A paused run that lost its folder has moved on from where it started.
+        sampler = loop.client.sampler(path=start.sampler_path) if start.sampler_path else None
+    if sampler is None:
+        return None
+    side = _measure(loop, sampler, "before")
     write_json_atomic(file, side)
     return side
 
@@ -329,7 +343,7 @@ def _measure(loop: _Loop, sampler: Any, when: str) -> dict[str, Any]:
     with _interruptible(loop):
         loss = None
         if rows and (when == "after" or loop.step == 0):
-            # The adapter starts as the identity, so before training the run's own forward is the base model's.
+            # Before the first update the run's own forward is that of what it starts from: a new adapter changes nothing.
             reply = loop.client.wait(loop.training.forward(rows, loop.method.loss_fn), "measuring the held-out loss")
             loss = loop.method.held_out_metrics(reply)["held_out_loss"]
         return proof.measure(ask, loop.data.held_out, skills, loss, loop.method.held_out_tokens())

@@ -9,6 +9,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
+class _Crowded(ThreadingHTTPServer):
+    request_queue_size = 256  # a lesson asks dozens of questions at once
+    daemon_threads = True
+
+
 class SayingServer:
     """`say` is what answers each conversation. Also an Endpoint, as engine.endpoints gives them."""
 
@@ -21,8 +26,7 @@ class SayingServer:
         self.go_on = threading.Event()
         self.go_on.set()
         self.gone = threading.Event()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._http.daemon_threads = True
+        self._http = _Crowded(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._http.server_port}"
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
 
@@ -52,6 +56,9 @@ class SayingServer:
                     return self._whole(*outer.refuse)
                 if self.path == "/v1/completions":
                     return self._whole(200, outer._scored(body))
+                if not body.get("stream"):
+                    message = {"role": "assistant", "content": outer.say(body)}
+                    return self._whole(200, {"choices": [{"message": message, "finish_reason": "stop"}]})
                 try:
                     self._stream(outer.say(body))
                 except OSError:

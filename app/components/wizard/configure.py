@@ -27,6 +27,7 @@ def show(draft: Any) -> None:
         found = frame.engine().planner.suggest(draft.changes)
     except EngineError as error:
         trouble.show_error(error.to_dict())
+        _start((draft.changes.get("start") or {}).get("checkpoint", ""))
         _model(draft, draft.changes.get("base_model") or frame.engine().defaults.get().get("base_model") or "nano")
         frame.moves(draft, False, "Choose data and a model that can be read to go on.")
         return
@@ -34,17 +35,22 @@ def show(draft: Any) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         fields.show("name", values["name"], frame.change)
-        _model(draft, values["base_model"])
-        _full(found.recipe.full)
+        start = found.recipe.start.checkpoint
+        _start(start)
+        if start:
+            st.caption("Base model, kind of training and the adapter's shape come from there.")
+        else:
+            _model(draft, values["base_model"])
+            _full(found.recipe.full)
     with right:
         for name in _USUAL:
-            if not (found.recipe.full and name.startswith("lora.")):
+            if not ((found.recipe.full or start) and name.startswith("lora.")):
                 _field(name, values, found.reasons)
     advanced = st.expander("Advanced", key="advanced", on_change="rerun")
     if advanced.open:
         with advanced, st.grid(2, min_column_width=300, gap="medium") as grid:
             for name in _ADVANCED:
-                if not (found.recipe.full and name.startswith("lora.")):
+                if not ((found.recipe.full or start) and name.startswith("lora.")):
                     with grid.cell():
                         _field(name, values, found.reasons)
     _presets(found.recipe)
@@ -58,6 +64,44 @@ def _field(name: str, values: dict[str, Any], reasons: dict[str, dict[str, Any]]
 def _effect(name: str) -> str:
     known = knowledge.effects().get(name)
     return f"Too high: {known['high']}. Too low: {known['low']}." if known else ""
+
+
+def bring(ref: str) -> None:
+    """Goes on from this model, wherever the draft stood."""
+
+    def begin() -> None:
+        engine = frame.engine()
+        goals, draft = engine.planner.goals(), engine.drafts.start_from(engine.model(ref).id)
+        own = [name for name, goal in goals.items() if "demo" not in goal]
+        step = 3 if draft.data() else 1
+        frame.update(goal=draft.goal or own[0], step=step, expert=False)
+
+    trouble.attempt(begin)
+
+
+def _start(ref: str) -> None:
+    """Nothing to choose from, nothing shown."""
+    names = frame.engine().planner.starts()
+    if ref:
+        # The expert form and recipes can name checkpoints too, and a model may be gone.
+        names.setdefault(ref, ref)
+    if not names:
+        return
+    key = f"start-{session.form_generation()}"
+    st.selectbox(
+        "Go on from (start checkpoint)",
+        ["", *names],
+        index=["", *names].index(ref),
+        format_func=lambda one: names[one] if one else "nothing: the base model as it is",
+        key=key,
+        help="A model that you trained before learns more, instead of the base model from anew.",
+        on_change=lambda: _take_start(st.session_state[key]),
+    )
+
+
+def _take_start(ref: str) -> None:
+    session.renew_forms()
+    trouble.attempt(lambda: frame.engine().drafts.start_from(ref))
 
 
 def _model(draft: Any, base_model: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from app import services, session
-from app.components import trouble
+from app.components import trouble, words
 from engine import Engine
 
 STEPS = ("Goal", "Data", "Where", "Settings", "Launch")
@@ -40,6 +40,8 @@ def head(draft: Any) -> None:
                 kwargs={"step": number},
             )
     st.progress((draft.step + 1) / len(STEPS))
+    if ref := (draft.changes.get("start") or {}).get("checkpoint"):
+        st.caption(f"Goes on from {words.literal(engine().planner.starts().get(ref, ref))} (its start checkpoint, under Settings)")
 
 
 def moves(draft: Any, ready: bool, missing: str = "") -> None:
