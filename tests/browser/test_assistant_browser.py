@@ -76,9 +76,11 @@ def test_from_a_sentence_to_a_run(browser: Browser, dashboard: Dashboard) -> Non
     page.get_by_role("link", name="what can this computer do?").click()
     expect(page.get_by_text("On 400 prompts it had never seen")).to_be_visible(timeout=20_000)
     settled(page)
-    # The list may have stayed open across the link.
-    if not page.get_by_text("Delete it for good").is_visible():
-        page.get_by_role("button", name="Conversations").click()
+    # The list may have stayed open across the link, or be about to close.
+    page.reload()
+    expect(page.get_by_text("On 400 prompts it had never seen")).to_be_visible(timeout=20_000)
+    settled(page)
+    page.get_by_role("button", name="Conversations").click()
     page.get_by_text("Delete it for good").click()
     settled(page)
     page.get_by_role("button", name="Delete", exact=True).click()
