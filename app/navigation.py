@@ -34,8 +34,9 @@ PLAYGROUND = Entry("playground.py", "Playground", "playground")
 WIZARD = Entry("wizard.py", "Wizard", "wizard")
 ANALYTICS = Entry("analytics.py", "Analytics", "analytics")
 DATASETS = Entry("datasets.py", "Datasets", "datasets")
+ASSISTANT = Entry("assistant.py", "Assistant", "assistant")
 SETTINGS = Entry("settings.py", "Settings", "settings")
-PAGES = (HOME, WIZARD, TRAINING, DATASETS, MODELS, PLAYGROUND, ANALYTICS, SETTINGS)
+PAGES = (HOME, WIZARD, TRAINING, DATASETS, MODELS, PLAYGROUND, ANALYTICS, ASSISTANT, SETTINGS)
 FIRST = HOME
 
 
@@ -84,6 +85,11 @@ def link_to_chat(ref: str, label: str, *, beside: str = "", icon: str | None = "
 def link_to_conversation(conversation_id: str, label: str) -> None:
     """A chat that is kept."""
     st.page_link(PLAYGROUND.path, label=label, query_params={"chat": conversation_id})
+
+
+def link_to_talk(talk_id: str, label: str) -> None:
+    """A conversation with the assistant."""
+    st.page_link(ASSISTANT.path, label=label, query_params={"talk": talk_id})
 
 
 def go(entry: Entry, **query: str) -> None:

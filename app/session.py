@@ -198,6 +198,19 @@ def found_rows() -> dict[tuple[str, int, str], list[int]]:
     return _get("found_rows", dict)
 
 
+# -- Assistant
+
+
+def say_next(text: str) -> None:
+    """What a button says to the assistant, in the coming rerun."""
+    st.session_state[_name("say_next")] = text
+
+
+def take_saying() -> str:
+    """What waits to be said, once."""
+    return st.session_state.pop(_name("say_next"), "")
+
+
 # -- Settings
 
 

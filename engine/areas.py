@@ -18,6 +18,7 @@ from engine.travel import Travel
 from engine.upkeep import Upkeep
 
 if TYPE_CHECKING:
+    from engine.assistant import Assistant
     from engine.playground import Playground
     from engine.registry import Registry
     from engine.teaching import Teaching
@@ -63,6 +64,13 @@ class Areas:
     def settings(self) -> Settings:
         """What the person chose or has seen: see engine.settings."""
         return Settings(self.store, self.owner)
+
+    @cached_property
+    def assistant(self) -> Assistant:
+        """Goals, questions and runs in plain English: see engine.assistant."""
+        from engine.assistant import Assistant
+
+        return Assistant(self.store, self.owner)
 
     @cached_property
     def defaults(self) -> Defaults:

@@ -20,6 +20,7 @@ from engine.errors import EngineError, NotFound, RecipeError, StateError
 from engine.jobs import host, logs, states
 from engine.recipe import Recipe
 from engine.rendering import get_renderer, load_tokenizer
+from engine.runs import Pace
 from engine.store import Checkpoint, Event, Job, Model, Sample, Store
 from engine.store.artefacts import remove_job_folder
 
@@ -47,14 +48,6 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How fast a run is in training, on average so far, and how much training is left at that. None: not known yet."""
-
-    tokens_per_second: float | None
-    seconds_left: float | None
 
 
 class Engine(Areas):
@@ -181,23 +174,15 @@ class Engine(Areas):
 
     def requests(self, job: Job) -> frozenset[str]:
         """What can be asked of the job as it stands: pause, stop, resume, delete."""
-        asked = {name for name, moves in states.CONTROLS.items() if moves.get(job.state, job.state) != job.state}
-        if job.state in states.RESUMABLE:
-            asked.add("resume")
-        if job.state not in states.ACTIVE:
-            asked.add("delete")
-        return frozenset(asked)
+        return states.requests(job.state)
 
     def moving(self, job: Job) -> bool:
         """Whether the job goes on without anybody's doing: it waits its turn, runs, or was cut off."""
-        return job.state in states.ACTIVE or job.state in (states.QUEUED, states.INTERRUPTED)
+        return states.moving(job.state)
 
     def pace(self, job: Job) -> Pace:
         """Its speed in training, resumed stretches counted."""
-        if not job.step or job.training_seconds <= 0:
-            return Pace(None, None)
-        left = job.training_seconds / job.step * max(0, job.total_steps - job.step)
-        return Pace(job.tokens / job.training_seconds, left if job.state in (states.PREPARING, states.TRAINING) else None)
+        return self.runs.pace(job)
 
     def curve(self, job_id: str, name: str, after_step: int = -1) -> list[tuple[int, float]]:
         """(step, value) of one metric: one clean curve, whatever was repeated."""

@@ -40,6 +40,14 @@ class Card:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """How fast a run is in training, on average so far, and how much training is left at that. None: not known yet."""
+
+    tokens_per_second: float | None
+    seconds_left: float | None
+
+
+@dataclass(frozen=True)
 class Shared:
     """The same run in three forms to copy."""
 
@@ -61,6 +69,18 @@ class Runs:
         jobs = self._store.jobs(self._owner, states=wanted, search=search or None, limit=limit, offset=offset)
         losses = self._store.miniatures([job.id for job in jobs], "train_loss", owner=self._owner)
         return [Card(job, losses.get(job.id, []), self._last_line(job)) for job in jobs]
+
+    def card(self, job_id: str) -> Card:
+        """One of them. Raises NotFound."""
+        job = self._job(job_id)
+        return Card(job, self._store.miniatures([job.id], "train_loss", owner=self._owner).get(job.id, []), self._last_line(job))
+
+    def pace(self, job: Job) -> Pace:
+        """Its speed in training, resumed stretches counted."""
+        if not job.step or job.training_seconds <= 0:
+            return Pace(None, None)
+        left = job.training_seconds / job.step * max(0, job.total_steps - job.step)
+        return Pace(job.tokens / job.training_seconds, left if job.state in (states.PREPARING, states.TRAINING) else None)
 
     def lately(self, limit: int = 5) -> list[Job]:
         """What came to its end, the latest first."""

@@ -1,4 +1,4 @@
-"""Commands that use models: models, chat, generate."""
+"""Commands that use models, and the assistant: models, chat, generate, ask."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import sys
 from typing import Annotated
 
 import typer
+from rich.markdown import Markdown
 from rich.table import Table
 
+from engine import share
 from engine.cli.jobs import JsonFlag
 from engine.cli.screen import console, percent, plain, print_json
 from engine.engine import Engine
 from engine.errors import EngineError, StateError
+from engine.recipe import Recipe
 
 Name = Annotated[str, typer.Option("--model", help="A tuned model or job, by name or id; the newest without it.")]
 Base = Annotated[str, typer.Option("--base", help="Talk to a bare base model instead: nano, a folder or a hub id.")]
@@ -79,6 +82,37 @@ def chat(
             out.print(answer, markup=False)
         if as_json:
             print_json({"model": talk.name, "messages": messages})
+
+
+def ask(
+    text: Annotated[str, typer.Argument(help='A goal or a question, in plain English: "how is my run?"')],
+    as_json: JsonFlag = False,
+) -> None:
+    """Ask the assistant: what to train, how a run is, what a term means. It starts nothing."""
+    out = console(as_json)
+    with Engine() as engine:
+        reply, _ = engine.assistant.answer(text)
+        out.print(Markdown(reply.text))
+        if reply.facts:
+            table = Table(box=None, pad_edge=False)
+            for title in reply.facts[0]:
+                table.add_column(title)
+            for row in reply.facts:
+                table.add_row(*(plain(str(value)) for value in row.values()))
+            out.print(table)
+        if reply.proposal:
+            for sentence in reply.proposal.summary:
+                out.print(f"  {sentence}", markup=False)
+            for takes in reply.proposal.takes:
+                out.print(f"  {takes.name}: {takes.text}", markup=False)
+            for warning in reply.proposal.warnings:
+                out.print(f"  {warning.text} {warning.action}", style="yellow", markup=False)
+            out.print(f"To start it: {share.as_command(Recipe.make(reply.proposal.recipe))}", markup=False)
+        elif reply.choices:
+            asked = ", ".join(f'"{choice.say}"' for choice in reply.choices)
+            out.print(f"You might say: {asked}", style="dim", markup=False)
+        if as_json:
+            print_json(reply.to_dict())
 
 
 def generate(

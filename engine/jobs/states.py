@@ -69,3 +69,18 @@ LIGHTS: dict[str, Light] = {
 def allowed(state: str, to: str) -> bool:
     """Whether a job in `state` may become `to`."""
     return to in TRANSITIONS.get(state, frozenset())
+
+
+def requests(state: str) -> frozenset[str]:
+    """What can be asked of a job in `state`: pause, stop, resume, delete."""
+    asked = {name for name, moves in CONTROLS.items() if moves.get(state, state) != state}
+    if state in RESUMABLE:
+        asked.add("resume")
+    if state not in ACTIVE:
+        asked.add("delete")
+    return frozenset(asked)
+
+
+def moving(state: str) -> bool:
+    """Whether a job in `state` goes on without anybody's doing: it waits its turn, runs, or was cut off."""
+    return state in ACTIVE or state in (QUEUED, INTERRUPTED)

@@ -71,6 +71,21 @@ def pairs() -> dict[str, dict[str, Any]]:
     return copy.deepcopy(_load("pairs"))
 
 
+def terms() -> dict[str, dict[str, Any]]:
+    """Every term of the trade by name: title, also (other words for it), see; and meaning, or the metric, field or method it stands for."""
+    return copy.deepcopy(_load("terms"))
+
+
+def base_models() -> dict[str, dict[str, Any]]:
+    """Base models to begin with, by hub id: family, parameters, note, consent."""
+    return copy.deepcopy(_load("base_models")["models"])
+
+
+def effects() -> dict[str, dict[str, str]]:
+    """What going too far does, by recipe field: {high, low}."""
+    return copy.deepcopy(_load("hyperparameters")["effects"])
+
+
 def recommend(config: dict[str, Any], base_model: str = "", lora: bool = True) -> dict[str, dict[str, Any]]:
     """Settings to start from, by recipe field: {"training.learning_rate": {value, reason, source}, ...}.
 

@@ -26,6 +26,7 @@ class Furniture:
     failed: str
     dataset: str
     conversation: str
+    talk: str
 
     def addresses(self) -> dict[str, str]:
         """Pages of single things, by what they show."""
@@ -36,6 +37,7 @@ class Furniture:
             "model": f"models?model={self.model}",
             "data set": f"datasets?set={self.dataset}",
             "chat": f"playground?chat={self.conversation}",
+            "talk with the assistant": f"assistant?talk={self.talk}",
             "comparison": f"analytics?runs={self.good},{self.bad}",
         }
 
@@ -62,8 +64,18 @@ def furnish(folder: Path, steps: int = 100, say: Callable[[str], None] = lambda 
         dataset = engine.datasets.add(file.name, file)
         say("talking")
         conversation = _talk(engine, good, ["pig latin: lantern", "pig latin: whisper"])
+        say("asking the assistant")
+        talk = _asked(engine, ["what can this computer do?", "teach it to add", "use 200 steps"])
         [model] = engine.models(good.job_id)
-    return Furniture(good.job_id, model.id, bad.job_id, failed, dataset.id, conversation)
+    return Furniture(good.job_id, model.id, bad.job_id, failed, dataset.id, conversation, talk)
+
+
+def _asked(engine: Engine, said: list[str]) -> str:
+    """A conversation with the assistant that ends in a proposal."""
+    talk = ""
+    for text in said:
+        talk = engine.assistant.say(text, talk).id
+    return talk
 
 
 def _failing(engine: Engine, file: Path) -> str:

@@ -101,6 +101,16 @@ def test_generate_without_a_prompt(call):
     assert nothing.code == 1 and "stdin" in nothing.err and nothing.json["error"]["kind"] == "StateError"
 
 
+def test_ask(call, job_id):
+    assert "loud is finished" in call("ask", "how did my last run go?").out
+    shown = call("ask", "one-minute demo with 60 steps", fresh=True)
+    assert shown.code == 0 and "60 updates of 32" in shown.out
+    assert "To start it: python thinker.py train --demo piglatin --steps 60" in shown.out
+    assert call("ask", "what is LoRA?", "--json", fresh=True).json["intent"] == "explain"
+    assert "didn't understand" in call("ask", "blarg [red]wibble[/red]", fresh=True).out
+    assert call("jobs", "--json", fresh=True).json == {"jobs": []}
+
+
 def test_data_check(call, tmp_path: Path):
     file = shouting(tmp_path / "fine.jsonl", 12)
     fine = call("data", "check", file)
@@ -181,6 +191,21 @@ def test_wrong_usage(call, arguments, said):
 
 def test_help(call):
     every = call("--help").out
-    for name in ("train", "jobs", "show", "watch", "pause", "stop", "resume", "delete", "models", "chat", "generate", "serve", "doctor"):
+    for name in (
+        "train",
+        "jobs",
+        "show",
+        "watch",
+        "pause",
+        "stop",
+        "resume",
+        "delete",
+        "models",
+        "chat",
+        "generate",
+        "ask",
+        "serve",
+        "doctor",
+    ):
         assert name in every
     assert "--set" in call("train", "--help").out and call("data", "--help").code == 0

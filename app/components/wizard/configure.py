@@ -9,15 +9,8 @@ import streamlit as st
 from app import session
 from app.components import fields, trouble, words
 from app.components.wizard import frame
-from engine import EngineError
+from engine import EngineError, knowledge
 
-_EFFECTS = {
-    "training.learning_rate": "Too high: the loss jumps and stays up. Too low: it hardly learns.",
-    "training.batch_size": "Larger: steadier, but fewer updates for the same time. Smaller: more updates, each noisier.",
-    "training.steps": "Too many: it learns the examples by heart. Too few: it doesn't get there.",
-    "lora.rank": "Too high: more memory and time for nothing. Too low: not all of it can be learned.",
-    "training.max_length": "Shorter: less memory, but longer examples lose their ends.",
-}
 _USUAL = ("training.learning_rate", "training.batch_size", "training.steps", "lora.rank")
 _ADVANCED = (
     "training.schedule", "training.warmup", "training.weight_decay", "training.grad_clip_norm", "training.max_length", "lora.train_mlp",
@@ -65,7 +58,12 @@ def show(draft: Any) -> None:
 
 
 def _field(name: str, values: dict[str, Any], reasons: dict[str, dict[str, Any]]) -> None:
-    fields.show(name, fields.value_of(values, name), frame.change, advice=reasons.get(name), effect=_EFFECTS.get(name, ""))
+    fields.show(name, fields.value_of(values, name), frame.change, advice=reasons.get(name), effect=_effect(name))
+
+
+def _effect(name: str) -> str:
+    known = knowledge.effects().get(name)
+    return f"Too high: {known['high']}. Too low: {known['low']}." if known else ""
 
 
 def bring(ref: str) -> None:

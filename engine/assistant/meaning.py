@@ -1,0 +1,164 @@
+"""What a sentence asks for, by rules: the first that fits decides. Knows words, not the person's runs or data (their names are given).
+
+Rules read text as `wording.plain` writes it. A text that none fits is read again with slips of the finger mended.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+from engine import knowledge
+from engine.assistant import rules, settings_said, topics
+from engine.assistant.wording import mended, plain
+
+# A longer text that only happens to name a term isn't about it.
+_SHORT = 8
+_RUN_BY_ID = re.compile(r"\brun ([0-9a-f]{12})\b")
+_USE_EXACTLY = re.compile(r"use the data set (.+)$")
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the person's own things are called: plain name to id. `models`: base models on this machine."""
+
+    datasets: Mapping[str, str] = field(default_factory=dict)
+    runs: Mapping[str, str] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """`side`: too high or too low. `latest`: the newest upload. `changes`: of a recipe, as said. `nudges`: {field: factor}."""
+
+    intent: str
+    goal: str = ""
+    demo: str = ""
+    topics: tuple[str, ...] = ()
+    side: str = ""
+    rows: int | None = None
+    dataset: str = ""
+    latest: bool = False
+    run: str = ""
+    changes: dict[str, Any] = field(default_factory=dict)
+    nudges: dict[str, float] = field(default_factory=dict)
+    limit: str = ""
+    text: str = ""
+
+    @property
+    def plans(self) -> bool:
+        """Whether it says something of a run to come."""
+        return bool(self.goal or self.dataset or self.latest or self.changes or self.nudges)
+
+
+def read(said: str, names: Names | None = None) -> Meaning:
+    """Never raises; `unknown` for what isn't understood."""
+    names = names or Names()
+    text = plain(said)
+    found = _read(text, said, names)
+    if found.intent in ("unknown", "unknown_term") and (better := mended(text, _vocabulary())) != text:
+        again = _read(better, said, names)
+        if again.intent != "unknown":
+            return again
+    return found
+
+
+def _read(text: str, said: str, names: Names) -> Meaning:
+    if not text.strip(" ?"):
+        return Meaning("unknown" if said.strip(" ?\t\r\n") else "empty")
+    rest = rules.GREETING.sub("", text).strip()
+    if rest != text and (not rest.strip(" ?") or rules.NOBODY.fullmatch(rest)):
+        return Meaning("greeting", text=text)
+    text = rest or text
+    if (exact := _USE_EXACTLY.match(text)) and exact[1] in names.datasets:
+        # Whatever else the name may seem to say.
+        return Meaning("use_data", text=text, dataset=names.datasets[exact[1]])
+    if (gone := _RUN_BY_ID.search(text)) and gone[1] not in names.runs:
+        return Meaning("no_such_run", text=text)
+    about = Meaning("", text=text, topics=topics.found(text), run=_named(text, names.runs))
+    named = re.search(r"\b(?:call|name) it (.+)$", text)
+    changes, nudges = settings_said.changes(text, said, names.models)
+    about = replace(about, changes=changes, nudges=nudges)
+    unnamed = text[: named.start()] if named else text
+    intent = _intent(unnamed, about, names)
+    if intent.intent == "unknown" and rest != text:
+        return Meaning("greeting", text=text)
+    return intent
+
+
+def _intent(text: str, about: Meaning, names: Names) -> Meaning:
+    question = bool(rules.QUESTION.search(text))
+    for name, pattern in rules.FIRST:
+        if pattern.search(text):
+            return replace(about, intent=name)
+    if about.topics and (side := rules.side(text)) and (question or "too" in text.split() or rules.TROUBLE.search(text)):
+        return replace(about, intent="trouble", side=side)
+    if len(about.topics) > 1 and rules.BETWEEN.search(text):
+        return replace(about, intent="between")
+    if any(topics.field(term) for term in about.topics) and rules.GOOD_VALUE.search(text):
+        return replace(about, intent="good_value")
+    limit = rules.limit(text)
+    wish = rules.WISH.search(text)
+    missing = [term for term in about.topics if topics.unavailable(term)]
+    if missing and (wish or not question) and not topics.alone(text):
+        return replace(about, intent="limit", limit="method", topics=tuple(missing))
+    if limit and limit != "net" and (wish or not question):
+        return replace(about, intent="limit", limit=limit)
+    asks = question and not rules.CAN_YOU.search(text)
+    planned = None if about.run and question else _planned(text, about, names, asks)
+    if planned and planned.intent == "use_data":
+        return planned
+    for name, pattern in rules.THEN:
+        if pattern.search(text):
+            return replace(about, intent=name)
+    if planned and (wish or not asks):
+        return planned
+    for name, pattern in rules.LAST:
+        if pattern.search(text):
+            return replace(about, intent=name)
+    if limit and not (about.topics and question):
+        return replace(about, intent="limit", limit=limit)
+    if about.topics and (question or rules.EXPLAIN.search(text) or len(text.split()) <= _SHORT):
+        return replace(about, intent="explain")
+    if planned:
+        return planned
+    if about.run:
+        return replace(about, intent="status")
+    return replace(about, intent="unknown_term" if rules.EXPLAIN.search(text) else "unknown")
+
+
+def _planned(text: str, about: Meaning, names: Names, asks: bool) -> Meaning | None:
+    """The same with what it says of a run to come; None where it says nothing of one."""
+    goal, demo = rules.goal(text)
+    dataset = _named(text, names.datasets)
+    uses = rules.USE_DATA.search(text) or (text == next((name for name, one in names.datasets.items() if one == dataset), None))
+    latest = bool(rules.LATEST.search(text)) and not dataset
+    filled = replace(about, goal=goal, demo=demo, rows=rules.rows(text), dataset=dataset if uses else "", latest=latest)
+    if filled.dataset or latest:
+        return None if asks else replace(filled, intent="use_data")
+    if goal:
+        return replace(filled, intent="goal")
+    if (about.changes or about.nudges) and not asks:
+        return replace(filled, intent="change")
+    return None
+
+
+def _named(text: str, names: Mapping[str, str]) -> str:
+    """The id of what is called by its name or id in the text, the longest name first."""
+    ids = set(names.values())
+    for word in re.findall(r"(?<!\w)[0-9a-f]{12}(?!\w)", text):
+        if word in ids:
+            return word
+    for name in sorted(names, key=len, reverse=True):
+        if len(name) > 2 and name in text and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text):
+            return names[name]
+    return ""
+
+
+@cache
+def _vocabulary() -> frozenset[str]:
+    families = {str(model["family"]) for model in knowledge.base_models().values()}
+    return topics.vocabulary() | rules.vocabulary() | families | frozenset(knowledge.demos())

@@ -1,0 +1,373 @@
+"""Replies about runs: how they are, whether they get better, why they failed, how long still, one against another, the best model.
+
+Every figure is read from the store, every judgement is the run doctor's. Changes nothing: pause, stop and resume are actions to click.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from engine.amounts import duration
+from engine.assistant.desk import Desk, State, called, right
+from engine.assistant.reply import Action, Choice, Reply
+from engine.assistant.wording import figure, percent, safe
+from engine.errors import EngineError
+from engine.jobs import states
+
+if TYPE_CHECKING:
+    from engine.assistant.meaning import Meaning
+    from engine.store import Job
+
+_DEMO = Choice("Show me the one-minute demo", "Show me the one-minute demo")
+_CONTROLS = {"pause": "Pause", "stop": "Stop and keep", "resume": "Resume"}
+
+
+def state_of(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
+    """How a run is: where it stands, what came of it."""
+    job = _meant(desk, meaning, state)
+    moving = desk.moving()
+    if job is None or (not meaning.run and len(moving) > 1 and not state.run):
+        return listed(desk, meaning, state)
+    return _told(desk, job, meaning.intent), _about(state, job)
+
+
+def progress(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
+    """Whether it gets better: the doctor's findings, and what they rest on."""
+    job = _meant(desk, meaning, state)
+    if job is None:
+        return _nothing_yet(meaning), state
+    lines = [_where(desk, job)]
+    if said := result_line(job):
+        lines.append(said)
+    if job.error:
+        lines.append(f"It failed: {safe(str(job.error.get('message', '')), 300)}.")
+    findings, choices = _doctor(desk, job)
+    reply = Reply("progress", " ".join(lines) + findings, (*choices, *_next_choices(job)), (_open(job), *_controls(job)))
+    return reply, _about(state, job)
+
+
+def eta(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
+    """How long still."""
+    job = desk.job(meaning.run) or next(iter(desk.moving()), None) or _meant(desk, meaning, state)
+    if job is None:
+        return _nothing_yet(meaning), state
+    left = desk.runs.pace(job).seconds_left
+    if job.state == states.QUEUED:
+        before = [other for other in desk.moving() if other.id != job.id and other.created_at < job.created_at]
+        text = f"{called(job)} hasn't begun: it waits its turn" + (
+            f" behind {len(before)} other{'s' * (len(before) > 1)}." if before else "."
+        )
+    elif left is not None:
+        end = " Then the proof is made." if job.recipe.evaluation.proof else ""
+        text = f"About **{duration(round(left))}** of training left for {called(job)} (step {job.step:,} of {job.total_steps:,}).{end}"
+    elif job.state == states.EVALUATING:
+        text = f"{called(job)} has learned all it was to learn and is being tested: that is the last part."
+    elif states.moving(job.state):
+        text = f"{called(job)} is {states.LIGHTS[job.state].label}; how long it takes is known after the first steps."
+    else:
+        text = f"Nothing is running. {called(job)} is {states.LIGHTS[job.state].label}."
+    return Reply("eta", text, _next_choices(job), (_open(job), *_controls(job))), _about(state, job)
+
+
+def failure(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
+    """What went wrong, and what to do."""
+    named = desk.job(meaning.run or state.run)
+    failed = named if named and named.error else next(iter(desk.newest((states.FAILED,), 1)), None)
+    if failed is None:
+        job = named or _meant(desk, meaning, state)
+        if job is None:
+            return _nothing_yet(meaning), state
+        findings, choices = _doctor(desk, job)
+        return Reply("failure", f"None of your runs has failed. {_where(desk, job)}{findings}", choices, (_open(job),)), _about(state, job)
+    error = failed.error or {}
+    lines = [f"{called(failed)} failed: {safe(str(error.get('message', '')), 300)}."]
+    if error.get("where"):
+        lines.append(f"Where: {safe(str(error['where']), 160)}.")
+    if error.get("next_step"):
+        lines.append(f"\n\n**What to do:** {safe(str(error['next_step']), 300)}")
+    return Reply("failure", " ".join(lines), (_again(failed),), (_open(failed), *_controls(failed))), _about(state, failed)
+
+
+def listed(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
+    """The newest runs in a table."""
+    jobs = desk.newest(limit=8)
+    if not jobs:
+        return _nothing_yet(meaning), state
+    counts = {group: count for group, count in desk.runs.counts().items() if count}
+    said = ", ".join(f"{count:,} {group}" for group, count in counts.items())
+    rows = tuple({"run": job.name, "state": states.LIGHTS[job.state].label, "steps": _steps(job), "right": _share(job)} for job in jobs)
+    more = "" if sum(counts.values()) <= len(rows) else f" The newest {len(rows)}:"
+    choices = tuple(Choice(f"How is {job.name[:40]}?", f"How is run {job.id}?") for job in (desk.moving() or jobs)[:3])
+    return Reply(meaning.intent, f"Your runs: {said}.{more}", choices, (Action("runs", "All runs"),), facts=rows), state
+
+
+def gone(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
+    """A run by an id that none of the person's has."""
+    text = "You have no run of that id; it may have been deleted."
+    return Reply(meaning.intent, text, (Choice("Which runs are there?", "List my runs"),), (Action("runs", "All runs"),)), state
+
+
+def compared(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
+    """The last two against each other, and in which settings they differ."""
+    ended = desk.newest((states.DONE, states.STOPPED), 2)
+    jobs = ended if len(ended) == 2 else desk.newest(limit=2)
+    if len(jobs) < 2:
+        have = f"There is only one run, {called(jobs[0])}; two are needed." if jobs else "There is no run yet; two are needed to compare."
+        return Reply("compare", have, (_again(jobs[0]) if jobs else _DEMO,)), state
+    last = desk.last([job.id for job in jobs])
+    names = [job.name if job.name != jobs[1 - place].name else f"{job.name} ({job.id[:4]})" for place, job in enumerate(jobs)]
+    rows = [("right answers (exact match)", [_share(job) for job in jobs])]
+    rows += [(title, [_figure(last.get(job.id, {}).get(name)) for job in jobs]) for name, title in _LOSSES.items()]
+    rows += [("steps", [_steps(job) for job in jobs]), ("time in training", [duration(job.training_seconds) for job in jobs])]
+    rows += _differences(desk, jobs)
+    facts = tuple({"figure": title, **dict(zip(names, values, strict=True))} for title, values in rows)
+    about = ",".join(job.id for job in jobs)
+    return Reply("compare", _verdict(jobs), (), (Action("compare", "Their curves over each other", about),), facts=facts), state
+
+
+def best(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
+    """The models by what they were proven to do."""
+    models = desk.registry.find()
+    if not models:
+        return Reply(
+            "best_model", "There is no tuned model yet: each finished run leaves one.", (_DEMO,), (Action("models", "Models"),)
+        ), state
+    proven = [
+        (after["exact_match"], before["exact_match"], after["count"], model)
+        for model in models
+        if (found := _proof(model))
+        for before, after in [found]
+    ]
+    if not proven:
+        text = (
+            "None of your models has a proof: their runs ended early, or kept no examples aside. The newest is at the top of the Models "
+            "page."
+        )
+        return Reply("best_model", text, (), (Action("models", "Models"),)), state
+    proven.sort(key=lambda row: (-row[0], -row[3].created_at))
+    first = proven[0]
+    text = (
+        f"**{safe(first[3].name)}**: {percent(first[0])} right on {first[2]:,} prompts it had never seen, from {percent(first[1])} before."
+    )
+    if len(proven) > 1:
+        text += " Such figures compare only between models that were tested on the same examples."
+    facts = tuple(
+        {"model": model.name, "before": percent(was), "after": percent(now), "prompts": f"{count:,}"}
+        for now, was, count, model in proven[:6]
+    )
+    actions = (Action("chat", f"Chat with {first[3].name[:40]}", first[3].id), Action("models", "All models"))
+    return Reply("best_model", text, (Choice("Compare my last two runs", "Compare my last two runs"),), actions, facts=facts), state
+
+
+def models(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
+    """What was trained."""
+    found = desk.registry.find()
+    if not found:
+        return Reply(
+            "list_models", "There is no tuned model yet: each finished run leaves one.", (_DEMO,), (Action("models", "Models"),)
+        ), state
+    facts = tuple(
+        {"model": model.name, "on": model.base_model, "right": percent(proof[1]["exact_match"]) if (proof := _proof(model)) else "–"}
+        for model in found[:8]
+    )
+    actions = (Action("chat", f"Chat with {found[0].name[:40]}", found[0].id), Action("models", "All models"))
+    return Reply(
+        "list_models", f"There {'is one model' if len(found) == 1 else f'are {len(found):,} models'} of yours.", (), actions, facts=facts
+    ), state
+
+
+def chat(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
+    """The way to a chat with what was trained."""
+    found = desk.registry.find()
+    wanted = [model for model in found if meaning.run and model.job_id == meaning.run]
+    if not found:
+        text = "There is no tuned model to talk to yet. You can talk to nano as it is, or train it first: the demo takes about a minute."
+        return Reply("chat", text, (_DEMO,), (Action("chat", "Chat with nano", "base:nano"),)), state
+    shown = wanted or [model for model in found if state.run and model.job_id == state.run] or found[:3]
+    actions = tuple(Action("chat", f"Chat with {model.name[:40]}", model.id) for model in shown[:3])
+    return Reply("chat", "It opens in the Playground; it works while other runs train.", (), actions), state
+
+
+def control(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
+    """Pause, stop or resume: a button for each run that it can be asked of."""
+    asked = meaning.intent
+    able = [job for job in desk.newest(limit=60) if asked in states.requests(job.state)]
+    if asked == "stop":
+        able = [job for job in able if states.moving(job.state)] or able
+    named = [job for job in able if job.id in (meaning.run, "" if meaning.run else state.run)]
+    shown = (named or ([] if meaning.run else able))[:4]
+    if asked == "resume" and not named:
+        shown = shown[:3]
+    if not shown:
+        job = desk.job(meaning.run)
+        if job is not None:
+            text = f"{called(job)} is {states.LIGHTS[job.state].label}; that can't be done now."
+        else:
+            text = "No run is paused or was stopped." if asked == "resume" else "Nothing is running."
+        return Reply(asked, text, (Choice("Which runs are there?", "List my runs"),)), state
+    what = {
+        "pause": "Pausing acts within a step and saves what was learned; you can resume it whenever you like.",
+        "stop": "Stopping ends the run here, and keeps what it has learned as a model.",
+        "resume": "It goes on from its last checkpoint.",
+    }[asked]
+    actions = tuple(Action(asked, f"{_CONTROLS[asked]}: {job.name[:40]}", job.id) for job in shown)  # type: ignore[arg-type]
+    return Reply(asked, f"{what} Press the button if you mean it.", (), actions), _about(state, shown[0])
+
+
+def result_line(job: Job) -> str:
+    """The proof in a sentence; nothing without one."""
+    if not (found := right(job)):
+        return ""
+    before, after = found
+    line = (
+        f"On {after['count']:,} prompts it had never seen, right answers went from {percent(before['exact_match'])} to "
+        f"**{percent(after['exact_match'])}**."
+    )
+    skills = (job.result or {}).get("skills") or {}
+    if skills.get("before") is not None and skills.get("after") is not None:
+        line += f" General skills: {percent(skills['before'])} before, {percent(skills['after'])} after."
+    return line
+
+
+_LOSSES = {"train_loss": "training loss", "held_out_loss": "held-out loss"}
+
+
+def _told(desk: Desk, job: Job, intent: str) -> Reply:
+    lines = [_where(desk, job)]
+    if said := result_line(job):
+        lines.append(said)
+    if job.error:
+        lines.append(f"{safe(str(job.error.get('message', '')), 300)}. {safe(str(job.error.get('next_step', '')), 300)}")
+    findings, choices = _doctor(desk, job) if job.step else ("", ())
+    actions: list[Action] = [_open(job)]
+    if job.state in (states.DONE, states.STOPPED):
+        actions += [Action("chat", "Chat with it", model.id) for model in desk.store.models(desk.owner, job_id=job.id)[:1]]
+    return Reply(intent, " ".join(lines) + findings, (*choices, *_next_choices(job)), (*actions, *_controls(job)))
+
+
+def _where(desk: Desk, job: Job) -> str:
+    light, pace = states.LIGHTS[job.state].label, desk.runs.pace(job)
+    parts = [f"{called(job)} is {light}"]
+    if job.total_steps and job.state != states.DONE:
+        parts.append(f"step {job.step:,} of {job.total_steps:,}")
+    elif job.state == states.DONE:
+        parts.append(f"{job.step:,} steps in {duration(job.training_seconds)} of training")
+    if pace.seconds_left is not None and states.moving(job.state):
+        parts.append(f"about {duration(round(pace.seconds_left))} left")
+    if pace.tokens_per_second and job.state in states.ACTIVE:
+        parts.append(f"{pace.tokens_per_second:,.0f} tokens a second")
+    last = desk.last([job.id]).get(job.id, {})
+    parts += [f"{title} {figure(last[name])}" for name, title in _LOSSES.items() if name in last]
+    return ", ".join(parts) + "."
+
+
+def _doctor(desk: Desk, job: Job) -> tuple[str, tuple[Choice, ...]]:
+    """(its findings as a list, another try for those that say what to change)."""
+    try:
+        found = desk.findings(job)
+    except EngineError:
+        # A recipe of another version: its figures can be told all the same.
+        return "", ()
+    lines, choices = [], []
+    for finding in found[:3]:
+        lines.append(f"- **{safe(finding.sign, 200)}** {safe(finding.detail, 300)} {safe(finding.action, 300)}".rstrip())
+        training = finding.changes.get("training", {})
+        if not states.moving(job.state) and (rate := training.get("learning_rate")):
+            choices.append(
+                Choice(f"Again with a learning rate of {rate:.2g}", f"Train run {job.id} again with a learning rate of {rate:.3g}")
+            )
+        elif not states.moving(job.state) and (steps := training.get("steps")):
+            choices.append(Choice(f"Again with {steps:,} steps", f"Train run {job.id} again with {steps} steps"))
+    return "\n\nThe run doctor says:\n" + "\n".join(lines), tuple(dict.fromkeys(choices))
+
+
+def _meant(desk: Desk, meaning: Meaning, state: State) -> Job | None:
+    """The run that is named, else the one talked of, else what runs, else the newest."""
+    return desk.job(meaning.run) or desk.job(state.run) or next(iter(desk.moving() or desk.newest(limit=1)), None)
+
+
+def _nothing_yet(meaning: Meaning) -> Reply:
+    return Reply(
+        meaning.intent, "There is no run yet. The demo is the quickest way to see one: about a minute, nothing to bring.", (_DEMO,)
+    )
+
+
+def _next_choices(job: Job) -> tuple[Choice, ...]:
+    if states.moving(job.state):
+        return (Choice("How long still?", "How long still?"), Choice("What does the loss mean?", "What does the loss mean?"))
+    return (_again(job), Choice("Compare my last two runs", "Compare my last two runs"))
+
+
+def _again(job: Job) -> Choice:
+    return Choice("Train it again", f"Train run {job.id} again")
+
+
+def _open(job: Job) -> Action:
+    return Action("run", "Watch it learn" if states.moving(job.state) else "Open the run", job.id)
+
+
+def _controls(job: Job) -> tuple[Action, ...]:
+    possible = states.requests(job.state)
+    wanted = ("pause", "stop") if states.moving(job.state) else ("resume",) if job.state != states.STOPPED else ()
+    return tuple(Action(name, _CONTROLS[name], job.id) for name in wanted if name in possible)  # type: ignore[arg-type]
+
+
+def _about(state: State, job: Job) -> State:
+    return State(**{**state.to_dict(), "run": job.id})
+
+
+def _verdict(jobs: list[Job]) -> str:
+    proofs = [right(job) for job in jobs]
+    if not all(proofs):
+        return "Not both have a proof, so only their curves and settings can be compared."
+    (_, new), (_, old) = proofs  # type: ignore[misc]
+    apart = new["exact_match"] - old["exact_match"]
+    better, points = (jobs[0], apart) if apart >= 0 else (jobs[1], -apart)
+    if _examples(jobs[0]) != _examples(jobs[1]):
+        return "They were tested on different examples, so their shares of right answers can't be held against each other."
+    if abs(points) < 0.0005:
+        return "Both give as many right answers."
+    clear = max(new.get("exact_match_low", 0), old.get("exact_match_low", 0)) > min(
+        new.get("exact_match_high", 1), old.get("exact_match_high", 1)
+    )
+    sure = "more than chance would explain" if clear else "little enough to be chance: their 95 % intervals overlap"
+    return f"{called(better)} is better by {100 * points:.1f} points, {sure}."
+
+
+def _examples(job: Job) -> Any:
+    try:
+        recipe = job.recipe
+    except EngineError:
+        return job.id
+    return recipe.data.model_dump(), recipe.seed if not recipe.data.demo else 0
+
+
+def _differences(desk: Desk, jobs: list[Job]) -> list[tuple[str, list[str]]]:
+    try:
+        found = desk.runs.differences([job.id for job in jobs])
+    except EngineError:
+        return []
+    return [(row["field"], [_plain(row["values"][job.id]) for job in jobs]) for row in found[:8]]
+
+
+def _plain(value: Any) -> str:
+    return "–" if value in (None, "", [], {}) else f"{value:g}" if isinstance(value, float) else str(value)[:60]
+
+
+def _proof(model: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    held_out = (model.proof or {}).get("held_out") or {}
+    before, after = held_out.get("before"), held_out.get("after")
+    return (before, after) if before and after else None
+
+
+def _steps(job: Job) -> str:
+    return f"{job.step:,} of {job.total_steps:,}" if job.total_steps else f"{job.step:,}"
+
+
+def _share(job: Job) -> str:
+    found = right(job)
+    return f"{percent(found[0]['exact_match'])} → {percent(found[1]['exact_match'])}" if found else "–"
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else figure(value)

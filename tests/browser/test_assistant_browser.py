@@ -1,0 +1,89 @@
+"""The Assistant in a real browser: from a click to a run that learns, F5, a cold link, and what fits at three widths."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.test_everywhere import violations
+from tests.browser.test_training_browser import READY, Dashboard, browser, dashboard, fits, open_tab  # noqa: F401
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+def settled(page: Page) -> None:
+    page.wait_for_timeout(300)
+    page.wait_for_selector(READY, timeout=30_000)
+
+
+def say(page: Page, text: str) -> None:
+    page.get_by_test_id("stChatInputTextArea").fill(text)
+    page.keyboard.press("Enter")
+
+
+def fits_everywhere(page: Page) -> None:
+    for width in (390, 1024, 1440):
+        page.set_viewport_size({"width": width, "height": 900})
+        settled(page)
+        assert fits(page), f"scrolls sideways at {width} px"
+    assert not violations(page)
+
+
+def test_from_a_sentence_to_a_run(browser: Browser, dashboard: Dashboard) -> None:  # noqa: F811
+    trouble: list[str] = []
+    page = open_tab(browser, trouble)
+    page.goto(f"{dashboard.url}/assistant")
+    expect(page.get_by_text("Say what you want in plain English")).to_be_visible(timeout=30_000)
+    fits_everywhere(page)
+
+    say(page, "what can this computer do?")
+    expect(page.get_by_text("CPU cores")).to_be_visible(timeout=20_000)
+    page.wait_for_url(re.compile(r"/assistant\?talk=[0-9a-f]{12}$"))
+    expect(page.get_by_test_id("stDataFrame")).to_be_visible()
+    fits_everywhere(page)
+    page.get_by_role("button", name="Show me the one-minute demo").click()
+    expect(page.get_by_role("button", name="Start training")).to_be_visible(timeout=30_000)
+    say(page, "use 40 stpes")
+    expect(page.get_by_text("in 40 updates of 32")).to_be_visible(timeout=20_000)
+    fits_everywhere(page)
+
+    address = page.url
+    page.reload()
+    expect(page.get_by_text("in 40 updates of 32")).to_be_visible(timeout=20_000)
+    page.get_by_role("button", name="Start training").click()
+    expect(page.get_by_text(re.compile(r"\bStarted$")).last).to_be_visible(timeout=20_000)
+    expect(page.get_by_role("button", name="Start training")).to_have_count(0)
+    # Live, without a click: it is being tested or learns, then it is done.
+    expect(page.get_by_text(re.compile(r"^● (learning|being tested)$")).first).to_be_visible(timeout=90_000)
+    fits_everywhere(page)
+    expect(page.get_by_text(re.compile(r"right on 400 new prompts"))).to_be_visible(timeout=120_000)
+    expect(page.get_by_role("link", name="Chat with it")).to_be_visible()
+    say(page, "how did it go?")
+    expect(page.get_by_text("On 400 prompts it had never seen")).to_be_visible(timeout=20_000)
+    assert not trouble, "\n".join(trouble)
+
+    # A cold link in another browser, the list of conversations, a new one, and the end of this one.
+    page.context.close()
+    page = open_tab(browser, trouble, width=390)
+    page.goto(address)
+    expect(page.get_by_text("On 400 prompts it had never seen")).to_be_visible(timeout=30_000)
+    settled(page)
+    page.get_by_role("button", name="New conversation").click()
+    expect(page.get_by_text("Say what you want in plain English")).to_be_visible(timeout=20_000)
+    page.get_by_role("button", name="Conversations").click()
+    page.get_by_role("link", name="what can this computer do?").click()
+    expect(page.get_by_text("On 400 prompts it had never seen")).to_be_visible(timeout=20_000)
+    settled(page)
+    # The list may have stayed open across the link, or be about to close.
+    page.reload()
+    expect(page.get_by_text("On 400 prompts it had never seen")).to_be_visible(timeout=20_000)
+    settled(page)
+    page.get_by_role("button", name="Conversations").click()
+    page.get_by_text("Delete it for good").click()
+    settled(page)
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(page.get_by_text("Say what you want in plain English")).to_be_visible(timeout=20_000)
+    # The console names no address where the page asks for its server below a deep link's path.
+    assert not [line for line in trouble if "404 (Not Found)" not in line], "\n".join(trouble)
