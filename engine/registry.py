@@ -87,10 +87,14 @@ class Registry:
         self._store, self._owner = store, owner
 
     def find(self, search: str = "") -> list[Model]:
-        """Newest first; those whose name, base model or notes hold every word of `search`."""
+        """Newest first; those whose name, base model or notes hold every word of `search`, or whose id begins with it."""
+
+        def fits(model: Model, word: str) -> bool:
+            # Of an id, at least as much as nobody types by chance.
+            return word in f"{model.name} {model.base_model} {model.notes}".lower() or (len(word) >= 4 and model.id.startswith(word))
+
         wanted = search.lower().split()
-        found = self._store.models(self._owner)
-        return [m for m in found if all(word in f"{m.name} {m.base_model} {m.notes}".lower() or m.id.startswith(word) for word in wanted)]
+        return [model for model in self._store.models(self._owner) if all(fits(model, word) for word in wanted)]
 
     def about(self, model_id: str) -> About:
         """By name or id. Raises NotFound."""

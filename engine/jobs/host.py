@@ -160,11 +160,14 @@ def _spawn(execute: str | None) -> subprocess.Popen:
     env = {**os.environ, "THINKER_HOME": str(paths.home().resolve()), "PYTHONPATH": python_path}
     with (paths.folder("logs") / "runner.out").open("ab") as output:
         try:
-            return subprocess.Popen(
+            child = subprocess.Popen(
                 command, cwd=root, env=env, stdout=output, stderr=subprocess.STDOUT, **platforms.detached_process_options()
             )
         except OSError as error:
             raise StorageError(f"The runner can't be started: {error}.", "Close other programs and try again.") from error
+    # Somebody has to take note of its end, else it stays in the list of processes for as long as this one lives.
+    threading.Thread(target=child.wait, name="runner-reaper", daemon=True).start()
+    return child
 
 
 def main(arguments: list[str] | None = None) -> int:
