@@ -229,8 +229,11 @@ class Engine(Areas):
     # -- models and chats
 
     def models(self, job_id: str | None = None) -> list[Model]:
-        """Tuned models, newest first; those of one job if asked."""
-        return self.store.models(self.owner, job_id=job_id)
+        """Tuned models, newest first; those of one job if asked. Raises NotFound for a job that isn't there and left none."""
+        found = self.store.models(self.owner, job_id=job_id)
+        if job_id is not None and not found:
+            self.store.job(job_id, self.owner)
+        return found
 
     def model(self, name: str) -> Model:
         """By name or id; the name of a job finds its model too. Raises NotFound."""
