@@ -36,14 +36,13 @@ IDS |= {"engine.chat.name"}
 # Recipes, and what becomes part of one: they may name a data set.
 CARRIERS = {"recipe", "changes", "spec"}
 # What can be said freely: texts, names that are given, names of what everybody has, records (which only their owner is given).
-FREE = set(
-    """
-    after after_id after_step along answer answers asking base_model conversation conversations count curve curves
-    draft field filters format group job known last limit mapping max_length max_tokens messages metric model most
-    name notes offset on_start options path prompt say search setting settings side source speaker start state
-    text title top turns value values who
-    """.split()
-)
+_FREE = """
+after after_id after_step along answer answers asking base_model conversation conversations count curve curves
+draft field filters format group job known last limit mapping max_length max_tokens messages metric model most
+name notes offset on_start options path prompt say search setting settings side source speaker start state
+text title top turns value values who
+"""
+FREE = set(_FREE.split())
 # They end the Engine, or carry a run in this process, which `launch` stands for.
 LEFT_OUT = {"engine.close", "engine.run", "engine.run_job"}
 # Without a name it talks to the newest model that `models` lists, by way of a server.
