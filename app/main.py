@@ -11,13 +11,17 @@ if str(ROOT) not in sys.path:
 
 import streamlit as st  # noqa: E402
 
-from app import navigation, services  # noqa: E402
-from app.components import trouble  # noqa: E402
+from app import identity, navigation, services  # noqa: E402
+from app.components import signing, trouble  # noqa: E402
 
 st.set_page_config(page_title="Thinker", page_icon="💡", layout="wide")
 st.logo(str(ROOT / "app" / "logo.svg"), size="small")
-page = navigation.choose()
-trouble.show_notices()
-with trouble.boundary():
-    page.run()
+if identity.known():
+    page = navigation.choose()
+    signing.show_who()
+    trouble.show_notices()
+    with trouble.boundary():
+        page.run()
+else:
+    signing.show_gate()
 services.settle()

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import data, knowledge, models, paths, system
+from engine import data, guard, knowledge, models, paths, policy, system
 from engine.areas import Areas
 from engine.errors import EngineError, NotFound, RecipeError, StateError
 from engine.jobs import host, logs, states
@@ -59,9 +59,16 @@ class Pace:
 class Engine(Areas):
     """One person's view of one data directory."""
 
-    def __init__(self, owner: str = "local", database_url: str | None = None):
-        super().__init__(Store(database_url), owner)
+    def __init__(self, owner: str = "local", database_url: str | None = None, *, store: Store | None = None):
+        """`store`: one that several Engines share, and that none of them closes."""
+        super().__init__(store or Store(database_url), owner)
+        self._shares_store = store is not None
         self._rows: dict[tuple, int] = {}
+
+    @property
+    def policy(self) -> policy.Policy:
+        """What the owner may do here."""
+        return policy.of(self.owner)
 
     # -- making recipes
 
@@ -73,6 +80,8 @@ class Engine(Areas):
         """A recipe for a data file: what the person chose, and for the rest what suits the model. Raises EngineError."""
         chosen = changes or {}
         base_model = chosen.get("base_model", "nano")
+        guard.file(self.owner, "path")
+        guard.model(self.owner, base_model)
         folder = models.resolve(base_model)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         values: dict[str, Any] = {"data": {"path": str(Path(path).expanduser().resolve())}, "name": Path(path).stem}
@@ -113,7 +122,10 @@ class Engine(Areas):
 
     def launch(self, recipe: Recipe) -> Job:
         """Queues the run and returns at once; a runner in the background takes it up. Raises EngineError."""
-        job = self.store.create_job(self._settled(recipe), self.owner)
+        settled = self._settled(recipe)
+        guard.turn(self.store, self.owner)
+        guard.room(self.store, self.owner)
+        job = self.store.create_job(settled, self.owner)
         host.ensure_runner()
         return job
 
@@ -163,7 +175,9 @@ class Engine(Areas):
 
     def resume(self, job_id: str) -> Job:
         """From the last checkpoint. Raises StateError."""
-        job = self.store.resume(self.job(job_id).id, self.owner)
+        job = self.job(job_id)
+        guard.turn(self.store, self.owner)
+        job = self.store.resume(job.id, self.owner)
         host.ensure_runner()
         return job
 
@@ -224,7 +238,7 @@ class Engine(Areas):
 
     def log(self, job_id: str, last: int = 100) -> list[dict[str, Any]]:
         """The last lines of the job's log."""
-        return logs.read_log(self.job(job_id).id, last)
+        return self.policy.told(logs.read_log(self.job(job_id).id, last))
 
     # -- models and chats
 
@@ -259,6 +273,7 @@ class Engine(Areas):
         from engine.chat import Chat
 
         if base_model:
+            guard.model(self.owner, base_model)
             return Chat.with_base(base_model, say)
         if name:
             return Chat.with_model(self.model(name), say)
@@ -271,6 +286,7 @@ class Engine(Areas):
 
     def check_data(self, path: str | Path, base_model: str = "nano", **options: Any) -> dict[str, Any]:
         """What a data file holds, and what is wrong with it, row by row. Raises DataError where nothing can be used."""
+        guard.file(self.owner, "path")
         return data.check(path, tokenizer=load_tokenizer(models.resolve(base_model)), **options)
 
     def machine(self) -> system.Machine:
@@ -278,8 +294,9 @@ class Engine(Areas):
         return system.probe(paths.home())
 
     def close(self) -> None:
-        """Lets go of the database."""
-        self.store.close()
+        """Lets go of the database, unless others use it too."""
+        if not self._shares_store:
+            self.store.close()
 
     def __enter__(self) -> Engine:
         return self
@@ -291,6 +308,7 @@ class Engine(Areas):
         """The recipe with paths that mean the same from any folder. Raises what can be known to be wrong before anything is started."""
         from engine import endpoints
 
+        guard.recipe(self.owner, recipe)
         if recipe.endpoint not in endpoints.names():
             raise RecipeError(
                 f"there is no endpoint {recipe.endpoint!r}", f"Use one of: {', '.join(endpoints.names())}.", where="recipe endpoint"

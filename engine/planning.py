@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from engine import data, estimates, knowledge, models, paths, places, system
+from engine import data, estimates, guard, knowledge, models, paths, places, system
 from engine.advice import Concern, warnings
 from engine.data import demos
 from engine.data.files import read_rows
@@ -80,6 +80,10 @@ class Planner:
         reasons: dict[str, dict[str, Any]] = {}
         full = bool(changes.get("full"))
         base_model = changes.get("base_model") or "nano"
+        for name in ("path", "held_out_path"):
+            if spec.get(name):
+                guard.file(self._owner, f"data.{name}")
+        guard.model(self._owner, base_model, changes.get("endpoint") or "local")
         if spec.get("demo"):
             start = knowledge.demo(spec["demo"])["recipe"]
         elif spec.get("dataset"):
@@ -109,6 +113,7 @@ class Planner:
 
     def columns(self, spec: DataSpec) -> list[str]:
         """The names in the file's first rows, to say which is which. Raises DataError."""
+        guard.data(self._owner, spec)
         path = Path(self._source(spec)[0])
         names: dict[str, None] = {}
         for count, (_, row) in enumerate(read_rows(path)):
@@ -120,6 +125,7 @@ class Planner:
 
     def plan(self, recipe: Recipe) -> Plan:
         """Estimates and warnings. Raises EngineError for data or a model that can't be read."""
+        guard.recipe(self._owner, recipe)
         figures, config = self.figures(recipe), self._config(recipe.base_model)
         steps = total_steps(recipe.training, max(1, figures["train"]))
         model = estimates.model_size(config)
@@ -154,6 +160,7 @@ class Planner:
 
     def figures(self, recipe: Recipe) -> dict[str, Any]:
         """Counts and lengths of the recipe's data, as its model counts tokens. Raises EngineError."""
+        guard.recipe(self._owner, recipe)
         spec = recipe.data
         told = (recipe.base_model, recipe.renderer, recipe.system_prompt, recipe.training.max_length, recipe.seed)
         key = ("figures", self._stamp(spec), spec.model_dump_json(), *told)
@@ -163,6 +170,7 @@ class Planner:
 
     def preview(self, recipe: Recipe, count: int = 5) -> list[Seen]:
         """The first examples as the model will see them. Raises EngineError."""
+        guard.recipe(self._owner, recipe)
         told = (recipe.base_model, recipe.renderer, recipe.system_prompt, recipe.seed, count)
         key = ("seen", self._stamp(recipe.data), recipe.data.model_dump_json(), *told)
         if key not in self._known:

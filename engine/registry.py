@@ -85,14 +85,14 @@ class Registry:
         """By name or id. Raises NotFound."""
         model = self._store.model(model_id, self._owner)
         job, recipe = self._origin(model)
-        folder = _folder(model.sampler_path)
+        folder = folder_of(model.sampler_path)
         return About(
             model=model,
             job=job,
             recipe=recipe,
             data=(read_json(job.folder / "data.json") if job else None) or {},
             changes=_changes(recipe) if recipe else [],
-            bytes=sum(_bytes(found) for found in map(_folder, (model.sampler_path, model.weights_path)) if found),
+            bytes=sum(_bytes(found) for found in map(folder_of, (model.sampler_path, model.weights_path)) if found),
             files=folder is not None,
             whole=folder is not None and not (folder / "adapter_config.json").is_file(),
         )
@@ -129,13 +129,13 @@ class Registry:
                 gone = [found.id for found in self._store.checkpoints(job.id, owner=self._owner) if found.path == path]
                 for checkpoint_id in gone:
                     self._store.delete_checkpoint(job.id, checkpoint_id, self._owner)
-            if folder := _folder(path):
+            if folder := folder_of(path):
                 shutil.rmtree(folder, ignore_errors=True)
 
     def archive(self, model_id: str) -> bytes:
         """A zip of the folder that PEFT (or transformers, for a whole model) loads, with its recipe. Raises NotFound and StateError."""
         about = self.about(model_id)
-        folder = _folder(about.model.sampler_path)
+        folder = folder_of(about.model.sampler_path)
         if folder is None:
             raise NotFound("the files of this model are gone", "Train it again: its recipe is kept with its run.", where=about.model.name)
         if (weight := _bytes(folder)) > _MOST_ZIPPED:
@@ -182,7 +182,7 @@ def _changes(recipe: Recipe) -> list[Change]:
     return found
 
 
-def _folder(path: str) -> Path | None:
+def folder_of(path: str) -> Path | None:
     """Where the files of a checkpoint lie; None if they aren't there. As the server lays them out, colons written as dots."""
     known = _PATH.fullmatch(path)
     if known is None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from engine import policy
 from engine.errors import EndpointLost, EngineError, StateError, StorageError
 from engine.jobs import logs, states
 from engine.jobs.run import Interrupted, JobRun
@@ -204,7 +205,7 @@ class Runner:
         if not isinstance(error, EngineError):
             plain = f"The run ended with an error that it didn't expect: {type(error).__name__}: {error}"
             error = EngineError(plain, f"The whole story is in {logs.log_file(run.job_id)}; resume the job to try again.")
-        self._settle(run, states.FAILED, error=logs.masked(error.to_dict()))
+        self._settle(run, states.FAILED, error=policy.of(run.owner).told(logs.masked(error.to_dict())))
 
     def _settle(self, run: JobRun, to: str, **values: Any) -> None:
         self._flush_quietly(run)
