@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, MutableMapping
-from functools import lru_cache
 from http.cookies import SimpleCookie
-from pathlib import Path
 from typing import Any
 
-from engine import paths, platforms, policy
+from engine import keys, paths, policy
 
 COOKIE = "thinker_visitor"
 LIFETIME = 30 * 24 * 3600
 _RENEW = 24 * 3600  # an older cookie is handed out anew, so that whoever comes back in time stays who they are
 _VALUE = re.compile(r"([0-9a-f]{32})\.(\d{1,12})\.([0-9a-f]{64})")
-_BYTES = 32
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -117,29 +113,4 @@ def _secure(scope: MutableMapping[str, Any], headers: dict[str, str]) -> bool:
 
 
 def _signed(said: str) -> str:
-    return hmac.new(_secret(paths.home()), said.encode(), hashlib.sha256).hexdigest()
-
-
-@lru_cache(maxsize=8)
-def _secret(home: Path) -> bytes:
-    """Made at the first use, in one step: of two processes that make it at once, both use the one that came first."""
-    file = home / "visitors.key"
-    if not file.exists():
-        draft = platforms.private_file(home / f".visitors.key.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-        draft.write_bytes(secrets.token_bytes(_BYTES))
-        try:
-            os.link(draft, file)
-        except FileExistsError:
-            pass
-        except OSError:
-            # A file system without links: the first to look wins, within microseconds.
-            if not file.exists():
-                os.replace(draft, file)
-        finally:
-            draft.unlink(missing_ok=True)
-    found = platforms.private_file(file).read_bytes()
-    if len(found) != _BYTES:
-        # Emptied or damaged: signing with what is left would be signing with what others may guess.
-        file.unlink()
-        return _secret.__wrapped__(home)
-    return found
+    return hmac.new(keys.secret(paths.home() / "visitors.key"), said.encode(), hashlib.sha256).hexdigest()

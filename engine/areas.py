@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from engine.drafts import Drafts
+from engine.keyring import Keyring
 from engine.library import Library
 from engine.planning import Planner
 from engine.presets import Presets
@@ -54,6 +55,11 @@ class Areas:
     def datasets(self) -> Library:
         """The person's data sets, and those that ship with Thinker: see engine.library."""
         return Library(self.store, self.owner)
+
+    @cached_property
+    def keys(self) -> Keyring:
+        """Keys of endpoints, present or not: see engine.keyring."""
+        return Keyring(self.store, self.owner)
 
     @cached_property
     def settings(self) -> Settings:

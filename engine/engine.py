@@ -177,6 +177,7 @@ class Engine(Areas):
         """From the last checkpoint. Raises StateError."""
         job = self.job(job_id)
         guard.turn(self.store, self.owner)
+        guard.key(self.owner, job.endpoint)
         job = self.store.resume(job.id, self.owner)
         host.ensure_runner()
         return job
@@ -309,10 +310,7 @@ class Engine(Areas):
         from engine import endpoints
 
         guard.recipe(self.owner, recipe)
-        if recipe.endpoint not in endpoints.names():
-            raise RecipeError(
-                f"there is no endpoint {recipe.endpoint!r}", f"Use one of: {', '.join(endpoints.names())}.", where="recipe endpoint"
-            )
+        guard.key(self.owner, recipe.endpoint)
         if not recipe.data.demo and not recipe.data.path and not recipe.data.dataset:
             raise RecipeError("the recipe names no data", "Give a demo, a file or a data set.", where="recipe data")
         if recipe.data.demo:
@@ -322,7 +320,9 @@ class Engine(Areas):
             recipe = recipe.merged({"name": recipe.name or found.name})
         paths_given = {name: getattr(recipe.data, name) for name in ("path", "held_out_path") if getattr(recipe.data, name)}
         changes: dict[str, Any] = {"data": {name: str(Path(path).expanduser().resolve()) for name, path in paths_given.items()}}
-        if not models.is_hub_id(recipe.base_model):
+        if not endpoints.kind(recipe.endpoint).weights:
+            guard.offered(self.owner, recipe)
+        elif not models.is_hub_id(recipe.base_model):
             folder = models.resolve(recipe.base_model)
             changes["base_model"] = "nano" if folder.resolve() == models.nano_folder().resolve() else str(folder.resolve())
             # Any tokenizer has the renderer that "auto" means, and loading it takes half a second.

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine import models, paths, policy
+from engine import endpoints, keys, models, paths, policy
 from engine.amounts import size
-from engine.errors import NotAllowed
+from engine.endpoints import tinker_cloud
+from engine.errors import KeyNeeded, NotAllowed
 from engine.jobs import states
 from engine.recipe import DataSpec, Recipe
 from engine.registry import folder_of
@@ -47,6 +48,19 @@ def recipe(owner: str, asked: Recipe) -> None:
     """Its data and its model."""
     data(owner, asked.data)
     model(owner, asked.base_model, asked.endpoint)
+
+
+def key(owner: str, endpoint: str) -> None:
+    """What the endpoint needs is there. Raises KeyNeeded, and RecipeError for an unknown endpoint."""
+    need = endpoints.kind(endpoint).key
+    if need is not None and keys.find(owner, need) is None:
+        raise KeyNeeded(f"the key for {need.title} isn't there", f"Give it in the settings; you get one at {need.get_one}.")
+
+
+def offered(owner: str, asked: Recipe) -> None:
+    """Whoever trains it has the model. Raises EngineError."""
+    if asked.base_model not in (known := tinker_cloud.models(owner)):
+        raise tinker_cloud.missing(asked.base_model, known)
 
 
 def turn(store: Store, owner: str) -> None:

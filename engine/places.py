@@ -7,7 +7,9 @@ import subprocess
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from engine import endpoints, paths, system
+from engine import endpoints, keys, paths, system
+from engine.endpoints import TINKER_KEY, tinker_cloud
+from engine.errors import EngineError
 
 _DISK_WANTED = 2e9
 _MEMORY_WANTED = 1.5e9
@@ -40,12 +42,13 @@ class Place:
         return all(check.met or check.optional for check in self.checks)
 
 
-def look() -> list[Place]:
-    """Every endpoint that exists, the recommended one first."""
-    return [_LOOKS[name]() for name in endpoints.names() if name in _LOOKS]
+def look(owner: str = "local") -> list[Place]:
+    """Every endpoint that exists, the recommended one first: what is ready, and of that what is nearest."""
+    found = [_LOOKS[name](owner) for name in endpoints.names() if name in _LOOKS]
+    return sorted(found, key=lambda place: not place.ready)
 
 
-def _local() -> Place:
+def _local(owner: str) -> Place:
     machine = system.probe(paths.home())
     gpu = _gpu()
     checks = (
@@ -80,4 +83,24 @@ def _gpu() -> str:
     return ", ".join(asked.stdout.split("\n")).strip(", ")
 
 
-_LOOKS = {"local": _local}
+def _tinker(owner: str) -> Place:
+    there = keys.find(owner, TINKER_KEY) is not None
+    advice = f"Give it in the settings; you get one at {TINKER_KEY.get_one}."
+    sdk = find_spec("tinker") is not None
+    checks = [
+        Check("Tinker's SDK", sdk, "installed" if sdk else "not installed", "Install the package tinker, then start Thinker again."),
+        Check("Key", there, "there" if there else "there is none", advice),
+    ]
+    if there:
+        # Asked now: a key may have been revoked, a server may be away.
+        try:
+            known = tinker_cloud.models(owner)
+            checks.append(Check("Connection", True, f"{tinker_cloud.host()} takes the key and offers {len(known)} models to train"))
+        except EngineError as error:
+            checks.append(Check("Connection", False, error.message, error.next_step))
+    meaning = "Large models on rented machines that you never see; you pay by the token."
+    why = "For models that this machine can't hold. Your examples are sent there."
+    return Place("tinker", "Tinker", meaning, why, tuple(checks))
+
+
+_LOOKS = {"local": _local, "tinker": _tinker}

@@ -65,7 +65,7 @@ class Planner:
 
     def places(self) -> list[Place]:
         """Where a run can take place, each with what it needs, looked at now."""
-        return places.look()
+        return places.look(self._owner)
 
     def goals(self) -> dict[str, dict[str, Any]]:
         """What people come for, by name: title, icon, meaning, method, data, row; the demo names its demo."""

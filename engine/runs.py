@@ -23,7 +23,7 @@ FINISHED = (states.DONE, states.STOPPED, states.FAILED)
 MOVING = (*sorted(states.ACTIVE), states.QUEUED, states.INTERRUPTED)
 GROUPS: dict[str, tuple[str, ...]] = {
     "running": MOVING,
-    "paused": (states.PAUSED,),
+    "paused": (states.PAUSED, states.NEEDS_KEY),
     "finished": (states.DONE,),
     "stopped": (states.STOPPED,),
     "failed": (states.FAILED,),

@@ -19,7 +19,7 @@ HEAVY = ("torch", "transformers", "peft", "datasets", "tinker", "runpod", "opena
 LAYERS = (
     ("errors", "platforms", "jobs.states"),
     ("paths", "system", "recipe", "rendering", "policy"),
-    ("knowledge", "store", "server"),
+    ("knowledge", "store", "server", "keys"),
     ("data", "endpoints", "models"),
     ("training", "evaluation"),
     ("jobs",),

@@ -39,7 +39,7 @@ CARRIERS = {"recipe", "changes", "spec"}
 _FREE = """
 after after_id after_step along answer answers asking base_model conversation conversations count curve curves
 draft field filters format group job known last limit mapping max_length max_tokens messages metric model most
-name notes offset on_start options path prompt say search setting settings side source speaker start state
+name notes offset on_start options path prompt say search setting settings side source speaker start state store
 text title top turns value values who
 """
 FREE = set(_FREE.split())

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 from engine import policy
-from engine.errors import EndpointLost, EngineError, StateError, StorageError
+from engine.errors import EndpointLost, EngineError, KeyNeeded, StateError, StorageError
 from engine.jobs import logs, states
 from engine.jobs.run import Interrupted, JobRun
 from engine.recipe import Recipe
@@ -182,6 +182,9 @@ class Runner:
             self._settle(run, states.INTERRUPTED)
         except EndpointLost as error:
             return self._restart(run, error)
+        except KeyNeeded as error:
+            run.log("warning", str(error))
+            self._settle(run, states.NEEDS_KEY, error=policy.of(run.owner).told(logs.masked(error.to_dict())))
         except Exception as error:
             self._fail(run, error)
         except BaseException:
@@ -211,9 +214,9 @@ class Runner:
         self._flush_quietly(run)
         try:
             state = self._store.job(run.job_id, owner=None).state
-            if state == states.STOPPING and to in (states.PAUSED, states.INTERRUPTED):
+            if state == states.STOPPING and to in (states.PAUSED, states.INTERRUPTED, states.NEEDS_KEY):
                 to = states.STOPPED
-            elif state == states.PAUSING and to == states.INTERRUPTED:
+            elif state == states.PAUSING and to in (states.INTERRUPTED, states.NEEDS_KEY):
                 to = states.PAUSED
             by_way_of = _ON_THE_WAY.get(to)
             if by_way_of and state != by_way_of:

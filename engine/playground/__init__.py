@@ -64,7 +64,7 @@ class Playground:
 
     def __init__(self, store: Store, owner: str):
         self._store, self._owner = store, owner
-        self._servers = Servers()
+        self._servers = Servers(owner)
         self._under_way: dict[str, Exchange] = {}
 
     # -- who answers

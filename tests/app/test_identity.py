@@ -13,7 +13,7 @@ from streamlit import auth_util
 from streamlit.testing.v1 import AppTest
 
 from app import identity, visitors
-from engine import policy
+from engine import keys, policy
 from tests.app.conftest import ROOT, texts
 
 HERE = {"host": "127.0.0.1:8501"}
@@ -74,10 +74,10 @@ def test_the_secret_is_private_and_kept(thinker_home: Path) -> None:
     value = visitors.make()
     file = thinker_home / "visitors.key"
     assert file.stat().st_mode & 0o077 == 0 and len(file.read_bytes()) == 32
-    visitors._secret.cache_clear()
+    keys.secret.cache_clear()
     assert visitors.read(value)
     file.write_bytes(b"")
-    visitors._secret.cache_clear()
+    keys.secret.cache_clear()
     assert visitors.read(value) == "" and len(file.read_bytes()) == 32
 
 
