@@ -11,8 +11,8 @@ if str(ROOT) not in sys.path:
 
 import streamlit as st  # noqa: E402
 
-from app import identity, navigation, services  # noqa: E402
-from app.components import signing, trouble  # noqa: E402
+from app import identity, navigation, services, shortcuts  # noqa: E402
+from app.components import signing, tour_guide, trouble  # noqa: E402
 
 st.set_page_config(page_title="Thinker", page_icon="💡", layout="wide")
 st.logo(str(ROOT / "app" / "logo.svg"), size="small")
@@ -21,7 +21,10 @@ if identity.known():
     signing.show_who()
     trouble.show_notices()
     with trouble.boundary():
+        tour_guide.show(page.url_path)
+    with trouble.boundary():
         page.run()
+    shortcuts.show()
 else:
     signing.show_gate()
 services.settle()

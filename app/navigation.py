@@ -27,14 +27,16 @@ class Entry:
         return str(_FOLDER / self.file)
 
 
+HOME = Entry("home.py", "Home", "home")
 TRAINING = Entry("training.py", "Training", "training")
 MODELS = Entry("models.py", "Models", "models")
 PLAYGROUND = Entry("playground.py", "Playground", "playground")
 WIZARD = Entry("wizard.py", "Wizard", "wizard")
 ANALYTICS = Entry("analytics.py", "Analytics", "analytics")
 DATASETS = Entry("datasets.py", "Datasets", "datasets")
-PAGES = (WIZARD, TRAINING, DATASETS, MODELS, PLAYGROUND, ANALYTICS)
-FIRST = TRAINING
+SETTINGS = Entry("settings.py", "Settings", "settings")
+PAGES = (HOME, WIZARD, TRAINING, DATASETS, MODELS, PLAYGROUND, ANALYTICS, SETTINGS)
+FIRST = HOME
 
 
 def choose():
@@ -51,6 +53,11 @@ def choose():
                 st.query_params[name] = st.query_params.get_all(name)
                 break
     return chosen
+
+
+def entry(url_path: str) -> Entry:
+    """The page with that path in the address."""
+    return next(found for found in PAGES if found.url_path == url_path)
 
 
 def link(entry: Entry, label: str) -> None:

@@ -15,6 +15,7 @@ from app.run_data import RunData
 
 if TYPE_CHECKING:
     from engine.playground import Token
+    from engine.upkeep import Tally
 
 T = TypeVar("T")
 _RUNS_KEPT = 4
@@ -86,6 +87,16 @@ def figures() -> dict[str, dict[str, Any]]:
 def keep_figures(rows: list[dict[str, Any]]) -> None:
     """The newest of them all."""
     st.session_state[_name("figures")] = {row["id"]: row for row in rows}
+
+
+def cards_listed() -> int:
+    """How many runs Analytics shows as cards."""
+    return _get("cards_listed", lambda: 12)
+
+
+def list_more_cards(more: int = 12) -> None:
+    """Shows more of them."""
+    st.session_state[_name("cards_listed")] = cards_listed() + more
 
 
 def runs_listed() -> int:
@@ -185,6 +196,29 @@ def list_more_datasets(more: int = 24) -> None:
 def found_rows() -> dict[tuple[str, int, str], list[int]]:
     """What was searched for last, by data set, its bytes and text: the places of the rows."""
     return _get("found_rows", dict)
+
+
+# -- Settings
+
+
+def tally(make: Callable[[], Tally]) -> Tally:
+    """The data directory as far as it has been gone through."""
+    return _get("tally", make)
+
+
+def forget_tally() -> None:
+    """It is gone through anew."""
+    st.session_state.pop(_name("tally"), None)
+
+
+def diagnostics() -> str:
+    """What was gathered last; empty before."""
+    return _get("diagnostics", str)
+
+
+def keep_diagnostics(text: str) -> None:
+    """Shown until they are gathered again."""
+    st.session_state[_name("diagnostics")] = text
 
 
 def _get(key: str, make: Callable[[], T]) -> T:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from engine.defaults import Defaults
 from engine.drafts import Drafts
 from engine.keyring import Keyring
 from engine.library import Library
+from engine.next_steps import NextSteps
 from engine.planning import Planner
 from engine.presets import Presets
 from engine.runs import Runs
 from engine.settings import Settings
 from engine.store import Store
 from engine.travel import Travel
+from engine.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from engine.playground import Playground
@@ -65,6 +68,21 @@ class Areas:
     def settings(self) -> Settings:
         """What the person chose or has seen: see engine.settings."""
         return Settings(self.store, self.owner)
+
+    @cached_property
+    def defaults(self) -> Defaults:
+        """What new trainings start from: see engine.defaults."""
+        return Defaults(self.store, self.owner)
+
+    @cached_property
+    def upkeep(self) -> Upkeep:
+        """The data directory, and diagnostics: see engine.upkeep."""
+        return Upkeep(self.store, self.owner)
+
+    @cached_property
+    def next_steps(self) -> NextSteps:
+        """What the person would sensibly do next: see engine.next_steps."""
+        return NextSteps(self.store, self.owner)
 
     @cached_property
     def playground(self) -> Playground:

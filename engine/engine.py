@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import data, guard, knowledge, models, paths, policy, system
+from engine import abilities, data, guard, knowledge, models, paths, policy, system
+from engine.abilities import Abilities
 from engine.areas import Areas
 from engine.errors import EngineError, NotFound, RecipeError, StateError
 from engine.jobs import host, logs, states
@@ -293,6 +294,10 @@ class Engine(Areas):
     def machine(self) -> system.Machine:
         """This machine's figures."""
         return system.probe(paths.home())
+
+    def abilities(self) -> Abilities:
+        """What it can be expected to train."""
+        return abilities.look(self.owner)
 
     def close(self) -> None:
         """Lets go of the database, unless others use it too."""

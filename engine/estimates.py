@@ -16,6 +16,8 @@ Size = Literal["small", "moderate", "large"]
 
 PROCESS_BYTES = 600e6
 """A server with PyTorch in memory, before any model."""
+TOKENS_AT_ONCE = 8192
+"""Of a batch, as the server of this project takes them where memory allows."""
 
 
 @dataclass(frozen=True)
@@ -117,22 +119,28 @@ def adapter_parameters(model: ModelSize, rank: int, attention: bool = True, mlp:
 
 
 def memory(model: ModelSize, load: Workload, free: int, *, full: bool, trained: int, base_bytes: int = 4) -> Estimate:
-    """The least that is needed, at the longest row. More lets more rows go through at once."""
+    """The least that is needed, for the longest row alone with its layers recomputed; in words also what a whole batch takes at once,
+    which is what happens as long as there is room."""
     base = model.parameters * base_bytes
     states = trained * 16
     row = load.longest * (model.layers * model.hidden * 4 + 12 * model.intermediate * 4) + load.longest * model.vocab * 8
     total = base + states + row + PROCESS_BYTES
+    at_once = min(load.batch_size * load.mean_length, TOKENS_AT_ONCE)
+    kept = at_once * model.layers * (9 * model.hidden + 3 * model.intermediate) * 4
+    # Where an adapter is trained: each weight once more, added up, and rounded.
+    usual = max(total, base + states + PROCESS_BYTES + kept + (0 if full else model.parameters * 6))
     what = "all weights" if full else "the adapter"
     share = total / free if free else math.inf
     return Estimate(
         "memory",
         total,
-        f"about {_bytes(total)} of {_bytes(free)} free",
+        f"about {_bytes(min(usual, max(total, free)))}, at least {_bytes(total)}, of {_bytes(free)} free",
         _size(share, 0.5, 0.9),
         (
             f"{_bytes(base)} for the model ({model.parameters / 1e6:,.1f} million parameters, {base_bytes} bytes each)",
             f"{_bytes(states)} to train {what} ({trained / 1e6:,.2f} million parameters, 16 bytes each)",
-            f"{_bytes(row)} for the longest example ({load.longest:,} tokens, layers recomputed), {_bytes(PROCESS_BYTES)} for the server",
+            f"at least {_bytes(row)} for the longest example ({load.longest:,} tokens, layers recomputed), usually {_bytes(kept)} for "
+            f"{at_once:,.0f} tokens at once; {_bytes(PROCESS_BYTES)} for the server",
         ),
     )
 

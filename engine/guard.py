@@ -33,6 +33,12 @@ def file(owner: str, what: str) -> None:
         raise NotAllowed("files of this machine can't be named here, for others use it too", _UPLOAD, where=what)
 
 
+def whole(owner: str) -> None:
+    """Looks at all of the data directory."""
+    if policy.of(owner).shared:
+        raise NotAllowed("the data directory holds what is others' too", "Ask whoever runs this server.")
+
+
 def model(owner: str, base_model: str, endpoint: str = "local") -> None:
     """A base model by name; no folders, and nothing that this machine would have to download whole."""
     if policy.of(owner).local_paths or base_model == "nano":

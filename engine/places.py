@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 
 from engine import endpoints, keys, paths, system
@@ -13,6 +15,7 @@ from engine.errors import EngineError
 
 _DISK_WANTED = 2e9
 _MEMORY_WANTED = 1.5e9
+_REMEMBERED_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -42,15 +45,18 @@ class Place:
         return all(check.met or check.optional for check in self.checks)
 
 
-def look(owner: str = "local") -> list[Place]:
-    """Every endpoint that exists, the recommended one first: what is ready, and of that what is nearest."""
-    found = [_LOOKS[name](owner) for name in endpoints.names() if name in _LOOKS]
+def look(owner: str = "local", ask: bool = True) -> list[Place]:
+    """Every endpoint that exists, the recommended one first: what is ready, and of that what is nearest.
+
+    `ask`: those that are elsewhere are asked whether they are there and take the owner's key, which may take seconds.
+    """
+    found = [_LOOKS[name](owner, ask) for name in endpoints.names() if name in _LOOKS]
     return sorted(found, key=lambda place: not place.ready)
 
 
-def _local(owner: str) -> Place:
+def _local(owner: str, ask: bool) -> Place:
     machine = system.probe(paths.home())
-    gpu = _gpu()
+    gpu = gpu_names()
     checks = (
         Check(
             "PyTorch", find_spec("torch") is not None, "installed" if find_spec("torch") else "not installed", "Run python thinker.py once."
@@ -71,8 +77,8 @@ def _local(owner: str) -> Place:
     return Place("local", "This machine", "Thinker's own training server runs here, in the background.", why, checks)
 
 
-def _gpu() -> str:
-    """The names of NVIDIA's GPUs, as their driver tells them."""
+def gpu_names() -> str:
+    """The names of NVIDIA's GPUs, as their driver tells them; empty without any."""
     tool = shutil.which("nvidia-smi")
     if not tool:
         return ""
@@ -83,24 +89,31 @@ def _gpu() -> str:
     return ", ".join(asked.stdout.split("\n")).strip(", ")
 
 
-def _tinker(owner: str) -> Place:
-    there = keys.find(owner, TINKER_KEY) is not None
+def _tinker(owner: str, ask: bool) -> Place:
+    key = keys.find(owner, TINKER_KEY)
+    there = key is not None
     advice = f"Give it in the settings; you get one at {TINKER_KEY.get_one}."
     sdk = find_spec("tinker") is not None
     checks = [
         Check("Tinker's SDK", sdk, "installed" if sdk else "not installed", "Install the package tinker, then start Thinker again."),
         Check("Key", there, "there" if there else "there is none", advice),
     ]
-    if there:
-        # Asked now: a key may have been revoked, a server may be away.
-        try:
-            known = tinker_cloud.models(owner)
-            checks.append(Check("Connection", True, f"{tinker_cloud.host()} takes the key and offers {len(known)} models to train"))
-        except EngineError as error:
-            checks.append(Check("Connection", False, error.message, error.next_step))
+    if key is not None and ask:
+        checks.append(_connection(owner, hash((tinker_cloud.url(), key.value)), int(time.monotonic() / _REMEMBERED_S)))
     meaning = "Large models on rented machines that you never see; you pay by the token."
     why = "For models that this machine can't hold. Your examples are sent there."
     return Place("tinker", "Tinker", meaning, why, tuple(checks))
+
+
+@lru_cache(maxsize=64)
+def _connection(owner: str, _key: int, _now: int) -> Check:
+    """Asked anew after some seconds: a key may have been revoked, a server may be away."""
+    try:
+        known = tinker_cloud.models(owner)
+    except EngineError as error:
+        return Check("Connection", False, error.message, error.next_step)
+    count = f"{len(known)} model{'s' * (len(known) != 1)}"
+    return Check("Connection", True, f"{tinker_cloud.host()} takes the key and offers {count} to train")
 
 
 _LOOKS = {"local": _local, "tinker": _tinker}

@@ -15,6 +15,7 @@ from engine import data, estimates, guard, knowledge, models, paths, places, sys
 from engine.advice import Concern, warnings
 from engine.data import demos
 from engine.data.files import read_rows
+from engine.defaults import Defaults
 from engine.errors import RecipeError
 from engine.estimates import Estimate
 from engine.jobs import states
@@ -61,6 +62,7 @@ class Planner:
     def __init__(self, store: Store, owner: str):
         self._store, self._owner = store, owner
         self._library = Library(store, owner)
+        self._defaults = Defaults(store, owner)
         self._known: dict[tuple, Any] = {}
 
     def places(self) -> list[Place]:
@@ -79,7 +81,9 @@ class Planner:
         start: dict[str, Any] = {}
         reasons: dict[str, dict[str, Any]] = {}
         full = bool(changes.get("full"))
-        base_model = changes.get("base_model") or "nano"
+        # A demo keeps what was measured for it.
+        own = {} if spec.get("demo") else self._defaults.get()
+        base_model = changes.get("base_model") or own.get("base_model") or "nano"
         for name in ("path", "held_out_path"):
             if spec.get(name):
                 guard.file(self._owner, f"data.{name}")
@@ -100,6 +104,9 @@ class Planner:
             reason = "Measured on this demo: with these settings it learns what it is meant to."
             for name in ("training.learning_rate", "training.steps", "training.batch_size", "lora.rank"):
                 reasons[name] = {"value": _get(start, name), "reason": reason, "source": "Thinker's own demos"}
+        for name, value in own.items():
+            start = _set(start, name, value)
+            reasons[name] = {"value": value, "reason": "Your own default, from the settings.", "source": "Settings"}
         recipe = Recipe.make(start).merged(changes)
         rows = self.figures(recipe)["train"]
         chosen = changes.get("training", {})

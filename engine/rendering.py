@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ModelError
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 Message = dict[str, str]
 NAMES = ("chat_template", "llama3", "qwen3", "chatml", "role_colon")
 _EMPTY_THOUGHT = re.compile(r"\A\s*<think>\s*</think>\s*")
+# transformers swaps its module while it is imported; a second thread that waited for the import would get the old, empty one.
+_IMPORTING = Lock()
 _OTHER_RENDERER = "Choose another renderer (chatml, llama3, qwen3 or role_colon)."
 
 
@@ -47,12 +50,10 @@ def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerFast:
     """The fast tokenizer of a local model folder, without importing torch. Raises ModelError."""
     folder = Path(folder)
     if not (folder / "tokenizer.json").is_file():
-        raise ModelError(
-            "the model has no tokenizer: there is no tokenizer.json in its folder",
-            "Copy tokenizer.json (and tokenizer_config.json) from the model's page into the folder.",
-            where=str(folder),
-        )
-    from transformers import PreTrainedTokenizerFast
+        advice = "Copy tokenizer.json (and tokenizer_config.json) from the model's page into the folder."
+        raise ModelError("the model has no tokenizer: there is no tokenizer.json in its folder", advice, where=str(folder))
+    with _IMPORTING:
+        from transformers import PreTrainedTokenizerFast
 
     try:
         return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)

@@ -62,6 +62,11 @@ class Runs:
         losses = self._store.miniatures([job.id for job in jobs], "train_loss", owner=self._owner)
         return [Card(job, losses.get(job.id, []), self._last_line(job)) for job in jobs]
 
+    def lately(self, limit: int = 5) -> list[Job]:
+        """What came to its end, the latest first."""
+        found = self._store.jobs(self._owner, states=FINISHED, limit=10 * limit)
+        return sorted(found, key=lambda job: job.finished_at or job.created_at, reverse=True)[:limit]
+
     def counts(self, search: str = "") -> dict[str, int]:
         """How many runs each of GROUPS has, of those that `search` finds."""
         by_state = self._store.count_jobs(self._owner, search or None)
@@ -100,7 +105,9 @@ class Runs:
         """What the run doctor says of its curves."""
         rate = job.recipe.training.learning_rate
         moving = job.state in states.ACTIVE
-        return doctor.examine(curves, rate=rate, recommended=self.recommended_rate(job.base_model), moving=moving)
+        return doctor.examine(
+            curves, rate=rate, recommended=self.recommended_rate(job.base_model), moving=moving, alike=not job.recipe.data.demo
+        )
 
     def band(self, job: Job, name: str, curve: Curve) -> doctor.Band | None:
         """The healthy range of one of its metrics, where it is known as numbers."""

@@ -7,8 +7,15 @@ from typing import Any
 from engine.errors import NotFound, RecipeError
 from engine.store import Store
 
-DEFAULTS: dict[str, Any] = {"tour": "new", "tour_step": 0}
-"""tour: new (never asked), on, skipped, done. tour_step: where in the tour the person is."""
+DEFAULTS: dict[str, Any] = {
+    "tour": "new",
+    "tour_step": 0,
+    "default_base_model": "",
+    "default_batch_size": 0,
+    "default_max_length": 0,
+}
+"""tour: new (never asked), on, skipped, done. tour_step: where in the tour the person is. default_...: what new trainings start from,
+nothing for what is recommended; set by `engine.defaults`."""
 
 _CHOICES: dict[str, tuple[Any, ...]] = {"tour": ("new", "on", "skipped", "done")}
 

@@ -293,3 +293,22 @@ def test_no_torch():
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_two_threads_may_be_the_first_to_want_a_tokenizer() -> None:
+    # A dashboard's page that is left while it loads goes on in its thread beside the next one's.
+    code = (
+        "import sys, threading, time\n"
+        "from engine.rendering import load_tokenizer\n"
+        "found = []\n"
+        "def load():\n"
+        "    found.append(len(load_tokenizer(sys.argv[1])))\n"
+        "threads = [threading.Thread(target=load) for _ in range(4)]\n"
+        "for thread in threads:\n"
+        "    thread.start(); time.sleep(0.05)\n"
+        "for thread in threads:\n"
+        "    thread.join()\n"
+        "assert len(found) == 4, found"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(nano_folder())], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -11,14 +11,13 @@ import pandas as pd
 import streamlit as st
 
 from app import address, navigation, services, session
-from app.components import charts, explain, words
+from app.components import analytics_cards, charts, choices, explain, words
 from engine import Engine
 from engine.amounts import duration
 
 _ALONG = {"step": "step (updates made)", "tokens": "tokens trained on", "seconds": "seconds in training"}
 _ALONG_LABELS = {"step": "step", "tokens": "tokens", "seconds": "time"}
 _WINDOWS = {"as it is": 1, "5 points": 5, "20 points": 20, "100 points": 100}
-_MOST = 30
 
 
 def show() -> None:
@@ -39,7 +38,7 @@ def show() -> None:
     rows = _rows(engine)
     picked = _table(engine, rows)
     if not picked:
-        st.info("Pick runs in the table (the boxes at its left) to draw them over each other.", icon=":material/compare_arrows:")
+        st.info("Pick runs by their boxes to draw them over each other.", icon=":material/compare_arrows:")
         return
     _compare(engine, picked, {row["id"]: row for row in rows})
 
@@ -59,6 +58,7 @@ def _table(engine: Engine, rows: list[dict[str, Any]]) -> list[str]:
         labels = {state: engine.light(state).label for state in dict.fromkeys(row["state"] for row in rows)}
         chosen = st.multiselect("State", list(labels), format_func=labels.get, key="states", bind="query-params", width=280)
         wanted = [row for row in rows if _fits(row, search, chosen)]
+        view = analytics_cards.view()
         st.download_button(
             "Table (CSV)", lambda: _csv(wanted), "runs.csv", "text/csv", icon=":material/download:", on_click="ignore", key="csv"
         )
@@ -67,6 +67,8 @@ def _table(engine: Engine, rows: list[dict[str, Any]]) -> list[str]:
     if not wanted:
         st.info("No run is like that. Search for something else.", icon=":material/search_off:")
         return picked
+    if view == "cards":
+        return analytics_cards.show(engine, wanted, picked)
     places = {row["id"]: place for place, row in enumerate(wanted)}
     # A table that shows other rows is another table: what is picked in it is said anew.
     key = f"table.{hash((search, tuple(chosen), len(wanted)))}"
@@ -91,16 +93,13 @@ def _note(key: str, shown: list[dict[str, Any]], before: list[str]) -> None:
     now = [shown[row]["id"] for row in rows if row < len(shown)]
     visible = {row["id"] for row in shown}
     kept = [job_id for job_id in before if job_id not in visible or job_id in now]
-    picked = [*kept, *(job_id for job_id in now if job_id not in kept)][:_MOST]
-    if picked:
-        st.query_params["runs"] = ",".join(picked)
-    else:
-        st.query_params.pop("runs", None)
+    picked = [*kept, *(job_id for job_id in now if job_id not in kept)]
+    analytics_cards.keep(picked)
 
 
 def _compare(engine: Engine, picked: list[str], rows: dict[str, dict[str, Any]]) -> None:
     names = _names(picked, rows)
-    st.subheader(f"{len(picked)} runs compared" if len(picked) > 1 else names[picked[0]], anchor=False)
+    st.header(f"{len(picked)} runs compared" if len(picked) > 1 else names[picked[0]], anchor=False)
     metrics = engine.runs.metric_names(picked)
     if not metrics:
         st.caption("None of these has measured anything yet.")
@@ -128,12 +127,11 @@ def _curves(engine: Engine, picked: list[str], names: dict[str, str], metrics: l
             args=("y", "what", usual),
             width=200,
         )
-        along = st.segmented_control(
+        along = choices.segments(
             "Along",
             list(_ALONG),
             default=address.chosen("x", list(_ALONG), "step"),
-            required=True,
-            format_func=_ALONG_LABELS.get,
+            format_func=_ALONG_LABELS.__getitem__,
             key="along",
             on_change=address.keep,
             args=("x", "along", "step"),
@@ -146,7 +144,7 @@ def _curves(engine: Engine, picked: list[str], names: dict[str, str], metrics: l
             "Curves (CSV)", lambda: _curves_csv(told, along), "curves.csv", "text/csv", icon=":material/download:", on_click="ignore"
         )
     title, unit = titles[metric]
-    st.markdown(f"#### {words.literal(_finding(title, told))}", help=explain.meaning(engine, metric), anchors=False)
+    st.markdown(f"### {words.literal(_finding(title, told))}", help=explain.meaning(engine, metric), anchors=False)
     axis = f"{title.lower()} ({unit})" if unit else title.lower()
     charts.overlay(told, _ALONG[along], axis, f"{title} of {len(told)} runs along {_ALONG[along]}", window=_WINDOWS[window], log=log)
     silent = [names[job_id] for job_id in picked if names[job_id] not in told]
@@ -165,7 +163,7 @@ def _finding(title: str, curves: dict[str, Any]) -> str:
 
 
 def _differences(engine: Engine, picked: list[str], names: dict[str, str]) -> None:
-    st.markdown("#### What they differ in", help="Only settings that aren't the same in all of them.", anchors=False)
+    st.markdown("### What they differ in", help="Only settings that aren't the same in all of them.", anchors=False)
     found = engine.runs.differences(picked)
     if not found:
         st.caption("Nothing: the same recipe.")

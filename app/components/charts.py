@@ -54,7 +54,7 @@ def loss(
             _hover("loss (nats/token)", lines, {"field": "of", "type": "nominal", "title": "on"}),
         ],
     }
-    st.vega_lite_chart(frame, spec, width="stretch", key=f"chart.loss.{log:d}", alt=alt)
+    _draw(frame, spec, f"chart.loss.{log:d}", alt)
 
 
 def small(curve: Curve, total_steps: int, axis: str, key: str, alt: str, *, thousands: bool = False, band: Band | None = None) -> None:
@@ -70,7 +70,7 @@ def small(curve: Curve, total_steps: int, axis: str, key: str, alt: str, *, thou
             _hover(axis, of_it),
         ],
     }
-    st.vega_lite_chart(frame, spec, width="stretch", key=f"chart.{key}", alt=alt)
+    _draw(frame, spec, f"chart.{key}", alt)
 
 
 def overlay(
@@ -100,7 +100,7 @@ def overlay(
         "encoding": {"x": x, "y": _values(title, 6, ".3~g", log), "color": color},
         "layer": [{"mark": {"type": "line", "strokeWidth": 2}}, near],
     }
-    st.vega_lite_chart(frame, spec, width="stretch", key=f"chart.overlay.{log:d}", alt=alt)
+    _draw(frame, spec, f"chart.overlay.{log:d}", alt)
 
 
 def beside(points: Curve, marks: Sequence[int], alt: str) -> None:
@@ -118,7 +118,7 @@ def beside(points: Curve, marks: Sequence[int], alt: str) -> None:
             _hover("held-out loss", {"filter": "true"}),
         ],
     }
-    st.vega_lite_chart(frame, spec, width="stretch", key="chart.travel", alt=alt)
+    _draw(frame, spec, "chart.travel", alt)
 
 
 def sparkline(values: Sequence[float], color: str = BLUE) -> str:
@@ -135,6 +135,12 @@ def sparkline(values: Sequence[float], color: str = BLUE) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
         f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="2" stroke-linejoin="round" stroke-linecap="round"/></svg>'
     )
+
+
+def _draw(frame: pa.Table, spec: dict[str, Any], key: str, alt: str) -> None:
+    # `alt` says what is to be seen; each line and axis as an image of its own, without words, would only be in the way of a reader.
+    layers = [{**layer, "mark": {**layer["mark"], "aria": False}} for layer in spec["layer"]]
+    st.vega_lite_chart(frame, {**spec, "layer": layers}, width="stretch", key=key, alt=alt)
 
 
 def _rows(curve: Curve, limit: int, of: str, window: int = 1) -> Rows:
@@ -200,4 +206,4 @@ def bars(found: list[dict[str, int]], across: str, up: str, mark: int | None, al
     ]
     if mark is not None:
         layer.append({"mark": {"type": "rule", "color": AMBER, "strokeWidth": 2, "strokeDash": [5, 4]}, "encoding": {"x": {"datum": mark}}})
-    st.vega_lite_chart(pa.Table.from_pylist(found), {"height": 220, "layer": layer}, width="stretch", key="chart.lengths", alt=alt)
+    _draw(pa.Table.from_pylist(found), {"height": 220, "layer": layer}, "chart.lengths", alt)

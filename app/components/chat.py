@@ -72,7 +72,7 @@ def show(model_ref: str, with_ref: str, chat_id: str) -> None:
 def _welcome(playground: Playground, who: Sequence[Speaker]) -> None:
     first = who[0]
     with st.container(border=True):
-        st.markdown(f"#### Talk to {' and '.join(words.literal(speaker.name) for speaker in who)}", anchors=False)
+        st.markdown(f"## Talk to {' and '.join(words.literal(speaker.name) for speaker in who)}", anchors=False)
         st.markdown(_introduction(who))
         asked = playground.prompts(first)
         if asked:

@@ -29,7 +29,7 @@ def show(dataset_id: str) -> None:
     _actions(library, found)
     if found.state == "unmapped":
         unclear(found)
-        st.markdown("#### Which column is which?", anchors=False)
+        st.markdown("## Which column is which?", anchors=False)
         mapping.form(found)
         return
     if found.state == "check":
@@ -148,7 +148,7 @@ def _figures_at_a_glance(found: LibrarySet, known: dict[str, Any], model: str) -
 
 def _figures(found: LibrarySet, known: dict[str, Any], model: str) -> None:
     finding = dataset_words.lengths_finding(known, model)
-    st.markdown(f"#### {finding}", anchors=False)
+    st.markdown(f"## {finding}", anchors=False)
     if known["histogram"]:
         charts.bars(known["histogram"], "tokens in a row", "rows", known["limit"] if known["over"] else None, f"{finding}.")
     if known["measured"] < known["rows"]:
@@ -159,7 +159,7 @@ def _figures(found: LibrarySet, known: dict[str, Any], model: str) -> None:
         st.warning(
             f"{share} can't be shown to {words.literal(model)}: {words.literal(refusal['message'])}. {words.literal(refusal['next_step'])}"
         )
-    st.markdown("#### What to know of it", anchors=False)
+    st.markdown("## What to know of it", anchors=False)
     for fact, meaning in dataset_words.remarks(found, known):
         st.markdown(f"**{words.literal(fact)}.** :gray[{words.literal(meaning)}]")
 

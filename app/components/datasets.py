@@ -40,7 +40,7 @@ def show() -> None:
         _own(library, own)
     else:
         _lesson()
-    st.subheader("Comes with Thinker", anchor=False)
+    st.header("Comes with Thinker", anchor=False)
     _cards(library.ships())
 
 
@@ -141,7 +141,7 @@ def _hide(arrival: session.Arrival) -> None:
 
 
 def _own(library: Library, own: list[LibrarySet]) -> None:
-    st.subheader("Your library", anchor=False)
+    st.header("Your library", anchor=False)
     wanted = ""
     if len(own) >= _SEARCH_FROM:
         wanted = st.text_input("Search", key="search", placeholder="Part of a name or a file's name", icon=":material/search:")
@@ -174,7 +174,7 @@ def title(found: LibrarySet) -> str:
 
 def _lesson() -> None:
     with st.container(border=True):
-        st.markdown("#### Nothing of yours yet: this is what a file looks like", anchors=False)
+        st.markdown("## Nothing of yours yet: this is what a file looks like", anchors=False)
         st.markdown("Each row is one example of the behaviour you want: what is asked, and the answer you would have liked.")
         with st.grid("auto", min_column_width=280) as grid:
             for name, (text, note) in _EXAMPLES.items():

@@ -40,7 +40,7 @@ def show(draft: Any) -> None:
         if not names:
             continue
         shown += len(names)
-        st.markdown(f"#### {title}", anchors=False)
+        st.markdown(f"## {title}", anchors=False)
         with st.grid(2, min_column_width=300, gap="medium") as grid:
             for name in names:
                 with grid.cell():

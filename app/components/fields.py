@@ -59,7 +59,7 @@ def show(name: str, value: Any, changed: Changed, *, advice: dict[str, Any] | No
 
 def _widget(field: dict[str, Any], label: str, value: Any, key: str, on_change: Callable[[], None], effect: str) -> None:
     common: dict[str, Any] = {"key": key, "on_change": on_change, "help": effect or None}
-    label = words.literal(label)
+    label = words.label(label)
     if field["kind"] == "bool":
         st.toggle(label, value=value, **common)
     elif field["kind"] == "choice":

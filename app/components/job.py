@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from app import navigation, services, session
+from app import navigation, services, session, shortcuts
 from app.components import explain, job_curves, job_dialogs, job_record, proof, travel, trouble, words
 from app.run_data import RunData, metrics_csv
 from engine import Engine
@@ -145,9 +145,10 @@ def _buttons(engine: Engine, job: Job) -> None:
         if "resume" in possible:
             help_text = f"Goes on from step {job.step:,}, or from the last checkpoint before it."
             kind = "secondary" if job.error else "primary"
-            _button("Resume", "play_arrow", engine.resume, job, kind=kind, help_text=help_text)
+            _button("Resume", "play_arrow", engine.resume, job, kind=kind, help_text=help_text, shortcut=shortcuts.HOLD)
         if "pause" in possible:
-            _button("Pause", "pause", engine.pause, job, help_text="Within a step; what it has learned is saved.")
+            help_text = "Within a step; what it has learned is saved."
+            _button("Pause", "pause", engine.pause, job, help_text=help_text, shortcut=shortcuts.HOLD)
         if "stop" in possible:
             _button("Stop and keep", "stop", engine.stop, job, help_text="Ends here, and keeps what it has learned.")
         st.download_button(
@@ -166,10 +167,16 @@ def _buttons(engine: Engine, job: Job) -> None:
                 st.button("Delete for good", key="delete", on_click=_delete, args=(job.id, job.name))
 
 
-def _button(label: str, icon: str, action: Any, job: Job, *, kind: Any = "secondary", help_text: str) -> None:
-    key = label.split()[0].lower()
+def _button(label: str, icon: str, action: Any, job: Job, *, kind: Any = "secondary", help_text: str, shortcut: str | None = None) -> None:
     st.button(
-        label, key=key, icon=f":material/{icon}:", type=kind, help=help_text, on_click=trouble.attempt, args=(lambda: action(job.id),)
+        label,
+        key=label.split()[0].lower(),
+        icon=f":material/{icon}:",
+        type=kind,
+        help=help_text,
+        shortcut=shortcut,
+        on_click=trouble.attempt,
+        args=(lambda: action(job.id),),
     )
 
 

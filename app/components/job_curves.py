@@ -43,7 +43,7 @@ def loss(engine: Engine, job: Job, data: RunData) -> None:
     """Training and held-out loss. How it is drawn stands in the address."""
     train, held_out = data.curve("train_loss"), data.curve("held_out_loss")
     finding = words.loss_finding(train, held_out, engine.moving(job))
-    st.markdown(f"#### {words.literal(finding)}", help=explain.meaning(engine, "held_out_loss"), anchors=False)
+    st.markdown(f"## {words.literal(finding)}", help=explain.meaning(engine, "held_out_loss"), anchors=False)
     if not train and not held_out:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -72,7 +72,7 @@ def others(engine: Engine, job: Job, data: RunData) -> None:
     _grid(engine, job, data, of_run)
     of_machine = [name for name in _MACHINE if name in names]
     if of_machine:
-        st.markdown("##### The machine", anchors=False, help="Measured every few seconds while it trains: all programs on it together.")
+        st.markdown("### The machine", anchors=False, help="Measured every few seconds while it trains: all programs on it together.")
         _grid(engine, job, data, of_machine)
 
 

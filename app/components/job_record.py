@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from app import navigation
 from app.components import words
 from app.run_data import RunData
 from engine import Engine
@@ -20,7 +21,7 @@ _NOW = "now"
 
 def said(job: Job, data: RunData) -> None:
     """Its answers to the fixed prompts: the newest, or those of an earlier step."""
-    st.markdown("#### Watch it learn", help="The same few prompts every few steps, none of which it trains on.", anchors=False)
+    st.markdown("## Watch it learn", help="The same few prompts every few steps, none of which it trains on.", anchors=False)
     steps = data.sampled_steps()
     if not steps:
         st.caption("Its answers to a few fixed prompts appear here while it learns.")
@@ -68,7 +69,7 @@ def said_table(data: RunData) -> None:
 
 def log(engine: Engine, job: Job) -> None:
     """The last five lines, and on demand all."""
-    st.markdown("#### Log", anchors=False)
+    st.markdown("## Log", anchors=False)
     _lines(engine.log(job.id, 5), 200)
     more = st.expander("The whole log", key="log.all", on_change="rerun")
     if more.open:
@@ -85,7 +86,7 @@ def log(engine: Engine, job: Job) -> None:
 
 def checkpoints(engine: Engine, job: Job, data: RunData) -> None:
     """What is saved, and what each is good for; the best by held-out loss and the last are marked."""
-    st.markdown("#### Checkpoints", help="Saved states of the run: one kind to go on from, one to use.", anchors=False)
+    st.markdown("## Checkpoints", help="Saved states of the run: one kind to go on from, one to use.", anchors=False)
     by_step: dict[int, dict[str, Any]] = {}
     for checkpoint in engine.checkpoints(job.id):
         by_step.setdefault(checkpoint.step, {"reason": checkpoint.reason})[checkpoint.kind] = True
@@ -101,7 +102,11 @@ def checkpoints(engine: Engine, job: Job, data: RunData) -> None:
         badges = [":blue-badge[to go on from]"] * ("weights" in kept) + [":green-badge[to use]"] * ("sampler_weights" in kept)
         badges += [":violet-badge[lowest held-out loss]"] * (step == best) + [":gray-badge[last]"] * (step == last)
         measured = f" · held-out loss `{words.figure(losses[step])}`" if step in losses else ""
-        st.markdown(f"Step `{step:,}` {_REASONS.get(kept['reason'], words.literal(kept['reason']))}{measured} {' '.join(badges)}")
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            reason = _REASONS.get(kept["reason"], words.literal(kept["reason"]))
+            st.markdown(f"Step `{step:,}` {reason}{measured} {' '.join(badges)}", width="content")
+            if "sampler_weights" in kept:
+                navigation.link_to_chat(f"{job.id}@{step}", "Chat")
     if len(by_step) > 8:
         st.caption(f"and {len(by_step) - 8} more")
 

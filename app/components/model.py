@@ -29,7 +29,7 @@ def show(model_id: str) -> None:
     st.caption(words.literal(" · ".join([*facts, words.ago(time.time() - model.created_at), f"model {model.id}"])))
     _actions(engine.registry, about)
     if sentences := words.proof_sentences(model.proof or {"held_out": {}, "skills": {}}):
-        st.subheader("What it can do", anchor=False)
+        st.header("What it can do", anchor=False)
         if about.job and about.job.result:
             proof.figures(engine, about.job.result)
         st.markdown("\n".join(f"- {sentence}" for sentence in sentences))
@@ -88,7 +88,7 @@ def _delete(registry: Registry, model_id: str, name: str) -> None:
 
 def _lineage(about: About) -> None:
     model, job, recipe = about.model, about.job, about.recipe
-    st.subheader("Where it comes from", anchor=False)
+    st.header("Where it comes from", anchor=False)
     lines = [f"- **Base model:** {words.literal(model.base_model)}"]
     if recipe:
         known = services.engine().explain_method(recipe.method)
@@ -122,7 +122,7 @@ def _data(about: About) -> str:
 def _recipe(about: About) -> None:
     if about.recipe is None:
         return
-    st.subheader("What differs from a plain recipe", anchor=False)
+    st.header("What differs from a plain recipe", anchor=False)
     if not about.changes:
         st.caption("Nothing: every field is at its default.")
         return
@@ -140,7 +140,7 @@ def _plain(value: Any) -> str:
 
 def _notes(registry: Registry, about: About) -> None:
     model = about.model
-    st.subheader("Notes", anchor=False)
+    st.header("Notes", anchor=False)
     with st.form("notes", border=False):
         text = st.text_area(
             "Notes",

@@ -37,7 +37,7 @@ def show() -> None:
             st.button(f"Show more of {len(found):,}", key="more-models", on_click=session.list_more_models)
     else:
         _lesson()
-    st.subheader("Base models", anchor=False)
+    st.header("Base models", anchor=False)
     st.caption("What training starts from. You can talk to them as they are, to see what training changes.")
     for base in registry.bases():
         _base(base)
@@ -45,7 +45,7 @@ def show() -> None:
 
 def _lesson() -> None:
     with st.container(border=True):
-        st.markdown("#### No tuned model yet", anchors=False)
+        st.markdown("## No tuned model yet", anchors=False)
         st.markdown(
             "Each finished run leaves a model here: what it was made from, what it can do now and could not before, a chat with it, "
             "and its files to take away. The demo makes one in about a minute."

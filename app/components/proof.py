@@ -17,7 +17,7 @@ def show(engine: Engine, job_id: str, result: dict[str, Any]) -> None:
     """The proof in figures, in sentences and in examples; nothing of it where nothing was proven."""
     sentences = words.proof_sentences(result)
     if sentences:
-        st.subheader("The proof", anchor=False)
+        st.header("The proof", anchor=False)
         figures(engine, result)
         st.markdown("\n".join(f"- {sentence}" for sentence in sentences))
         _advice(engine, result)

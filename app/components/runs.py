@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from app import address, navigation, services, session
-from app.components import charts, trouble, words
+from app.components import charts, choices, trouble, words
 from engine import Engine
 from engine.amounts import duration
 from engine.runs import GROUPS
@@ -46,7 +46,7 @@ def _lesson(engine: Engine) -> None:
         _demo(name, demo, f"{demo['title']} (one-minute demo)", "primary")
     with steps:
         counts = demo["examples"]
-        st.markdown("#### What you will see", anchors=False)
+        st.markdown("## What you will see", anchors=False)
         st.markdown(
             f"1. **A test before.** The model is asked {counts['held_out']:,} questions that it will never be trained on.\n"
             f"2. **Learning, live.** It goes through {counts['train']:,} examples; its mistakes (the loss) get fewer, and every few "
@@ -64,7 +64,7 @@ def _lesson(engine: Engine) -> None:
 
 
 def _demo(name: str, demo: dict[str, Any], label: str, kind: Any) -> None:
-    st.markdown(f"#### {words.literal(demo['title'])}", anchors=False)
+    st.markdown(f"## {words.literal(demo['title'])}", anchors=False)
     st.markdown(f"**The task.** {words.literal(demo['task'])}")
     st.markdown(f"**What is learned.** {words.literal(demo['learns'])}")
     st.markdown(f"**What to expect.** {words.literal(demo['expect'])}")
@@ -90,7 +90,7 @@ def _list(moving: bool) -> None:
         if not cards:
             st.info("No run is like that. Choose another state, or search for something else.", icon=":material/search_off:")
         for card in cards[:shown]:
-            _card(engine, card)
+            show_card(engine, card)
         if len(cards) > shown:
             st.button("Show more", key="more", on_click=session.list_more_runs)
 
@@ -104,7 +104,7 @@ def _filters(engine: Engine) -> tuple[str, str]:
         counts = engine.runs.counts(search)
         labels = {_ALL: f"all {sum(counts.values()):,}"} | {group: f"{group} {counts[group]:,}" for group in GROUPS if counts[group]}
         groups = [_ALL, *GROUPS]
-        chosen = st.pills(
+        chosen = choices.pills(
             "State",
             groups,
             default=address.chosen("state", groups, _ALL),
@@ -117,7 +117,8 @@ def _filters(engine: Engine) -> tuple[str, str]:
     return ("" if chosen in (None, _ALL) else chosen), search.strip()
 
 
-def _card(engine: Engine, card: Card) -> None:
+def show_card(engine: Engine, card: Card) -> None:
+    """One run: where it is, its loss in miniature, what came of it."""
     job, light = card.job, engine.light(card.job.state)
     moving = engine.moving(job)
     with st.container(border=True):
@@ -144,4 +145,4 @@ def _card(engine: Engine, card: Card) -> None:
         if found := words.short_result(job.result):
             st.markdown(words.literal(found))
         if job.error:
-            st.markdown(f":red[{words.literal(job.error['message'])}]")
+            st.markdown(f":red[{words.literal(words.sentence(job.error['message']))}]")

@@ -24,7 +24,7 @@ def show(job_id: str) -> None:
         if len(stops) < 2:
             return
         st.markdown(
-            "#### Time travel",
+            "## Time travel",
             help="The same prompt, answered by the model as it was at every checkpoint. Answers are greedy (temperature 0).",
             anchors=False,
         )

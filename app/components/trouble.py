@@ -10,7 +10,7 @@ from typing import Any
 import streamlit as st
 
 from app import session
-from app.components.words import literal
+from app.components.words import literal, sentence
 from engine import EngineError, policy
 
 _log = logging.getLogger("thinker.dashboard")
@@ -33,7 +33,7 @@ def boundary() -> Iterator[None]:
 def show_error(error: dict[str, Any]) -> None:
     """An error as the engine wrote it down."""
     error = policy.of(session.owner()).told(error)
-    lines = [f"**{literal(error['message'])}**"]
+    lines = [f"**{literal(sentence(error['message']))}**"]
     if error.get("where"):
         lines.append(f"Where: {literal(error['where'])}")
     if error.get("next_step"):

@@ -10,6 +10,7 @@ from typing import Any
 from engine.evaluation.curves import Curve
 
 _CODE = re.compile(r"(```.*?(?:```|\Z)|`[^`\n]+`)", re.DOTALL)
+_LABEL_MARKS = re.compile(r"([\\`*_\[\]~$<]|:(?=[A-Za-z])|^[#>+-])")
 _OWN_MARKS = re.compile(r"([$<]|:(?=[A-Za-z]))")
 _MARKS = re.compile(r"([\\`*_{}\[\]()#+\-.!|~$<>:^])")
 
@@ -17,6 +18,16 @@ _MARKS = re.compile(r"([\\`*_{}\[\]()#+\-.!|~$<>:^])")
 def literal(text: str) -> str:
     """Text of people and models for Markdown: nothing in it is markup."""
     return _MARKS.sub(r"\\\1", " ".join(str(text).split()))
+
+
+def sentence(text: str) -> str:
+    """What the engine says in the midst of a line, at the beginning of one."""
+    return text[:1].upper() + text[1:]
+
+
+def label(text: str) -> str:
+    """The same for a widget's label, which screen readers are told as it is written: only what could begin markup is escaped."""
+    return _LABEL_MARKS.sub(r"\\\1", " ".join(str(text).split()))
 
 
 def prose(text: str) -> str:
@@ -70,6 +81,15 @@ def ago(seconds: float) -> str:
     return f"{seconds // 86400:.0f} days ago"
 
 
+def count(number: float) -> str:
+    """About so many, two figures that count: 260 million, 4.6 billion."""
+    rounded = float(f"{number:.2g}")
+    for unit, factor in (("billion", 1e9), ("million", 1e6)):
+        if rounded >= factor:
+            return f"{rounded / factor:.2g} {unit}" if rounded / factor < 100 else f"{rounded / factor:.0f} {unit}"
+    return f"{rounded:,.0f}"
+
+
 def loss_finding(train: Sequence[tuple[int, float]], held_out: Sequence[tuple[int, float]], moving: bool) -> str:
     """What the loss curves say, in one sentence."""
     train, held_out = (points if isinstance(points, Curve) else Curve(points) for points in (train, held_out))
@@ -121,6 +141,19 @@ def short_result(result: dict[str, Any] | None) -> str:
     if not before or not after:
         return ""
     return f"{percent(before['exact_match'])} → {percent(after['exact_match'])} right on {after['count']:,} new prompts"
+
+
+def verdict(result: dict[str, Any] | None) -> tuple[str, str]:
+    """Whether it got better, in words, and the colour for them; empty without a proof."""
+    held_out = (result or {}).get("held_out") or {}
+    before, after = held_out.get("before"), held_out.get("after")
+    if not before or not after:
+        return "", "gray"
+    points = 100 * (after["exact_match"] - before["exact_match"])
+    if abs(points) < 0.5:
+        return "no more right answers than before", "gray"
+    amount = f"{abs(points):.0f} {'point' if round(abs(points)) == 1 else 'points'}"
+    return (f"better by {amount}", "green") if points > 0 else (f"worse by {amount}", "orange")
 
 
 def figure_or_text(value: Any) -> str:

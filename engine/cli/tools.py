@@ -40,7 +40,7 @@ def serve(context: typer.Context) -> int:
 
 def doctor(as_json: JsonFlag = False) -> int:
     """What this machine can do, and whether everything that is needed is in order."""
-    from engine.cli.health import checks
+    from engine.health import checks
 
     out = console(as_json)
     found = checks()

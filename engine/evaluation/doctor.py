@@ -42,10 +42,13 @@ class Band:
     words: str
 
 
-def examine(curves: Mapping[str, Curve], *, rate: float, recommended: float | None = None, moving: bool = False) -> list[Finding]:
+def examine(
+    curves: Mapping[str, Curve], *, rate: float, recommended: float | None = None, moving: bool = False, alike: bool = True
+) -> list[Finding]:
     """What there is to say of a run, the gravest first; one good or undecided sentence where nothing is wrong.
 
-    `rate` is the recipe's learning rate, `recommended` what suits the model (None: not known), `moving` whether it still runs.
+    `rate` is the recipe's learning rate, `recommended` what suits the model (None: not known), `moving` whether it still runs,
+    `alike` whether held-out and training examples are meant to be of one kind (a demo's aren't: general rows are mixed into its training).
     """
     train, held_out = (curves.get(name) or Curve() for name in LOSSES)
     # Where it's known what suits the model, a rate that was too high isn't cut to one that is too high still.
@@ -55,7 +58,7 @@ def examine(curves: Mapping[str, Curve], *, rate: float, recommended: float | No
         _rises(train, min(rate / 3, most)),
         _hardly_falls(train, rate, recommended),
         _turns_up(held_out, train),
-        _far_above(held_out, train),
+        _far_above(held_out, train) if alike else None,
         *_gradients(curves.get("grad_norm") or Curve(), min(rate / 3, most)),
         _rate(rate, recommended),
         _slows(curves.get("tokens_per_second") or Curve()) if moving else None,

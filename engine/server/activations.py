@@ -62,18 +62,19 @@ def measure(base: BaseModel, weights: Weights) -> Needs:
 
 def _kept(base: BaseModel, weights: Weights, length: int, known: set[int]) -> int:
     """Bytes kept of a row of so many tokens, beyond the weights themselves."""
-    sizes: dict[int, int] = {}
+    kept: dict[int, torch.Tensor] = {}
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
+    def keep(tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known:
-            sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
+            # Detached, and in no hands but ours: an operation that got its own result back to keep would hold itself, and the weights
+            # with it, for good.
+            kept[storage.data_ptr()] = tensor.detach()
 
     tokens = np.arange(length) % base.vocab_size
-    with base.using(weights), torch.enable_grad(), saved_tensors_hooks(keep, lambda tensor: tensor):
+    with base.using(weights), torch.enable_grad(), saved_tensors_hooks(keep, lambda nothing: nothing):
         padded_logprobs(base, [Datum(tokens, {"target_tokens": tokens})])
-    return sum(sizes.values())
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
 def _recomputed(forward: Callable[..., Any], resume: Resume, *inputs: Any, **options: Any) -> Any:

@@ -58,7 +58,7 @@ def open_page(page: str = TRAINING, **query: str) -> AppTest:
 
 def texts(test: AppTest) -> str:
     """All that can be read on it."""
-    kinds = ("title", "subheader", "markdown", "caption", "code", "error", "warning", "info", "success")
+    kinds = ("title", "header", "subheader", "markdown", "caption", "code", "error", "warning", "info", "success")
     found = [element.value for kind in kinds for element in test.get(kind)]
     found += [f"{metric.label} {metric.value} {metric.delta}" for metric in test.metric]
     return "\n".join(map(str, found)).replace("\\", "")

@@ -72,7 +72,7 @@ def test_files_that_come_are_told_of(engine: Engine) -> None:
     said = shown(page)
     assert {(kept.name, kept.state) for kept in engine.datasets.find()} == {("good", "ready"), ("table", "unmapped"), ("flawed", "check")}
     assert "20 examples" in said and "Answer 0" in said
-    assert "the file isn't JSON" in page.error[0].value and "broken.json, line 1" in page.error[0].value.replace("\\", "")
+    assert "The file isn't JSON" in page.error[0].value and "broken.json, line 1" in page.error[0].value.replace("\\", "")
     assert "it isn't clear what in them is asked" in said
     assert "the field is missing (line 2, completion)" in said
     page.button(key="accept-0").click().run()

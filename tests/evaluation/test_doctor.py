@@ -125,3 +125,10 @@ def test_every_rule_belongs_to_a_red_flag_with_its_numbers() -> None:
     assert len(rules) == len({(name, rule["name"]) for name, rule in rules}) >= 10
     for name, entry in knowledge.metrics().items():
         assert set(entry.get("band") or {}) <= {"of", "from", "to"}, name
+
+
+def test_examples_that_are_meant_to_differ_are_no_fault() -> None:
+    curves = {"train_loss": HEALTHY, "held_out_loss": Curve([(0, 4 * HEALTHY[0][1])])}
+    far = "far above the training loss"
+    assert any(far in finding.sign for finding in examine(curves, rate=5e-3))
+    assert not any(far in finding.sign for finding in examine(curves, rate=5e-3, alike=False))

@@ -134,17 +134,20 @@ class Bystander(threading.Thread):
 
     def __init__(self, server: RunningServer):
         super().__init__(daemon=True)
-        self.session = Session(server)
+        self._server = server
         self.straight = self.losses()
         self.found: list[list[float]] = []
         self.error: Exception | None = None
         self._over = threading.Event()
 
     def losses(self) -> list[float]:
-        model, losses = self.session.model(seed=3), []
+        # A session each time: what it trained is held for as long as it lasts.
+        session = Session(self._server)
+        model, losses = session.model(seed=3), []
         for step in range(STEPS):
-            losses.append(self.session.loss(self.session.train(model, 2 * step + 1, rows(step))))
-            self.session.result(self.session.step(model, 2 * step + 2))
+            losses.append(session.loss(session.train(model, 2 * step + 1, rows(step))))
+            session.result(session.step(model, 2 * step + 2))
+        session.close()
         return losses
 
     def run(self) -> None:
@@ -159,7 +162,6 @@ class Bystander(threading.Thread):
         """-> how far any loss was off."""
         self._over.set()
         self.join(60)
-        self.session.close()
         if self.error:
             raise self.error
         return max(abs(a - b) for losses in self.found for a, b in zip(losses, self.straight, strict=True))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -22,6 +23,8 @@ from engine.server.trainer import AdamParams, Trainer
 from engine.server.weights import LoraSpec
 from engine.server.wire import Datum
 from tests.server.families import make
+from tests.server.harness import RunningServer
+from tests.server.raw import Session, rows
 
 NO_MEMORY = RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes.")
 STEP = AdamParams(learning_rate=5e-3, eps=1e-8)
@@ -303,3 +306,25 @@ class TestFreeMemory:
         for name, value in files.items():
             (place / name).write_text(value)
         assert min(system._rooms(tmp_path, own)) == 1500
+
+
+def test_runs_that_come_and_go_leave_nothing_behind(tmp_path: Path) -> None:
+    def one_more() -> None:
+        session = Session(server)
+        model = session.model(rank=32)
+        session.loss(session.train(model, 1, rows(0)))
+        session.result(session.step(model, 2))
+        session.close()
+
+    server = RunningServer(tmp_path / "server")
+    try:
+        process = psutil.Process(server.process.pid)
+        for _ in range(5):
+            one_more()
+        before = process.memory_info().rss
+        for _ in range(20):
+            one_more()
+        # Each run has weights, gradients and the optimizer's state of some 8 MiB.
+        assert process.memory_info().rss < before + 40 * 2**20
+    finally:
+        server.stop()

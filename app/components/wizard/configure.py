@@ -28,13 +28,13 @@ _ADVANCED = (
 
 def show(draft: Any) -> None:
     """The form."""
-    st.markdown("#### How should it learn?", anchors=False)
+    st.markdown("## How should it learn?", anchors=False)
     st.caption("Everything is filled in with what suits your data and model. Change what you like; nothing has to be.")
     try:
         found = frame.engine().planner.suggest(draft.changes)
     except EngineError as error:
         trouble.show_error(error.to_dict())
-        _model(draft, draft.changes.get("base_model") or "nano")
+        _model(draft, draft.changes.get("base_model") or frame.engine().defaults.get().get("base_model") or "nano")
         frame.moves(draft, False, "Choose data and a model that can be read to go on.")
         return
     values = found.recipe.model_dump(mode="json")

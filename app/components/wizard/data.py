@@ -20,7 +20,7 @@ _FIELDS = {"prompt": "What the model is asked (prompt)", "completion": "What it 
 
 def show(draft: Any) -> None:
     """The choice, then what was chosen as the model will see it."""
-    st.markdown("#### What does it learn from?", anchors=False)
+    st.markdown("## What does it learn from?", anchors=False)
     st.caption("Examples of prompts with good answers. A part is kept aside, and proves afterwards what was learned.")
     own, ready = st.columns(2, gap="large")
     with own:
@@ -100,7 +100,7 @@ def _content(draft: Any) -> bool:
         _mapping(draft, None)
         return False
     st.divider()
-    st.markdown(f"#### {words.literal(figures['file'])}", anchors=False)
+    st.markdown(f"### {words.literal(figures['file'])}", anchors=False)
     with st.grid(4, min_column_width=150) as grid:
         for label, value in (
             ("To learn from", f"{figures['train']:,}"),

@@ -15,7 +15,7 @@ _LAST = len(frame.STEPS) - 1
 def show(draft: Any) -> None:
     """The cards."""
     goals = frame.engine().planner.goals()
-    st.markdown("#### What should the model learn?", anchors=False)
+    st.markdown("## What should the model learn?", anchors=False)
     st.caption("This decides how it is trained, and what your examples should look like.")
     with st.grid(2, min_column_width=300, gap="medium") as grid:
         for name, goal in goals.items():
@@ -28,21 +28,23 @@ def show(draft: Any) -> None:
 
 def _card(draft: Any, name: str, goal: dict[str, Any]) -> None:
     method = frame.engine().explain_method(goal["method"])
-    st.markdown(f"##### :material/{goal['icon']}: {words.literal(goal['title'])}", anchors=False)
+    st.markdown(f"### :material/{goal['icon']}: {words.literal(goal['title'])}", anchors=False)
     st.markdown(words.literal(goal["meaning"]))
     st.caption(f"Method: {words.literal(method['title']).lower()}, {words.literal(method['term'])}  \nData: {words.literal(goal['data'])}")
     st.markdown(f":gray[For example] {words.code(goal['row']['prompt'])} → {words.code(goal['row']['completion'])}")
     if "demo" in goal:
         # The demo needs no further choice: everything is set, and every step can be looked at on the way back.
         first = not draft.goal
-        st.button("Start the demo", key="goal-demo", type="primary" if first else "secondary", on_click=_demo, args=(name, goal["demo"]))
+        st.button("Start the demo", key="goal-demo", type="primary" if first else "secondary", on_click=begin_demo, args=(goal["demo"],))
     elif draft.goal == name:
         st.badge("Chosen", icon=":material/check:", color="green")
     else:
         st.button(f"Choose: {goal['title'].lower()}", key=f"goal-{name}", on_click=_choose, args=(draft, name))
 
 
-def _demo(name: str, demo: str) -> None:
+def begin_demo(demo: str) -> None:
+    """A draft of this demo, as far as the launch."""
+    name = next(name for name, goal in frame.engine().planner.goals().items() if "demo" in goal)
     frame.update(goal=name, step=_LAST, changes={"data": {"demo": demo}}, expert=False)
 
 

@@ -17,7 +17,7 @@ _TITLES = {"time": "Time", "memory": "Memory", "money": "Money"}
 
 def show(draft: Any) -> None:
     """The review."""
-    st.markdown("#### Ready to start?", anchors=False)
+    st.markdown("## Ready to start?", anchors=False)
     planner = frame.engine().planner
     try:
         found = planner.suggest(draft.changes)
@@ -31,7 +31,7 @@ def show(draft: Any) -> None:
         for estimate in plan.estimates:
             with grid.cell(), st.container(border=True, height="stretch"):
                 st.markdown(f"**{_TITLES[estimate.name]}** :{_COLORS[estimate.size]}-badge[{estimate.size}]")
-                st.markdown(f"##### {words.literal(estimate.text)}", anchors=False)
+                st.markdown(f"### {words.literal(estimate.text)}", anchors=False)
                 st.caption("  \n".join(words.literal(line) for line in estimate.assumptions))
     st.caption("Estimates: right within a factor of two or so.")
     for concern in plan.warnings:
@@ -89,7 +89,7 @@ def show_started(job_id: str) -> None:
     moving = frame.engine().moving(job)
     st.fragment(_stages, run_every=1 if moving else None)(job_id, moving)
     st.markdown(
-        "#### What happens next\n"
+        "## What happens next\n"
         "1. The model is tested as it is, on examples that it never trains on.\n"
         "2. It learns; its mistakes (the loss) get fewer, and every few steps it answers the same questions anew.\n"
         "3. The same test again: the proof of what it learned, and what it forgot.\n"

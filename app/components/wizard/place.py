@@ -12,13 +12,13 @@ from app.components.wizard import frame
 
 def show(draft: Any) -> None:
     """The places."""
-    st.markdown("#### Where should it train?", anchors=False)
+    st.markdown("## Where should it train?", anchors=False)
     places = frame.engine().planner.places()
     chosen = draft.changes.get("endpoint") or places[0].name
     for number, place in enumerate(places):
         with st.container(border=True):
             with st.container(horizontal=True, vertical_alignment="center"):
-                st.markdown(f"##### :material/computer: {place.title}", anchors=False, width="content")
+                st.markdown(f"### :material/computer: {place.title}", anchors=False, width="content")
                 if not number:
                     st.badge("Recommended", color="blue")
                 if place.name == chosen:
