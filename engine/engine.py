@@ -119,6 +119,12 @@ class Engine(Areas):
         """How a state is called and coloured."""
         return states.LIGHTS[state]
 
+    def place(self, endpoint: str) -> str:
+        """What an endpoint is called; its own name for one that this version doesn't know."""
+        from engine import endpoints
+
+        return endpoints.kind(endpoint).title if endpoint in endpoints.names() else endpoint
+
     # -- jobs
 
     def launch(self, recipe: Recipe) -> Job:
@@ -325,6 +331,7 @@ class Engine(Areas):
             recipe = recipe.merged({"name": recipe.name or found.name})
         paths_given = {name: getattr(recipe.data, name) for name in ("path", "held_out_path") if getattr(recipe.data, name)}
         changes: dict[str, Any] = {"data": {name: str(Path(path).expanduser().resolve()) for name, path in paths_given.items()}}
+        guard.able(recipe)
         if not endpoints.kind(recipe.endpoint).weights:
             guard.offered(self.owner, recipe)
         elif not models.is_hub_id(recipe.base_model):

@@ -5,12 +5,13 @@ Called wherever the engine is about to look at something, never by a page alone.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from engine import endpoints, keys, models, paths, policy
 from engine.amounts import size
 from engine.endpoints import tinker_cloud
-from engine.errors import KeyNeeded, NotAllowed
+from engine.errors import EndpointError, KeyNeeded, NotAllowed, RecipeError
 from engine.jobs import states
 from engine.recipe import DataSpec, Recipe
 from engine.registry import folder_of
@@ -61,6 +62,16 @@ def key(owner: str, endpoint: str) -> None:
     need = endpoints.kind(endpoint).key
     if need is not None and keys.find(owner, need) is None:
         raise KeyNeeded(f"the key for {need.title} isn't there", f"Give it in the settings; you get one at {need.get_one}.")
+
+
+def able(asked: Recipe) -> None:
+    """The endpoint can do what is asked. Raises RecipeError and EndpointError."""
+    place = endpoints.kind(asked.endpoint)
+    if asked.full and not place.full:
+        raise RecipeError(f"{place.title} trains adapters (LoRA) only", "Switch off full.", where="recipe full")
+    if place.weights and find_spec("torch") is None:
+        advice = "Choose another place to train, or install Thinker whole: python thinker.py."
+        raise EndpointError("this machine can't train: PyTorch isn't installed", advice, where="recipe endpoint")
 
 
 def offered(owner: str, asked: Recipe) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from engine import data, estimates, guard, knowledge, models, paths, places, system
+from engine import data, endpoints, estimates, guard, knowledge, models, paths, places, system
 from engine.advice import Concern, warnings
 from engine.data import demos
 from engine.data.files import read_rows
 from engine.defaults import Defaults
+from engine.endpoints import tinker_cloud
 from engine.errors import RecipeError
 from engine.estimates import Estimate
 from engine.jobs import states
@@ -68,6 +69,14 @@ class Planner:
     def places(self) -> list[Place]:
         """Where a run can take place, each with what it needs, looked at now."""
         return places.look(self._owner)
+
+    def models_at(self, endpoint: str) -> list[str]:
+        """The base models that an endpoint has to choose from; empty where any can be named. Raises EngineError."""
+        return [] if endpoints.kind(endpoint).weights else tinker_cloud.models(self._owner)
+
+    def trains_all_weights(self, endpoint: str) -> bool:
+        """Whether full fine-tuning can be had there. Raises RecipeError for an unknown endpoint."""
+        return endpoints.kind(endpoint).full
 
     def goals(self) -> dict[str, dict[str, Any]]:
         """What people come for, by name: title, icon, meaning, method, data, row; the demo names its demo."""
@@ -153,7 +162,8 @@ class Planner:
         found: list[Estimate] = []
         if speed:
             found.append(estimates.time(load, speed, speed_from, speeds))
-        if model:
+        # What it takes of a machine that nobody here sees is nobody's concern.
+        if model and endpoints.kind(recipe.endpoint).weights:
             lora = recipe.lora
             adapter = estimates.adapter_parameters(model, lora.rank, lora.train_attn, lora.train_mlp, lora.train_unembed)
             trained = model.parameters if recipe.full else adapter
@@ -236,7 +246,7 @@ class Planner:
         measured = [job.tokens / job.training_seconds for job in same if job.recipe.full == recipe.full]
         if measured:
             return median(measured), f"the median of {len(measured)} earlier run{'s' * (len(measured) > 1)} of this model here"
-        if model is None:
+        if model is None or not endpoints.kind(recipe.endpoint).weights:
             return None, ""
         cores = system.usable_cpus()
         speed = estimates.table_speed(model.parameters, cores, knowledge.speeds())

@@ -56,7 +56,7 @@ class Policy:
 
 
 ALONE = Policy()
-SHARED = Policy(shared=True, most_jobs=3, most_upload=20 * 2**20, most_disk=500 * 2**20)
+SHARED = Policy(shared=True, most_jobs=3, most_upload=20 * 2**20, most_disk=500_000_000)
 
 
 def of(owner: str) -> Policy:

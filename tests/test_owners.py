@@ -39,7 +39,7 @@ CARRIERS = {"recipe", "changes", "spec"}
 _FREE = """
 after after_id after_step along answer answers asking base_model conversation conversations count curve curves
 draft field filters format group job known last limit mapping max_length max_tokens messages metric model most
-name notes offset on_start options path prompt say search setting settings side source speaker start state store
+name notes offset on_start options path prompt say search setting settings side source speaker start state store now
 text title top turns value values who
 """
 FREE = set(_FREE.split())
@@ -47,6 +47,8 @@ FREE = set(_FREE.split())
 LEFT_OUT = {"engine.close", "engine.run", "engine.run_job"}
 # Without a name it talks to the newest model that `models` lists, by way of a server.
 NO_LISTS = {"engine.chat"}
+# Of the whole data directory, which an owner sees who has it alone: tests/test_policy.py has the others.
+OF_THE_MACHINE = {"upkeep.diagnostics", "upkeep.folder", "upkeep.tally"}
 # Presets keep no data; a draft is what its owner reads: what it names is asked for then.
 CARRY_NOTHING = {"presets.save.recipe"}
 
@@ -251,7 +253,9 @@ def test_a_recipe_leads_to_no_foreign_data(name: str, parameter: str, theirs: Th
 def nothing_needed() -> list[str]:
     found = []
     for name, signature in methods().items():
-        if name not in NO_LISTS and all(p.default is not p.empty or p.kind is p.VAR_KEYWORD for _, p in parameters(name, signature)):
+        if name not in NO_LISTS | OF_THE_MACHINE and all(
+            p.default is not p.empty or p.kind is p.VAR_KEYWORD for _, p in parameters(name, signature)
+        ):
             found.append(name)
     return found
 

@@ -14,7 +14,7 @@ from engine.errors import DataError, EngineError, NotAllowed
 from engine.jobs import host, logs
 from engine.jobs.runner import Runner
 from engine.recipe import DataSpec
-from tests.test_owners import call, every, kind, make_things, methods, parameters
+from tests.test_owners import OF_THE_MACHINE, call, every, kind, make_things, methods, parameters
 
 VISITOR = f"{policy.VISITOR}0a1b"
 
@@ -96,6 +96,17 @@ def test_ones_own_machine_has_no_such_limits(file: Path) -> None:
         assert engine.file_recipe(file).data.path == str(file)
         assert engine.launch(engine.file_recipe(file)).id and engine.check_data(file)["examples"] == 20
         assert engine.datasets.add(file.name, file).examples == 20 and not engine.policy.hidden_fields
+
+
+@pytest.mark.parametrize("name", sorted(OF_THE_MACHINE))
+def test_the_whole_data_directory_is_nobodys(name: str, visitor: Engine) -> None:
+    with pytest.raises(NotAllowed, match="others' too"):
+        call(visitor, name, {}, make_things(visitor))
+
+
+def test_no_default_names_a_folder(visitor: Engine) -> None:
+    with pytest.raises(NotAllowed, match="folders of this machine"):
+        visitor.defaults.set("base_model", str(models.nano_folder()))
 
 
 def test_no_model_is_downloaded_for_visitors(visitor: Engine) -> None:

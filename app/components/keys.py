@@ -41,28 +41,33 @@ def _one(engine: Any, known: Any) -> None:
                 forget = {"key": f"key-forget-{need.name}", "icon": ":material/delete:", "on_click": _forget}
                 st.button("Forget it", args=(need.name, need.title), **forget)
     else:
-        st.caption(f"You get one at {need.get_one}. It reads like {need.begins}…")
+        st.markdown(f"You get one at {need.get_one}. It reads like {need.begins}…")
     with st.expander("Give another one" if known.present else "Give one", expanded=not known.present):
-        # A form that empties itself: the field holds the key no longer than it takes to hand it over.
-        with st.form(f"key-{need.name}-form", clear_on_submit=True, border=False):
-            value = st.text_input("Key", key=f"key-{need.name}", type="password", autocomplete="off", placeholder=f"{need.begins}…")
-            store = known.can_be_stored and st.checkbox(
-                "Remember it on this machine", key=f"key-store-{need.name}", help="In a file of Thinker's folder that only you can read."
-            )
-            if st.form_submit_button("Use this key", icon=":material/key:"):
-                _give(need.name, need.title, value, bool(store))
+        with st.form(f"key-{need.name}-form", border=False):
+            st.text_input("Key", key=_field(need.name), type="password", autocomplete="off", placeholder=f"{need.begins}…")
+            if known.can_be_stored:
+                told = "In a file of Thinker's folder that only you can read."
+                st.checkbox("Remember it on this machine", key=f"key-store-{need.name}", help=told)
+            st.form_submit_button("Use this key", icon=":material/key:", on_click=_give, args=(need.name, need.title))
         if not known.can_be_stored:
             st.caption("It is kept in memory only, for you alone, and gone when this server is restarted; runs that need it then wait.")
 
 
-def _give(name: str, title: str, value: str, store: bool) -> None:
+def _field(name: str) -> str:
+    return f"key-{name}"
+
+
+def _give(name: str, title: str) -> None:
+    value, store = st.session_state[_field(name)], bool(st.session_state.get(f"key-store-{name}"))
+    # The field holds it no longer than it takes to hand it over.
+    st.session_state[_field(name)] = ""
+
     def give() -> None:
         woken = services.engine().keys.give(name, value, store=store)
         also = f"; {woken} run{'s' * (woken != 1)} that waited for it go{'es' * (woken == 1)} on" if woken else ""
         session.notices().append(session.Notice("done", f"The key for {title} is there{also}"))
 
     trouble.attempt(give)
-    st.rerun()
 
 
 def _forget(name: str, title: str) -> None:

@@ -30,15 +30,18 @@ def boundary() -> Iterator[None]:
         st.error(f"**{text}** \nNothing that runs is touched by it. Reload the page; the terminal that Thinker runs in has the details.")
 
 
-def show_error(error: dict[str, Any]) -> None:
-    """An error as the engine wrote it down."""
+def show_error(error: dict[str, Any], *, waits: bool = False) -> None:
+    """An error as the engine wrote it down; `waits`: nothing is lost, somebody has to do something."""
     error = policy.of(session.owner()).told(error)
     lines = [f"**{literal(sentence(error['message']))}**"]
     if error.get("where"):
         lines.append(f"Where: {literal(error['where'])}")
     if error.get("next_step"):
         lines.append(f"What to do: {literal(error['next_step'])}")
-    st.error("  \n".join(lines), icon=":material/error:")
+    if waits:
+        st.warning("  \n".join(lines), icon=":material/key:")
+    else:
+        st.error("  \n".join(lines), icon=":material/error:")
 
 
 def attempt(action: Callable[[], Any], done: str = "") -> None:

@@ -20,17 +20,21 @@ TINKER_KEY = Need("tinker", "Tinker", "TINKER_API_KEY", "tml-", "https://tinker.
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of endpoint: where it is started, what it is called, what it needs. `weights`: the model's files have to be here."""
+    """One kind of endpoint: where it is started, what it is called, what it needs and can.
+
+    `weights`: the model's files have to be here, and this machine does the work. `full`: it trains all weights, not adapters alone.
+    """
 
     start: str
     title: str
     key: Need | None = None
     weights: bool = True
+    full: bool = True
 
 
 _KINDS = {
     "local": Kind("engine.endpoints.local:start", "this machine"),
-    "tinker": Kind("engine.endpoints.tinker_cloud:start", "Tinker", TINKER_KEY, weights=False),
+    "tinker": Kind("engine.endpoints.tinker_cloud:start", "Tinker", TINKER_KEY, weights=False, full=False),
 }
 
 

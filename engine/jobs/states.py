@@ -24,7 +24,7 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     STOPPING: frozenset({STOPPED, DONE, FAILED, INTERRUPTED}),
     PAUSED: frozenset({QUEUED, STOPPED}),
     # Its key was in a memory that is gone, or was refused.
-    NEEDS_KEY: frozenset({QUEUED, PAUSED, STOPPED}),
+    NEEDS_KEY: frozenset({QUEUED, STOPPED}),
     STOPPED: frozenset({QUEUED}),
     FAILED: frozenset({QUEUED}),
     INTERRUPTED: frozenset({QUEUED, PREPARING, PAUSED, STOPPED, FAILED}),
@@ -38,7 +38,7 @@ FINAL = frozenset({DONE, STOPPED, FAILED})
 RESUMABLE = frozenset({PAUSED, STOPPED, FAILED, INTERRUPTED, NEEDS_KEY})
 
 CONTROLS: dict[str, dict[str, str]] = {
-    "pause": {QUEUED: PAUSED, INTERRUPTED: PAUSED, NEEDS_KEY: PAUSED, PAUSING: PAUSING} | dict.fromkeys(WORKING, PAUSING),
+    "pause": {QUEUED: PAUSED, INTERRUPTED: PAUSED, PAUSING: PAUSING} | dict.fromkeys(WORKING, PAUSING),
     "stop": {QUEUED: STOPPED, PAUSED: STOPPED, INTERRUPTED: STOPPED, NEEDS_KEY: STOPPED, PAUSING: STOPPING, STOPPING: STOPPING}
     | dict.fromkeys(WORKING, STOPPING),
 }
