@@ -104,7 +104,7 @@ def main(args):
         platforms.replace_process([python, "-P", "-m", "engine.cli"] + args, env)
     # Streamlit reads .streamlit/config.toml in the folder that it is started from.
     os.chdir(str(ROOT))
-    platforms.replace_process([python, "-m", "streamlit", "run", str(ROOT / "app" / "main.py")] + dashboard_flags(args), env)
+    platforms.replace_process([python, "-m", "streamlit", "run", str(ROOT / "app" / "serve.py")] + dashboard_flags(args), env)
 
 
 def dashboard_flags(args):

@@ -11,16 +11,20 @@ if str(ROOT) not in sys.path:
 
 import streamlit as st  # noqa: E402
 
-from app import navigation, services, shortcuts  # noqa: E402
-from app.components import tour_guide, trouble  # noqa: E402
+from app import identity, navigation, services, shortcuts  # noqa: E402
+from app.components import signing, tour_guide, trouble  # noqa: E402
 
 st.set_page_config(page_title="Thinker", page_icon="💡", layout="wide")
 st.logo(str(ROOT / "app" / "logo.svg"), size="small")
-page = navigation.choose()
-trouble.show_notices()
-with trouble.boundary():
-    tour_guide.show(page.url_path)
-with trouble.boundary():
-    page.run()
-shortcuts.show()
+if identity.known():
+    page = navigation.choose()
+    signing.show_who()
+    trouble.show_notices()
+    with trouble.boundary():
+        tour_guide.show(page.url_path)
+    with trouble.boundary():
+        page.run()
+    shortcuts.show()
+else:
+    signing.show_gate()
 services.settle()

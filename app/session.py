@@ -29,6 +29,16 @@ class Notice:
     text: str
 
 
+def owner() -> str:
+    """Whose session this is; empty until it is known. Settled once: whoever signs out gets another session."""
+    return st.session_state.get(_name("owner"), "")
+
+
+def set_owner(name: str) -> None:
+    """Settles whose it is."""
+    st.session_state[_name("owner")] = name
+
+
 def notices() -> list[Notice]:
     """Waiting to be shown."""
     return _get("notices", list)

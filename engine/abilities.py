@@ -30,11 +30,11 @@ class Abilities:
     places: tuple[Place, ...]
 
 
-def look() -> Abilities:
-    """The machine as it is now."""
+def look(owner: str = "local") -> Abilities:
+    """The machine as it is now, and the places that this owner has."""
     machine, gpu = system.probe(paths.home()), places.gpu_names()
     hour = None if gpu else brisk(machine.cpus)
-    return Abilities(machine, gpu, fitting(machine.memory_free), hour, tuple(places.look()))
+    return Abilities(machine, gpu, fitting(machine.memory_free), hour, tuple(places.look(owner, ask=False)))
 
 
 def fitting(memory_free: float) -> int:

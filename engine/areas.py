@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from engine.defaults import Defaults
 from engine.drafts import Drafts
+from engine.keyring import Keyring
 from engine.library import Library
 from engine.next_steps import NextSteps
 from engine.planning import Planner
@@ -59,6 +60,11 @@ class Areas:
     def datasets(self) -> Library:
         """The person's data sets, and those that ship with Thinker: see engine.library."""
         return Library(self.store, self.owner)
+
+    @cached_property
+    def keys(self) -> Keyring:
+        """Keys of endpoints, present or not: see engine.keyring."""
+        return Keyring(self.store, self.owner)
 
     @cached_property
     def settings(self) -> Settings:

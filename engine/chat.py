@@ -29,7 +29,7 @@ class Chat:
     @staticmethod
     def with_model(model: Model, say: Callable[[str], None]) -> Chat:
         """With a tuned model, by the renderer, system prompt and stop strings that it was trained with. Raises EngineError."""
-        client, renderer = _connect(model.name, model.base_model, model.endpoint, model.renderer, say)
+        client, renderer = _connect(model.name, model.base_model, model.endpoint, model.renderer, say, model.owner)
         return Chat(model.name, renderer, model.system_prompt, tuple(model.stop), client, _sampler(client, path=model.sampler_path))
 
     @staticmethod
@@ -66,11 +66,13 @@ class Chat:
         self.close()
 
 
-def _connect(shown: str, base_model: str, endpoint_name: str, renderer: str, say: Callable[[str], None]) -> tuple[Client, Renderer]:
+def _connect(
+    shown: str, base_model: str, endpoint_name: str, renderer: str, say: Callable[[str], None], owner: str = ""
+) -> tuple[Client, Renderer]:
     from engine.endpoints.client import Client
 
-    folder = models.resolve(base_model)
-    endpoint = endpoints.start(endpoint_name, base_model, folder)
+    folder = models.resolve(base_model, weights=endpoints.kind(endpoint_name).weights)
+    endpoint = endpoints.start(endpoint_name, base_model, folder, owner)
     found = get_renderer(renderer, load_tokenizer(folder))
     endpoint.ready(say)
     return Client(endpoint, {"chat": shown}), found

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from engine import models
+from engine import guard, models
 from engine.errors import NotFound
 from engine.recipe import Recipe
 from engine.settings import Settings
@@ -27,7 +27,7 @@ class Defaults:
     """One owner's."""
 
     def __init__(self, store: Store, owner: str):
-        self._settings = Settings(store, owner)
+        self._settings, self._owner = Settings(store, owner), owner
 
     def get(self) -> dict[str, Any]:
         """{field: value} of those that were chosen."""
@@ -46,5 +46,6 @@ class Defaults:
         part, _, leaf = field.rpartition(".")
         Recipe.make({part: {leaf: value}} if part else {leaf: value})
         if field == "base_model":
+            guard.model(self._owner, value, endpoint="")
             models.resolve(value, weights=False)
         self._settings.set(FIELDS[field], value)

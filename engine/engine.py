@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import abilities, data, knowledge, models, paths, starts, system
+from engine import abilities, data, guard, knowledge, models, paths, policy, starts, system
 from engine.abilities import Abilities
 from engine.areas import Areas
 from engine.errors import EngineError, NotFound, RecipeError, StateError
@@ -53,9 +53,16 @@ class Result:
 class Engine(Areas):
     """One person's view of one data directory."""
 
-    def __init__(self, owner: str = "local", database_url: str | None = None):
-        super().__init__(Store(database_url), owner)
+    def __init__(self, owner: str = "local", database_url: str | None = None, *, store: Store | None = None):
+        """`store`: one that several Engines share, and that none of them closes."""
+        super().__init__(store or Store(database_url), owner)
+        self._shares_store = store is not None
         self._rows: dict[tuple, int] = {}
+
+    @property
+    def policy(self) -> policy.Policy:
+        """What the owner may do here."""
+        return policy.of(self.owner)
 
     # -- making recipes
 
@@ -67,6 +74,8 @@ class Engine(Areas):
         """A recipe for a data file: what the person chose, and for the rest what suits the model. Raises EngineError."""
         chosen = starts.complete(self.store, self.owner, changes or {})
         base_model = chosen.get("base_model", "nano")
+        guard.file(self.owner, "path")
+        guard.model(self.owner, base_model)
         folder = models.resolve(base_model)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         values: dict[str, Any] = {"data": {"path": str(Path(path).expanduser().resolve())}, "name": Path(path).stem}
@@ -103,11 +112,20 @@ class Engine(Areas):
         """How a state is called and coloured."""
         return states.LIGHTS[state]
 
+    def place(self, endpoint: str) -> str:
+        """What an endpoint is called; its own name for one that this version doesn't know."""
+        from engine import endpoints
+
+        return endpoints.kind(endpoint).title if endpoint in endpoints.names() else endpoint
+
     # -- jobs
 
     def launch(self, recipe: Recipe) -> Job:
         """Queues the run and returns at once; a runner in the background takes it up. Raises EngineError."""
-        job = self.store.create_job(self._settled(recipe), self.owner)
+        settled = self._settled(recipe)
+        guard.turn(self.store, self.owner)
+        guard.room(self.store, self.owner)
+        job = self.store.create_job(settled, self.owner)
         host.ensure_runner()
         return job
 
@@ -157,7 +175,10 @@ class Engine(Areas):
 
     def resume(self, job_id: str) -> Job:
         """From the last checkpoint. Raises StateError."""
-        job = self.store.resume(self.job(job_id).id, self.owner)
+        job = self.job(job_id)
+        guard.turn(self.store, self.owner)
+        guard.key(self.owner, job.endpoint)
+        job = self.store.resume(job.id, self.owner)
         host.ensure_runner()
         return job
 
@@ -210,13 +231,16 @@ class Engine(Areas):
 
     def log(self, job_id: str, last: int = 100) -> list[dict[str, Any]]:
         """The last lines of the job's log."""
-        return logs.read_log(self.job(job_id).id, last)
+        return self.policy.told(logs.read_log(self.job(job_id).id, last))
 
     # -- models and chats
 
     def models(self, job_id: str | None = None) -> list[Model]:
-        """Tuned models, newest first; those of one job if asked."""
-        return self.store.models(self.owner, job_id=job_id)
+        """Tuned models, newest first; those of one job if asked. Raises NotFound for a job that isn't there and left none."""
+        found = self.store.models(self.owner, job_id=job_id)
+        if job_id is not None and not found:
+            self.store.job(job_id, self.owner)
+        return found
 
     def model(self, name: str) -> Model:
         """By name or id; the name of a job finds its model too. Raises NotFound."""
@@ -242,6 +266,7 @@ class Engine(Areas):
         from engine.chat import Chat
 
         if base_model:
+            guard.model(self.owner, base_model)
             return Chat.with_base(base_model, say)
         if name:
             return Chat.with_model(self.model(name), say)
@@ -254,6 +279,7 @@ class Engine(Areas):
 
     def check_data(self, path: str | Path, base_model: str = "nano", **options: Any) -> dict[str, Any]:
         """What a data file holds, and what is wrong with it, row by row. Raises DataError where nothing can be used."""
+        guard.file(self.owner, "path")
         return data.check(path, tokenizer=load_tokenizer(models.resolve(base_model)), **options)
 
     def machine(self) -> system.Machine:
@@ -262,11 +288,12 @@ class Engine(Areas):
 
     def abilities(self) -> Abilities:
         """What it can be expected to train."""
-        return abilities.look()
+        return abilities.look(self.owner)
 
     def close(self) -> None:
-        """Lets go of the database."""
-        self.store.close()
+        """Lets go of the database, unless others use it too."""
+        if not self._shares_store:
+            self.store.close()
 
     def __enter__(self) -> Engine:
         return self
@@ -278,10 +305,8 @@ class Engine(Areas):
         """The recipe with paths that mean the same from any folder. Raises what can be known to be wrong before anything is started."""
         from engine import endpoints
 
-        if recipe.endpoint not in endpoints.names():
-            raise RecipeError(
-                f"there is no endpoint {recipe.endpoint!r}", f"Use one of: {', '.join(endpoints.names())}.", where="recipe endpoint"
-            )
+        guard.recipe(self.owner, recipe)
+        guard.key(self.owner, recipe.endpoint)
         if not recipe.data.demo and not recipe.data.path and not recipe.data.dataset:
             raise RecipeError("the recipe names no data", "Give a demo, a file or a data set.", where="recipe data")
         if recipe.data.demo:
@@ -292,7 +317,10 @@ class Engine(Areas):
         recipe = starts.settle(self.store, self.owner, recipe)
         paths_given = {name: getattr(recipe.data, name) for name in ("path", "held_out_path") if getattr(recipe.data, name)}
         changes: dict[str, Any] = {"data": {name: str(Path(path).expanduser().resolve()) for name, path in paths_given.items()}}
-        if not models.is_hub_id(recipe.base_model):
+        guard.able(recipe)
+        if not endpoints.kind(recipe.endpoint).weights:
+            guard.offered(self.owner, recipe)
+        elif not models.is_hub_id(recipe.base_model):
             folder = models.resolve(recipe.base_model)
             changes["base_model"] = "nano" if folder.resolve() == models.nano_folder().resolve() else str(folder.resolve())
             # Any tokenizer has the renderer that "auto" means, and loading it takes half a second.

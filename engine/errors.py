@@ -5,6 +5,8 @@
     ├── RecipeError (ValueError)        a recipe that can't be run as it stands
     ├── NotFound (LookupError)          no job, model or data set of that name
     ├── StateError (RuntimeError)       not possible in the job's present state
+    ├── NotAllowed (PermissionError)    not for this person on this machine
+    ├── KeyNeeded (PermissionError)     a key is missing, or was refused
     ├── EndpointError (ConnectionError) whatever trains or samples can't be reached or refused
     ├── ModelError (ValueError)         a base model that can't be loaded or rendered
     └── StorageError (OSError)          the disk or the database
@@ -64,6 +66,14 @@ class NotFound(EngineError, LookupError):
 
 class StateError(EngineError, RuntimeError):
     """The thing asked for isn't possible in the job's present state."""
+
+
+class NotAllowed(EngineError, PermissionError):
+    """Something that this person may not do on this machine; it would be fine on their own."""
+
+
+class KeyNeeded(EngineError, PermissionError):
+    """What was asked for needs a key that isn't there, or that was refused: give one and go on."""
 
 
 class EndpointError(EngineError, ConnectionError):

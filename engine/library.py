@@ -15,7 +15,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from engine import knowledge, models, paths
+from engine import guard, knowledge, models, paths, policy
 from engine.data import demos, lengths, shelf
 from engine.data.formats import FORMATS, read_examples
 from engine.errors import DataError, NotFound, StateError
@@ -56,12 +56,16 @@ class Library:
         Where the rows can be read but not told apart as prompts and answers, the set is kept `unmapped`: see `remap`. Raises DataError
         for what can't be read at all, and StorageError; nothing is kept then.
         """
+        if isinstance(source, Path):
+            guard.file(self._owner, "file")
+        guard.room(self._store, self._owner)
         file_name = Path(name.replace("\\", "/")).name or "data"
         suffix = re.fullmatch(r".*?(\.[a-z0-9]{1,10})", file_name.lower())
         dataset_id = self._store.new_dataset_id()
         with whole_folder(shelf.folder(dataset_id)) as place:
             file = place / f"original{suffix[1] if suffix else ''}"
-            digest, count = _copied(source, file, file_name)
+            digest, count = _copied(source, file, file_name, policy.of(self._owner).most_upload or MAX_BYTES)
+            guard.room(self._store, self._owner, count)
             known = self._store.dataset_with(digest, self._owner)
             if known is None:
                 values = _called(file_name, file, lambda: _read(place, file, format, mapping or {}))
@@ -219,24 +223,24 @@ class Library:
                 said = f"the run {job.name} is {states.LIGHTS[job.state].label} and {what}"
                 raise StateError(said, "Wait for it to finish, or stop it first.", where=found.name)
 
-    @staticmethod
-    def _model(base_model: str) -> Path:
+    def _model(self, base_model: str) -> Path:
+        guard.model(self._owner, base_model, endpoint="")
         folder = models.at_hand(base_model)
         if folder is None:
             raise NotFound(f"the model {base_model} isn't on this machine", "Choose another; a first run with it downloads it.")
         return folder
 
 
-def _copied(source: bytes | BinaryIO | Path, file: Path, name: str) -> tuple[str, int]:
+def _copied(source: bytes | BinaryIO | Path, file: Path, name: str, most: int) -> tuple[str, int]:
     """Copies within the limit. -> (SHA-256, size). Raises DataError."""
     digest, count = hashlib.sha256(), 0
 
     def keep(chunk: bytes) -> None:
         nonlocal count
         count += len(chunk)
-        if count > MAX_BYTES:
+        if count > most:
             advice = "Split it, or train on the file where it lies: python thinker.py train FILE."
-            raise DataError(f"the file is over {MAX_BYTES / 2**20:.0f} MB, the most that the library keeps", advice, where=name)
+            raise DataError(f"the file is over {most / 2**20:.0f} MB, the most that the library keeps", advice, where=name)
         digest.update(chunk)
         target.write(chunk)
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 
-from engine import endpoints, paths, system
+from engine import endpoints, keys, paths, system
+from engine.endpoints import TINKER_KEY, tinker_cloud
+from engine.errors import EngineError
 
 _DISK_WANTED = 2e9
 _MEMORY_WANTED = 1.5e9
+_REMEMBERED_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,16 @@ class Place:
         return all(check.met or check.optional for check in self.checks)
 
 
-def look() -> list[Place]:
-    """Every endpoint that exists, the recommended one first."""
-    return [_LOOKS[name]() for name in endpoints.names() if name in _LOOKS]
+def look(owner: str = "local", ask: bool = True) -> list[Place]:
+    """Every endpoint that exists, the recommended one first: what is ready, and of that what is nearest.
+
+    `ask`: those that are elsewhere are asked whether they are there and take the owner's key, which may take seconds.
+    """
+    found = [_LOOKS[name](owner, ask) for name in endpoints.names() if name in _LOOKS]
+    return sorted(found, key=lambda place: not place.ready)
 
 
-def _local() -> Place:
+def _local(owner: str, ask: bool) -> Place:
     machine = system.probe(paths.home())
     gpu = gpu_names()
     checks = (
@@ -80,4 +89,31 @@ def gpu_names() -> str:
     return ", ".join(asked.stdout.split("\n")).strip(", ")
 
 
-_LOOKS = {"local": _local}
+def _tinker(owner: str, ask: bool) -> Place:
+    key = keys.find(owner, TINKER_KEY)
+    there = key is not None
+    advice = f"Give it in the settings; you get one at {TINKER_KEY.get_one}."
+    sdk = find_spec("tinker") is not None
+    checks = [
+        Check("Tinker's SDK", sdk, "installed" if sdk else "not installed", "Install the package tinker, then start Thinker again."),
+        Check("Key", there, "there" if there else "there is none", advice),
+    ]
+    if key is not None and ask:
+        checks.append(_connection(owner, hash((tinker_cloud.url(), key.value)), int(time.monotonic() / _REMEMBERED_S)))
+    meaning = "Large models on rented machines that you never see; you pay by the token."
+    why = "For models that this machine can't hold. Your examples are sent there."
+    return Place("tinker", "Tinker", meaning, why, tuple(checks))
+
+
+@lru_cache(maxsize=64)
+def _connection(owner: str, _key: int, _now: int) -> Check:
+    """Asked anew after some seconds: a key may have been revoked, a server may be away."""
+    try:
+        known = tinker_cloud.models(owner)
+    except EngineError as error:
+        return Check("Connection", False, error.message, error.next_step)
+    count = f"{len(known)} model{'s' * (len(known) != 1)}"
+    return Check("Connection", True, f"{tinker_cloud.host()} takes the key and offers {count} to train")
+
+
+_LOOKS = {"local": _local, "tinker": _tinker}

@@ -11,11 +11,12 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from engine import data, estimates, knowledge, models, paths, places, starts, system
+from engine import data, endpoints, estimates, guard, knowledge, models, paths, places, starts, system
 from engine.advice import Concern, warnings
 from engine.data import demos
 from engine.data.files import read_rows
 from engine.defaults import Defaults
+from engine.endpoints import tinker_cloud
 from engine.errors import RecipeError
 from engine.estimates import Estimate
 from engine.jobs import states
@@ -67,7 +68,15 @@ class Planner:
 
     def places(self) -> list[Place]:
         """Where a run can take place, each with what it needs, looked at now."""
-        return places.look()
+        return places.look(self._owner)
+
+    def models_at(self, endpoint: str) -> list[str]:
+        """The base models that an endpoint has to choose from; empty where any can be named. Raises EngineError."""
+        return [] if endpoints.kind(endpoint).weights else tinker_cloud.models(self._owner)
+
+    def trains_all_weights(self, endpoint: str) -> bool:
+        """Whether full fine-tuning can be had there. Raises RecipeError for an unknown endpoint."""
+        return endpoints.kind(endpoint).full
 
     def goals(self) -> dict[str, dict[str, Any]]:
         """What people come for, by name: title, icon, meaning, method, data, row; the demo names its demo."""
@@ -90,6 +99,10 @@ class Planner:
         # A demo keeps what was measured for it.
         own = {} if spec.get("demo") else self._defaults.get()
         base_model = changes.get("base_model") or own.get("base_model") or "nano"
+        for name in ("path", "held_out_path"):
+            if spec.get(name):
+                guard.file(self._owner, f"data.{name}")
+        guard.model(self._owner, base_model, changes.get("endpoint") or "local")
         if spec.get("demo"):
             start = knowledge.demo(spec["demo"])["recipe"]
         elif spec.get("dataset"):
@@ -127,6 +140,7 @@ class Planner:
 
     def columns(self, spec: DataSpec) -> list[str]:
         """The names in the file's first rows, to say which is which. Raises DataError."""
+        guard.data(self._owner, spec)
         path = Path(self._source(spec)[0])
         names: dict[str, None] = {}
         for count, (_, row) in enumerate(read_rows(path)):
@@ -138,6 +152,7 @@ class Planner:
 
     def plan(self, recipe: Recipe) -> Plan:
         """Estimates and warnings. Raises EngineError for data or a model that can't be read."""
+        guard.recipe(self._owner, recipe)
         figures, config = self.figures(recipe), self._config(recipe.base_model)
         steps = total_steps(recipe.training, max(1, figures["train"]))
         model = estimates.model_size(config)
@@ -158,7 +173,8 @@ class Planner:
         found: list[Estimate] = []
         if speed:
             found.append(estimates.time(load, speed, speed_from, speeds))
-        if model:
+        # What it takes of a machine that nobody here sees is nobody's concern.
+        if model and endpoints.kind(recipe.endpoint).weights:
             lora = recipe.lora
             adapter = estimates.adapter_parameters(model, lora.rank, lora.train_attn, lora.train_mlp, lora.train_unembed)
             trained = model.parameters if recipe.full else adapter
@@ -172,6 +188,7 @@ class Planner:
 
     def figures(self, recipe: Recipe) -> dict[str, Any]:
         """Counts and lengths of the recipe's data, as its model counts tokens. Raises EngineError."""
+        guard.recipe(self._owner, recipe)
         spec = recipe.data
         told = (recipe.base_model, recipe.renderer, recipe.system_prompt, recipe.training.max_length, recipe.seed)
         key = ("figures", self._stamp(spec), spec.model_dump_json(), *told)
@@ -181,6 +198,7 @@ class Planner:
 
     def preview(self, recipe: Recipe, count: int = 5) -> list[Seen]:
         """The first examples as the model will see them. Raises EngineError."""
+        guard.recipe(self._owner, recipe)
         told = (recipe.base_model, recipe.renderer, recipe.system_prompt, recipe.seed, count)
         key = ("seen", self._stamp(recipe.data), recipe.data.model_dump_json(), *told)
         if key not in self._known:
@@ -239,7 +257,7 @@ class Planner:
         measured = [job.tokens / job.training_seconds for job in same if job.recipe.full == recipe.full]
         if measured:
             return median(measured), f"the median of {len(measured)} earlier run{'s' * (len(measured) > 1)} of this model here"
-        if model is None:
+        if model is None or not endpoints.kind(recipe.endpoint).weights:
             return None, ""
         cores = system.usable_cpus()
         speed = estimates.table_speed(model.parameters, cores, knowledge.speeds())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from engine import knowledge, models, share
+from engine import knowledge, models, policy, share
 from engine.errors import EngineError, NotFound, RecipeError
 from engine.evaluation import doctor
 from engine.evaluation.curves import Curve
@@ -23,7 +23,7 @@ FINISHED = (states.DONE, states.STOPPED, states.FAILED)
 MOVING = (*sorted(states.ACTIVE), states.QUEUED, states.INTERRUPTED)
 GROUPS: dict[str, tuple[str, ...]] = {
     "running": MOVING,
-    "paused": (states.PAUSED,),
+    "paused": (states.PAUSED, states.NEEDS_KEY),
     "finished": (states.DONE,),
     "stopped": (states.STOPPED,),
     "failed": (states.FAILED,),
@@ -115,6 +115,8 @@ class Runs:
 
     def recommended_rate(self, base_model: str) -> float | None:
         """The learning rate that suits the model; None where nothing is known of it on this machine."""
+        if not policy.of(self._owner).local_paths and base_model != "nano" and not models.is_hub_id(base_model):
+            return None
         if base_model not in self._rates:
             self._rates[base_model] = _recommended(base_model)
         return self._rates[base_model]
@@ -214,7 +216,7 @@ class Runs:
         if job.state not in states.ACTIVE:
             return ""
         lines = logs.read_log(job.id, 1)
-        return str(lines[-1].get("text", "")) if lines else job.stage
+        return str(policy.of(self._owner).told(lines[-1].get("text", ""))) if lines else job.stage
 
 
 @cache

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine import models, paths
+from engine import models, paths, policy
 from engine.errors import NotFound, RecipeError
 from engine.recipe import Lora, Recipe
 from engine.store import Job, Store
@@ -122,7 +122,8 @@ def _by_path(store: Store, owner: str, path: str) -> Start:
     holders = store.weights_of(path)
     mine = [job_id for holder, job_id in holders if holder == owner]
     about = _about(path)
-    if (holders and not mine) or (not holders and not about):
+    # What nobody's run or model holds anybody may name, as long as the machine is theirs alone.
+    if (holders and not mine) or (not holders and (not about or policy.of(owner).shared)):
         raise NotFound(f"there is no checkpoint {path}", _LISTED, where=where)
     recipe = _recipe(store, owner, next(filter(None, mine), None))
     told: dict[str, Any] = {"renderer": (about.get("user_metadata") or {}).get("renderer", "auto")}

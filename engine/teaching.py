@@ -14,7 +14,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from engine import endpoints, lessons, models, paths, starts
+from engine import endpoints, guard, lessons, models, paths, starts
 from engine.errors import EngineError, NotFound, StateError
 from engine.evaluation.metrics import exact_match, token_f1
 from engine.jobs import host, states
@@ -131,6 +131,9 @@ class Teaching:
                 raise StateError("there is nothing to learn", "Correct an answer first.")
             if any(lesson.state in UNDER_WAY for lesson in self.lessons(conversation_id)):
                 raise StateError("a lesson is under way in this chat", "Wait for its end.")
+            guard.turn(self._store, self._owner)
+            guard.room(self._store, self._owner)
+            guard.key(self._owner, speaker.endpoint)
             if speaker.kind != "base":
                 starts.find(self._store, self._owner, speaker.ref)
             # Of two that correct the same prompt, the newer counts.
@@ -262,7 +265,8 @@ class Teaching:
         self._store.change_conversation(conversation_id, setup={**setup, "speakers": speakers}, owner=self._owner)
 
     def _endpoint(self, speaker: Speaker, lesson_id: str) -> endpoints.Endpoint:
-        endpoint = endpoints.start(speaker.endpoint, speaker.base_model, models.resolve(speaker.base_model))
+        folder = models.resolve(speaker.base_model, weights=endpoints.kind(speaker.endpoint).weights)
+        endpoint = endpoints.start(speaker.endpoint, speaker.base_model, folder, self._owner)
         endpoint.ready(lambda stage: self._busy.__setitem__(lesson_id, stage))
         return endpoint
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -47,11 +48,11 @@ class Travel:
         if not checkpoints:
             raise StateError(f"{job.name} has no checkpoint yet", "One is saved now and then, and at the end.", where=f"job {job.id}")
         say("waking the model")
-        endpoint = endpoints.start(job.endpoint, job.base_model, models.resolve(job.base_model))
+        endpoint = endpoints.start(job.endpoint, job.base_model, _folder(job), self._owner)
         endpoint.ready(say)
         names = [(0, endpoint.base_model), *((checkpoint.step, checkpoint.path) for checkpoint in checkpoints)]
         headers = {"Authorization": f"Bearer {endpoint.key()}"}
-        with httpx.Client(base_url=f"{endpoint.url}/v1", headers=headers, timeout=_TIMEOUT_S, trust_env=False) as client:
+        with httpx.Client(base_url=endpoint.chat_url, headers=headers, timeout=_TIMEOUT_S, trust_env=False) as client:
             for step, name in names:
                 say(f"asking step {step:,}" if step else "asking the base model")
                 yield Stop(step, _answer(client, name, job, prompt, max_tokens, base=step == 0))
@@ -63,6 +64,10 @@ class Travel:
         """One a step, the latest; step 0 is the base model anyhow."""
         found = self._store.checkpoints(job.id, "sampler_weights", self._owner)
         return [checkpoint for _, checkpoint in sorted({c.step: c for c in found if c.step > 0}.items())]
+
+
+def _folder(job: Job) -> Path:
+    return models.resolve(job.base_model, weights=endpoints.kind(job.endpoint).weights)
 
 
 def _answer(client: httpx.Client, model: str, job: Job, prompt: str, max_tokens: int, *, base: bool) -> str:

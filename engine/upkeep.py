@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import engine
-from engine import health, paths
+from engine import guard, health, paths
 from engine.jobs import logs
 
 if TYPE_CHECKING:
@@ -85,16 +85,22 @@ class Upkeep:
         self._store, self._owner = store, owner
 
     def folder(self) -> str:
-        """The data directory, the home directory in it as ~."""
+        """The data directory, the home directory in it as ~. Raises NotAllowed where others use it too."""
+        guard.whole(self._owner)
         return shown(str(paths.home()))
 
     def tally(self) -> Tally:
-        """Nothing gone through yet."""
+        """Nothing gone through yet. Raises NotAllowed where others use it too."""
+        guard.whole(self._owner)
         return Tally(paths.home())
 
     def free(self) -> int:
         """Bytes that are free on the data directory's disk."""
         return shutil.disk_usage(paths.home()).free
+
+    def used(self) -> int:
+        """Bytes of this owner's data sets and models."""
+        return guard.used(self._store, self._owner)
 
     def kept(self) -> dict[str, int]:
         """How many of what is this owner's: runs, models, data sets, conversations, presets."""
@@ -109,7 +115,8 @@ class Upkeep:
 
     def diagnostics(self) -> str:
         """Versions, the machine, the database, what is in order and what isn't, and the last lines of the log. Takes some seconds:
-        PyTorch is asked for GPUs in a process of its own."""
+        PyTorch is asked for GPUs in a process of its own. Raises NotAllowed where the log is others' too."""
+        guard.whole(self._owner)
         lines = [f"Thinker {engine.__version__}"]
         for check in health.checks():
             mark = {True: "ok", False: "NO", None: "--"}[check["ok"]]

@@ -219,7 +219,7 @@ def test_the_dashboard_listens_on_loopback_at_a_free_port(launcher: Launcher) ->
             pass  # somebody else has it, which is as good
         result = launcher.run("--theme.base", "dark", DISPLAY="", WAYLAND_DISPLAY="", SSH_CONNECTION="x")
     words = result.stdout.split()
-    assert words[:3] == ["thinker", "run", str(launcher.root / "app" / "main.py")]
+    assert words[:3] == ["thinker", "run", str(launcher.root / "app" / "serve.py")]
     assert words[-2:] == ["--theme.base", "dark"]
     flags = dict(zip(words[3::2], words[4::2], strict=True))
     assert flags["--server.address"] == "127.0.0.1"

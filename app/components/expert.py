@@ -36,6 +36,7 @@ def show(draft: Any) -> None:
     shown = 0
     for group, title in _GROUPS.items():
         names = [name for name, field in fields.described().items() if name.rpartition(".")[0] == group]
+        names = [name for name in names if name not in frame.engine().policy.hidden_fields]
         names = [name for name in names if wanted in f"{name.replace('_', ' ')} {name} {fields.described()[name]['help']}".lower()]
         if not names:
             continue

@@ -158,7 +158,7 @@ def _ended(engine: Engine, job: Job) -> None:
 
 
 def _machine(engine: Engine) -> None:
-    found = _abilities()
+    found = _abilities(engine.owner)
     machine = found.machine
     st.header("This machine", anchor=False)
     with st.grid(4, min_column_width=150):
@@ -189,6 +189,6 @@ def _can(found: Abilities) -> list[str]:
 
 
 @st.cache_data(ttl=30, show_spinner=False)
-def _abilities() -> Abilities:
-    """Shared for half a minute: asking for GPUs starts a program."""
+def _abilities(owner: str) -> Abilities:
+    """Each owner's for half a minute: asking for GPUs starts a program, and the places depend on whose keys there are."""
     return services.engine().abilities()

@@ -78,7 +78,10 @@ def _view(job_id: str, moving: bool) -> None:
         trouble.show_notices()
         _header(engine, job, data)
         if job.error:
-            trouble.show_error(job.error)
+            waits = job.state == "needs_key"
+            trouble.show_error(job.error, waits=waits)
+            if waits:
+                navigation.link(navigation.SETTINGS, "Give the key")
         if job.result:
             proof.show(engine, job.id, job.result)
         # A run that failed before its first step has nothing to draw, and never will.
@@ -106,7 +109,7 @@ def _header(engine: Engine, job: Job, data: RunData) -> None:
         st.badge(f"● {light.label}", color=light.color)
     doing = job.stage if engine.moving(job) and job.stage and job.stage != light.label else ""
     method = engine.explain_method(job.method)
-    place = {"local": "this machine"}.get(job.endpoint, words.literal(job.endpoint))
+    place = words.literal(engine.place(job.endpoint))
     st.caption(f"{method['title']}: {method['term']} · model {words.literal(job.base_model)} · {place} · run {job.id}")
     total = f" of {job.total_steps:,}" if job.total_steps else ""
     text = f"Step {job.step:,}{total}" + (f" · {words.literal(doing)}" if doing else "")

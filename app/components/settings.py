@@ -9,6 +9,7 @@ import streamlit as st
 
 from app import navigation, services, session, shortcuts, tour
 from app.components import fields, trouble
+from app.components import keys as keys_given
 from engine import EngineError
 from engine.amounts import size
 from engine.defaults import FIELDS
@@ -24,7 +25,11 @@ _EFFECTS = {
 def show() -> None:
     """All of them; one that fails leaves the others be."""
     st.title("Settings", anchor=False)
+    shared = services.engine().policy.shared
     for title, section in SECTIONS:
+        if shared and section in (folder, diagnostics):
+            # The folder and its log are everybody's.
+            continue
         with st.container(border=True):
             st.header(title, anchor=False)
             with trouble.boundary():
@@ -122,9 +127,15 @@ def keys() -> None:
 
 def stored() -> None:
     """What is kept about the person, and where it goes: nowhere."""
-    kept = services.engine().upkeep.kept()
+    engine = services.engine()
+    kept = engine.upkeep.kept()
+    if most := engine.policy.most_disk:
+        used = engine.upkeep.used()
+        st.progress(min(1.0, used / most), text=f"Your data sets and models take {size(used)} of {size(most)}.")
     st.markdown(
-        "Nothing leaves this machine: the training server answers on this machine only, and Thinker reports to nobody. "
+        "What you make lies on this server, where nobody else who uses it sees it; whoever runs the server could."
+        if engine.policy.shared
+        else "Nothing leaves this machine: the training server answers on this machine only, and Thinker reports to nobody. "
         "A base model that you name by its hub id is fetched from the hub once."
     )
     there = [f"{count:,} {what if count != 1 else what.removesuffix('s')}" for what, count in kept.items() if count]
@@ -143,6 +154,7 @@ def diagnostics() -> None:
 
 SECTIONS: tuple[tuple[str, Callable[[], None]], ...] = (
     ("Where things are kept", folder),
+    ("Keys", keys_given.show),
     ("What new trainings start from", defaults),
     ("The tour", the_tour),
     ("Keyboard", keys),

@@ -11,7 +11,7 @@ import streamlit as st
 
 from app import session
 from app.components.words import literal, sentence
-from engine import EngineError
+from engine import EngineError, policy
 
 _log = logging.getLogger("thinker.dashboard")
 
@@ -25,18 +25,23 @@ def boundary() -> Iterator[None]:
         show_error(error.to_dict())
     except Exception as error:
         _log.exception("A page failed")
-        text = f"This part of the page failed ({literal(type(error).__name__)}: {literal(str(error)[:300])})."
+        said = policy.of(session.owner()).told(str(error))[:300]
+        text = f"This part of the page failed ({literal(type(error).__name__)}: {literal(said)})."
         st.error(f"**{text}** \nNothing that runs is touched by it. Reload the page; the terminal that Thinker runs in has the details.")
 
 
-def show_error(error: dict[str, Any]) -> None:
-    """An error as the engine wrote it down."""
+def show_error(error: dict[str, Any], *, waits: bool = False) -> None:
+    """An error as the engine wrote it down; `waits`: nothing is lost, somebody has to do something."""
+    error = policy.of(session.owner()).told(error)
     lines = [f"**{literal(sentence(error['message']))}**"]
     if error.get("where"):
         lines.append(f"Where: {literal(error['where'])}")
     if error.get("next_step"):
         lines.append(f"What to do: {literal(error['next_step'])}")
-    st.error("  \n".join(lines), icon=":material/error:")
+    if waits:
+        st.warning("  \n".join(lines), icon=":material/key:")
+    else:
+        st.error("  \n".join(lines), icon=":material/error:")
 
 
 def attempt(action: Callable[[], Any], done: str = "") -> None:
@@ -44,7 +49,7 @@ def attempt(action: Callable[[], Any], done: str = "") -> None:
     try:
         action()
     except EngineError as error:
-        session.notices().append(session.Notice("trouble", str(error)))
+        session.notices().append(session.Notice("trouble", policy.of(session.owner()).told(str(error))))
     else:
         if done:
             session.notices().append(session.Notice("done", done))

@@ -7,13 +7,35 @@ lives. Everything else in the engine speaks to it through the official SDK (`cli
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
 from engine.errors import RecipeError
+from engine.keys import Need
 
-_KINDS = {"local": "engine.endpoints.local:start"}
+TINKER_KEY = Need("tinker", "Tinker", "TINKER_API_KEY", "tml-", "https://tinker.thinkingmachines.ai/keys")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of endpoint: where it is started, what it is called, what it needs and can.
+
+    `weights`: the model's files have to be here, and this machine does the work. `full`: it trains all weights, not adapters alone.
+    """
+
+    start: str
+    title: str
+    key: Need | None = None
+    weights: bool = True
+    full: bool = True
+
+
+_KINDS = {
+    "local": Kind("engine.endpoints.local:start", "this machine"),
+    "tinker": Kind("engine.endpoints.tinker_cloud:start", "Tinker", TINKER_KEY, weights=False, full=False),
+}
 
 
 class Endpoint(Protocol):
@@ -21,6 +43,10 @@ class Endpoint(Protocol):
 
     url: str
     base_model: str
+
+    @property
+    def chat_url(self) -> str:
+        """Where it speaks OpenAI's API: what comes before /chat/completions."""
 
     def ready(self, say: Callable[[str], None]) -> None:
         """Returns when requests are answered; tells the stages. Raises EndpointError."""
@@ -37,9 +63,19 @@ def names() -> list[str]:
     return list(_KINDS)
 
 
-def start(name: str, base_model: str, model_folder: Path) -> Endpoint:
-    """Begins to bring the endpoint up and returns at once. Raises RecipeError for an unknown name, else EndpointError."""
+def kind(name: str) -> Kind:
+    """What it is. Raises RecipeError for an unknown name."""
     if name not in _KINDS:
         raise RecipeError(f"there is no endpoint {name!r}", f"Use one of: {', '.join(_KINDS)}.", where="recipe endpoint")
-    module, function = _KINDS[name].split(":")
-    return getattr(import_module(module), function)(base_model, model_folder)
+    return _KINDS[name]
+
+
+def needs() -> list[Need]:
+    """The keys that endpoints need, each once."""
+    return list(dict.fromkeys(known.key for known in _KINDS.values() if known.key))
+
+
+def start(name: str, base_model: str, model_folder: Path, owner: str = "local") -> Endpoint:
+    """Begins to bring the endpoint up and returns at once; a key that it needs is the owner's. Raises EngineError."""
+    module, function = kind(name).start.split(":")
+    return getattr(import_module(module), function)(base_model, model_folder, owner)

@@ -102,6 +102,10 @@ class LocalServer:
         return own_key(text or (file.read_text(encoding="utf-8") if file.exists() else ""))
 
     @property
+    def chat_url(self) -> str:
+        return f"{self.url}/v1"
+
+    @property
     def log_file(self) -> Path:
         return self._folder / "server.log"
 
@@ -178,8 +182,8 @@ class LocalServer:
         return (lines[-1] if lines else "it left no log").removeprefix("thinker serve: ")
 
 
-def start(base_model: str, model_folder: Path) -> LocalServer:
-    """The endpoint registry's entry."""
+def start(base_model: str, model_folder: Path, owner: str = "") -> LocalServer:
+    """The endpoint registry's entry. All owners share the server, which knows only this machine's own key."""
     return LocalServer(base_model, model_folder)
 
 

@@ -22,6 +22,7 @@ from typing import IO, Any
 from engine import paths, platforms
 from engine.errors import EngineError, StorageError
 from engine.jobs import logs
+from engine.jobs.handover import Desk
 from engine.jobs.run import JobRun
 from engine.jobs.runner import Execute, Runner
 from engine.store import Store, artefacts
@@ -55,7 +56,9 @@ def ensure_runner(execute: str | None = None) -> None:
         inline = os.environ.get("THINKER_RUNNER") == "inline"
         child = _started.get(home)
         # One that began a moment ago may not have taken the lock yet; an older one that doesn't hold it is on its way out.
-        starting = child is not None and child.poll() is None and time.monotonic() - _started_at.get(home, 0.0) < _STARTUP_S
+        # A dying one can't be waited for yet while some of its threads are still ending.
+        alive = child is not None and child.poll() is None and platforms.process_started_at(child.pid) is not None
+        starting = alive and time.monotonic() - _started_at.get(home, 0.0) < _STARTUP_S
         if home in _inline or starting:
             return
         handle = _take_lock()
@@ -81,7 +84,7 @@ def stop_inline(wait: float = 10.0) -> None:
 
 
 def runner_info() -> dict[str, Any] | None:
-    """{pid, started_at} of the process whose runner serves this data directory; None when there is none."""
+    """{pid, started_at, port: where it takes keys} of the process whose runner serves this data directory; None when there is none."""
     with suppress(OSError, ValueError):
         info = json.loads((paths.home() / "runner.json").read_text(encoding="utf-8"))
         if platforms.same_process(info["pid"], info["started_at"]):
@@ -103,10 +106,10 @@ def serve(
     if handle is None:
         return False
     artefacts.sweep(paths.home())
-    store = Store()
+    store, desk = Store(), Desk()
     try:
         while handle is not None:
-            _announce()
+            _announce(desk.port)
             _serve(store, resolve(execute), idle_s, max_jobs, lease_s, stopping)
             (paths.home() / "runner.json").unlink(missing_ok=True)
             handle.close()
@@ -115,6 +118,7 @@ def serve(
     finally:
         if handle is not None:
             handle.close()
+        desk.close()
         store.close()
     return True
 
@@ -147,9 +151,11 @@ def _take_lock() -> IO[Any] | None:
     return None
 
 
-def _announce() -> None:
+def _announce(port: int | None = None) -> None:
+    """An inline runner has no port: it shares the memory that keys are in."""
     pid = os.getpid()
-    write_json_atomic(paths.home() / "runner.json", {"pid": pid, "started_at": platforms.process_started_at(pid) or time.time()})
+    about = {"pid": pid, "started_at": platforms.process_started_at(pid) or time.time(), "port": port}
+    write_json_atomic(paths.home() / "runner.json", about)
 
 
 def _spawn(execute: str | None) -> subprocess.Popen:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from engine import paths, platforms
+from engine import keys, paths, platforms
 
 ROTATE_BYTES = 5_000_000
 KEEP = 3
@@ -29,7 +29,7 @@ def masked(value: Any, *, names: bool = True) -> Any:
     """The same value with every secret in its texts replaced: keys by their prefix, passwords in URLs, and with `names`
     whatever stands in a field that is named like a secret."""
     if isinstance(value, str):
-        return _PASSWORDS.sub(rf"\1{_HIDDEN}@", _SECRETS.sub(rf"\1{_HIDDEN}", value))
+        return _PASSWORDS.sub(rf"\1{_HIDDEN}@", _SECRETS.sub(rf"\1{_HIDDEN}", keys.masked(value)))
     if isinstance(value, dict):
         return {masked(key): _HIDDEN if names and _is_secret(key) and item else masked(item, names=names) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -11,14 +11,15 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from engine import paths, starts
-from engine.errors import StorageError
+from engine import keys, paths, starts
+from engine.errors import KeyNeeded, StorageError
 from engine.jobs import logs
 from engine.jobs.buffer import MetricsBuffer
 from engine.jobs.usage import Usage
 from engine.store import Checkpoint, Job, LeaseLost, Store, artefacts
 
 _POLL_S = 0.2
+KEY_WAIT_S = 10.0  # whoever holds the key may be handing it over just now
 
 
 class Interrupted(Exception):
@@ -73,6 +74,18 @@ class JobRun:
                 self._asked = self._store.poll_control(self.job_id, self.attempt)
             self._asked_at = time.monotonic()
         return self._asked
+
+    def wait_for_key(self, need: keys.Need | None) -> str | None:
+        """Comes back when the owner's key is at hand, with 'pause' or 'stop' if somebody asks for it meanwhile. Raises KeyNeeded."""
+        deadline = time.monotonic() + KEY_WAIT_S
+        while need is not None and keys.find(self.owner, need) is None:
+            if asked := self.control():
+                return asked
+            if time.monotonic() > deadline:
+                advice = f"Give it again in the settings; the run then goes on by itself. Keys come from {need.get_one}."
+                raise KeyNeeded(f"the key for {need.title} isn't there", advice)
+            time.sleep(0.1)
+        return None
 
     def resume_from(self, checkpoint: Checkpoint | None) -> None:
         """Goes on from another checkpoint than the last (None: from the start), which can't be used. Call it before the first step."""

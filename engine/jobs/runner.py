@@ -16,7 +16,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from engine.errors import EndpointLost, EngineError, StateError, StorageError
+from engine import policy
+from engine.errors import EndpointLost, EngineError, KeyNeeded, StateError, StorageError
 from engine.jobs import logs, states
 from engine.jobs.run import Interrupted, JobRun
 from engine.recipe import Recipe
@@ -181,6 +182,9 @@ class Runner:
             self._settle(run, states.INTERRUPTED)
         except EndpointLost as error:
             return self._restart(run, error)
+        except KeyNeeded as error:
+            run.log("warning", str(error))
+            self._settle(run, states.NEEDS_KEY, error=policy.of(run.owner).told(logs.masked(error.to_dict())))
         except Exception as error:
             self._fail(run, error)
         except BaseException:
@@ -204,15 +208,15 @@ class Runner:
         if not isinstance(error, EngineError):
             plain = f"The run ended with an error that it didn't expect: {type(error).__name__}: {error}"
             error = EngineError(plain, f"The whole story is in {logs.log_file(run.job_id)}; resume the job to try again.")
-        self._settle(run, states.FAILED, error=logs.masked(error.to_dict()))
+        self._settle(run, states.FAILED, error=policy.of(run.owner).told(logs.masked(error.to_dict())))
 
     def _settle(self, run: JobRun, to: str, **values: Any) -> None:
         self._flush_quietly(run)
         try:
             state = self._store.job(run.job_id, owner=None).state
-            if state == states.STOPPING and to in (states.PAUSED, states.INTERRUPTED):
+            if state == states.STOPPING and to in (states.PAUSED, states.INTERRUPTED, states.NEEDS_KEY):
                 to = states.STOPPED
-            elif state == states.PAUSING and to == states.INTERRUPTED:
+            elif state == states.PAUSING and to in (states.INTERRUPTED, states.NEEDS_KEY):
                 to = states.PAUSED
             by_way_of = _ON_THE_WAY.get(to)
             if by_way_of and state != by_way_of:

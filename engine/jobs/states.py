@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 QUEUED, PREPARING, TRAINING, EVALUATING, DONE = "queued", "preparing", "training", "evaluating", "done"
 PAUSING, PAUSED, STOPPING, STOPPED = "pausing", "paused", "stopping", "stopped"
-FAILED, INTERRUPTED = "failed", "interrupted"
+FAILED, INTERRUPTED, NEEDS_KEY = "failed", "interrupted", "needs_key"
 
-_LEAVING = (PAUSING, STOPPING, FAILED, INTERRUPTED)
+_LEAVING = (PAUSING, STOPPING, FAILED, INTERRUPTED, NEEDS_KEY)
 
 TRANSITIONS: dict[str, frozenset[str]] = {
     QUEUED: frozenset({PREPARING, PAUSED, STOPPED}),
@@ -23,6 +23,8 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     PAUSING: frozenset({PAUSED, STOPPING, DONE, FAILED, INTERRUPTED}),
     STOPPING: frozenset({STOPPED, DONE, FAILED, INTERRUPTED}),
     PAUSED: frozenset({QUEUED, STOPPED}),
+    # Its key was in a memory that is gone, or was refused.
+    NEEDS_KEY: frozenset({QUEUED, STOPPED}),
     STOPPED: frozenset({QUEUED}),
     FAILED: frozenset({QUEUED}),
     INTERRUPTED: frozenset({QUEUED, PREPARING, PAUSED, STOPPED, FAILED}),
@@ -33,11 +35,11 @@ STATES = tuple(TRANSITIONS)
 WORKING = frozenset({PREPARING, TRAINING, EVALUATING})
 ACTIVE = WORKING | {PAUSING, STOPPING}
 FINAL = frozenset({DONE, STOPPED, FAILED})
-RESUMABLE = frozenset({PAUSED, STOPPED, FAILED, INTERRUPTED})
+RESUMABLE = frozenset({PAUSED, STOPPED, FAILED, INTERRUPTED, NEEDS_KEY})
 
 CONTROLS: dict[str, dict[str, str]] = {
     "pause": {QUEUED: PAUSED, INTERRUPTED: PAUSED, PAUSING: PAUSING} | dict.fromkeys(WORKING, PAUSING),
-    "stop": {QUEUED: STOPPED, PAUSED: STOPPED, INTERRUPTED: STOPPED, PAUSING: STOPPING, STOPPING: STOPPING}
+    "stop": {QUEUED: STOPPED, PAUSED: STOPPED, INTERRUPTED: STOPPED, NEEDS_KEY: STOPPED, PAUSING: STOPPING, STOPPING: STOPPING}
     | dict.fromkeys(WORKING, STOPPING),
 }
 """What each request turns each state into; a state that is absent refuses the request."""
@@ -62,6 +64,7 @@ LIGHTS: dict[str, Light] = {
     STOPPING: Light("stopping", "orange"),
     STOPPED: Light("stopped early", "gray"),
     FAILED: Light("failed", "red"),
+    NEEDS_KEY: Light("waiting for a key", "orange"),
     INTERRUPTED: Light("cut off, will go on", "orange"),
 }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from engine.errors import ModelError
 
 _WANTED = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt", "LICENSE*"]
+_VARIANT = re.compile(r"([\w.-]+/[\w.-]+):[\w.:-]+")  # as the Tinker cloud names forms of one model
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -27,6 +28,8 @@ def resolve(base_model: str, weights: bool = True) -> Path:
     """
     if base_model == "nano":
         return _checked(nano_folder())
+    if not weights and (variant := _VARIANT.fullmatch(base_model)):
+        base_model = variant[1]
     if is_hub_id(base_model):
         return _checked(_download(base_model, weights), weights)
     folder = Path(base_model).expanduser()

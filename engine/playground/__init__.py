@@ -28,9 +28,9 @@ _MOST_CHARACTERS = 200_000
 class Exchange:
     """One prompt of a conversation, from its asking to its being kept: when the last answer ends, whether anybody looks or not."""
 
-    def __init__(self, playground: Playground, conversation_id: str, prompt: str, asking: Asking):
+    def __init__(self, playground: Playground, conversation_id: str, prompt: str, asking: Asking, under_way: dict[str, Exchange]):
         self.prompt, self.asking = prompt, asking
-        self._playground, self._conversation_id = playground, conversation_id
+        self._playground, self._conversation_id, self._under_way = playground, conversation_id, under_way
         self._lock, self._kept = threading.Lock(), False
 
     def settle(self) -> None:
@@ -43,7 +43,8 @@ class Exchange:
             try:
                 self._playground.keep(self._conversation_id, self.prompt, self.asking.answers)
             finally:
-                self._playground.settled(self._conversation_id, self)
+                if self._under_way.get(self._conversation_id) is self:
+                    del self._under_way[self._conversation_id]
 
     def see_to_it(self) -> None:
         """Settles it on a thread of its own as soon as all is said."""
@@ -63,7 +64,7 @@ class Playground:
 
     def __init__(self, store: Store, owner: str):
         self._store, self._owner = store, owner
-        self._servers = Servers()
+        self._servers = Servers(owner)
         self._under_way: dict[str, Exchange] = {}
 
     # -- who answers
@@ -124,7 +125,7 @@ class Playground:
 
     def exchange(self, conversation_id: str, prompt: str, asking: Asking) -> Exchange:
         """What is asked for a conversation, and is kept there. Raises NotFound."""
-        made = Exchange(self, self.conversation(conversation_id).id, prompt, asking)
+        made = Exchange(self, self.conversation(conversation_id).id, prompt, asking, self._under_way)
         # Known before it can end, or it would be under way for ever.
         self._under_way[conversation_id] = made
         made.see_to_it()
@@ -133,11 +134,6 @@ class Playground:
     def under_way(self, conversation_id: str) -> Exchange | None:
         """What is being answered just now, in whichever tab it was asked. Raises NotFound."""
         return self._under_way.get(self.conversation(conversation_id).id)
-
-    def settled(self, conversation_id: str, exchange: Exchange) -> None:
-        """It is kept, and under way no more."""
-        if self._under_way.get(conversation_id) is exchange:
-            del self._under_way[conversation_id]
 
     def keep(self, conversation_id: str, prompt: str, answers: Sequence[Answer]) -> Turn:
         """A prompt with what was said to it, whole or not. Raises NotFound."""

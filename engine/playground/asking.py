@@ -139,7 +139,7 @@ class Asking:
         body = {**self.settings.body(answer.speaker), "messages": messages, "stream": True, "stream_options": {"include_usage": True}}
         headers = {"Authorization": f"Bearer {endpoint.key()}"}
         began = time.monotonic()
-        async with http.stream("POST", f"{endpoint.url}/v1/chat/completions", json=body, headers=headers) as reply:
+        async with http.stream("POST", f"{endpoint.chat_url}/chat/completions", json=body, headers=headers) as reply:
             if reply.status_code != 200:
                 raise refusal(answer.speaker, reply.status_code, await reply.aread())
             async for event in _events(reply):

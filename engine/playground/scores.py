@@ -36,7 +36,7 @@ def scores(endpoint: Endpoint, speaker: Speaker, messages: Sequence[Message], an
     body = {"model": speaker.path or speaker.base_model, "prompt": tokens, "max_tokens": 0, "echo": True, "logprobs": top}
     headers = {"Authorization": f"Bearer {endpoint.key()}"}
     try:
-        reply = httpx.post(f"{endpoint.url}/v1/completions", json=body, headers=headers, timeout=TIMEOUT, trust_env=False)
+        reply = httpx.post(f"{endpoint.chat_url}/completions", json=body, headers=headers, timeout=TIMEOUT, trust_env=False)
     except httpx.HTTPError as error:
         raise EndpointError("the server ended while it was reading the answer", "Try again.") from error
     if reply.status_code != 200:
@@ -64,4 +64,4 @@ def _rendered(speaker: Speaker, messages: Sequence[Message], answer: str) -> tup
 
 @lru_cache(maxsize=4)
 def _renderer(base_model: str, name: str) -> Renderer:
-    return get_renderer(name, load_tokenizer(models.resolve(base_model)))
+    return get_renderer(name, load_tokenizer(models.resolve(base_model, weights=False)))

@@ -21,11 +21,11 @@ Key = tuple[str, str]
 class Opening:
     """One endpoint on its way: `stage` says what it is busy with, in the end there is an `endpoint` or an `error`."""
 
-    def __init__(self, key: Key, known: Endpoint | None):
+    def __init__(self, key: Key, known: Endpoint | None, owner: str):
         self.stage = "looking for the server" if known else "looking for the model's files"
         self.endpoint: Endpoint | None = None
         self.error: EngineError | None = None
-        self._key, self._known = key, known
+        self._key, self._known, self._owner = key, known, owner
         self._thread = threading.Thread(target=self._open, name="opening", daemon=True)
         self._thread.start()
 
@@ -51,9 +51,10 @@ class Opening:
                 return
             name, base_model = self._key
             self._say("looking for the model's files")
-            folder = models.resolve(base_model)
-            self._say("starting the server")
-            endpoint = endpoints.start(name, base_model, folder)
+            weights = endpoints.kind(name).weights
+            folder = models.resolve(base_model, weights=weights)
+            self._say("starting the server" if weights else "connecting")
+            endpoint = endpoints.start(name, base_model, folder, self._owner)
             endpoint.ready(self._say)
             self.endpoint = endpoint
         except EngineError as error:
@@ -64,9 +65,10 @@ class Opening:
 
 
 class Servers:
-    """The endpoints that chats of this process have opened."""
+    """The endpoints that one owner's chats in this process have opened."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
         self._lock = threading.Lock()
         self._openings: dict[Key, Opening] = {}
 
@@ -76,7 +78,7 @@ class Servers:
         with self._lock:
             last = self._openings.get(key)
             if last is None or last.done:
-                self._openings[key] = last = Opening(key, last.endpoint if last else None)
+                self._openings[key] = last = Opening(key, last.endpoint if last else None, self._owner)
             return last
 
     def forget(self, speaker: Speaker) -> None:

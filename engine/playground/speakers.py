@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal
 
 from engine import knowledge
@@ -42,17 +43,27 @@ class Speaker:
 
 def bases(store: Store, owner: str) -> list[str]:
     """The base models that are known here: nano, and those that this person's runs and models stand on."""
-    used = [*(model.base_model for model in store.models(owner)), *(job.base_model for job in store.jobs(owner, limit=200))]
-    return list(dict.fromkeys(["nano", *used]))
+    return list(_bases(store, owner))
+
+
+def _bases(store: Store, owner: str) -> dict[str, str]:
+    """{base model: who answers for it}: this machine where it has done so, or could at once; else where it was trained."""
+    used = [*store.models(owner), *store.jobs(owner, limit=200)]
+    places: dict[str, str] = {"nano": "local"} if find_spec("torch") or not any(one.base_model == "nano" for one in used) else {}
+    for one in used:
+        if one.endpoint == "local" or one.base_model not in places:
+            places[one.base_model] = one.endpoint
+    return dict(sorted(places.items(), key=lambda item: item[0] != "nano"))
 
 
 def find(store: Store, owner: str, ref: str) -> Speaker:
     """By its name in addresses; a model's or run's own name is understood too. Raises NotFound."""
     if ref.startswith(BASE):
         name = ref.removeprefix(BASE)
-        if name not in bases(store, owner):
+        known = _bases(store, owner)
+        if name not in known:
             raise NotFound(f"no base model called {name[:120]!r} is known here", "Choose one of the list, or train with it first.")
-        return _base(name)
+        return _base(name, known[name])
     job_id, at, step = ref.rpartition("@")
     if at and step.isdecimal():
         return _checkpoint_of(store, owner, job_id, int(step))
@@ -74,7 +85,7 @@ def listed(store: Store, owner: str) -> list[Speaker]:
     models = [_tuned(model) for model in store.models(owner)]
     known = {speaker.path for speaker in models}
     rest = [speaker for job in store.jobs(owner, limit=_RUNS) for speaker in _checkpoints(store, owner, job) if speaker.path not in known]
-    return [*models, *map(_base, bases(store, owner)), *rest]
+    return [*models, *(_base(*known) for known in _bases(store, owner).items()), *rest]
 
 
 def prompts(store: Store, owner: str, speaker: Speaker) -> list[str]:
@@ -93,8 +104,8 @@ def prompts(store: Store, owner: str, speaker: Speaker) -> list[str]:
     return [prompt for prompt in asked if len(prompt) <= 200][:_PROMPTS]
 
 
-def _base(name: str) -> Speaker:
-    return Speaker(BASE + name, name, "base", name)
+def _base(name: str, endpoint: str) -> Speaker:
+    return Speaker(BASE + name, name, "base", name, endpoint)
 
 
 def _tuned(model: Model) -> Speaker:

@@ -34,6 +34,7 @@ from engine.server.web import hung_up
 log = logging.getLogger("thinker.server")
 Handler = Callable[[Request], Awaitable[Response]]
 OWNER = "thinker"
+PREFIXES = ("/v1", "/oai/api/v1")  # OpenAI's own, and where the Tinker cloud has it
 CHARACTERS_A_TOKEN = 32  # more than any text has on average
 
 
@@ -49,8 +50,11 @@ def routes() -> list[Route]:
         ("POST", "chat/completions", chat_completions),
         ("POST", "completions", completions),
     ]
-    found = [Route(f"/v1/{path}", _answered(handler), methods=[method]) for method, path, handler in table]
-    return [*found, Route("/v1/{rest:path}", _answered(nothing_here), methods=["GET", "POST", "PUT", "PATCH", "DELETE"])]
+    found = []
+    for prefix in PREFIXES:
+        found += [Route(f"{prefix}/{path}", _answered(handler), methods=[method]) for method, path, handler in table]
+        found.append(Route(f"{prefix}/{{rest:path}}", _answered(nothing_here), methods=["GET", "POST", "PUT", "PATCH", "DELETE"]))
+    return found
 
 
 def _answered(handler: Handler) -> Handler:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import paths, platforms
-from engine.errors import StorageError
+from engine.errors import EngineError, StorageError
 
 _LEFTOVER = re.compile(r"\.(.+)\.(\d+)\.[0-9a-f]+\.(tmp|old)")
 
@@ -119,6 +119,8 @@ def _beside(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
     except OSError as error:
+        if isinstance(error, EngineError):
+            raise
         raise StorageError(
             f"The file can't be written: {error.strerror or error}.",
             "Check free disk space and permissions; what was saved before is intact.",

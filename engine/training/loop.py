@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from engine import models
 from engine.data import load_data
 from engine.data.examples import DataSet, Example
-from engine.endpoints import start
+from engine.endpoints import kind, start
 from engine.endpoints.client import Client, load_sdk
 from engine.errors import EndpointLost
 from engine.evaluation import proof
@@ -31,6 +31,7 @@ from engine.training.schedule import learning_rate, total_steps
 if TYPE_CHECKING:
     from engine.jobs.run import JobRun
 
+RESTS = {"pause": "paused", "stop": "stopped"}
 IN_FLIGHT = 2  # updates submitted ahead of the one awaited
 
 
@@ -57,11 +58,14 @@ class _Loop:
 def execute(run: JobRun) -> str:
     """Runs one attempt. -> done, paused or stopped. Raises EndpointLost when the endpoint died, EngineError otherwise."""
     recipe = run.recipe
-    folder = models.resolve(recipe.base_model)
+    place = kind(recipe.endpoint)
+    if asked := run.wait_for_key(place.key):
+        return RESTS[asked]
+    folder = models.resolve(recipe.base_model, weights=place.weights)
     run.stage("preparing the examples")
     data = load_data(recipe)
     # It loads the model while the examples are rendered; what is wrong with the data is said before.
-    endpoint = start(recipe.endpoint, recipe.base_model, folder)
+    endpoint = start(recipe.endpoint, recipe.base_model, folder, run.owner)
     # While the endpoint gets ready in its own process, this one does what takes long here.
     renderer = get_renderer(recipe.renderer, load_tokenizer(folder))
     load_sdk()
@@ -169,7 +173,7 @@ def _rest(loop: _Loop, asked: str) -> str:
     _checkpoint(loop, asked)
     if asked == "stop" and loop.step:
         loop.run.model(sampler_path=loop.sampler_path, weights_path=loop.weights_path, renderer=loop.renderer.name, proof=None)
-    return {"pause": "paused", "stop": "stopped"}[asked]
+    return RESTS[asked]
 
 
 def _train(loop: _Loop) -> str | None:

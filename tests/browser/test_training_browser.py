@@ -26,17 +26,18 @@ READY = '[data-testid="stApp"][data-test-script-state="notRunning"]'
 class Dashboard:
     """`streamlit run`, on a port of its own."""
 
-    def __init__(self, home: Path, log: Path):
-        self._home, self._log = home, log
+    def __init__(self, home: Path, log: Path, script: str = "app/serve.py", folder: Path = ROOT):
+        self._home, self._log, self._script, self._folder = home, log, script, folder
         self.start()
 
     def start(self) -> None:
         port = next(port for port in range(8700, 8800) if platforms.port_is_free(port))
-        self.url = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "streamlit", "run", "app/main.py", "--server.port", str(port), "--server.address", "127.0.0.1"]
+        self.port, self.url = port, f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "streamlit", "run", str(ROOT / self._script)]
+        command += ["--server.port", str(port), "--server.address", "127.0.0.1"]
         command += ["--server.headless", "true"]
         with self._log.open("ab") as output:
-            self.process = subprocess.Popen(command, cwd=ROOT, env=environment(self._home), stdout=output, stderr=output)
+            self.process = subprocess.Popen(command, cwd=self._folder, env=environment(self._home), stdout=output, stderr=output)
         until(self._answers, 60)
 
     def libraries(self) -> str | None:

@@ -41,7 +41,8 @@ def show(draft: Any) -> None:
             st.caption("Base model, kind of training and the adapter's shape come from there.")
         else:
             _model(draft, values["base_model"])
-            _full(found.recipe.full)
+            if found.recipe.full or frame.engine().planner.trains_all_weights(found.recipe.endpoint):
+                _full(found.recipe.full)
     with right:
         for name in _USUAL:
             if not ((found.recipe.full or start) and name.startswith("lora.")):
@@ -105,9 +106,30 @@ def _take_start(ref: str) -> None:
 
 
 def _model(draft: Any, base_model: str) -> None:
-    fields.show("base_model", base_model, _take_model)
+    try:
+        offered = frame.engine().planner.models_at(draft.changes.get("endpoint") or "local")
+    except EngineError as error:
+        trouble.show_error(error.to_dict())
+        offered = []
+    if offered:
+        _choice(base_model, offered)
+    else:
+        fields.show("base_model", base_model, _take_model)
     if base_model == "nano":
         st.caption("nano ships with Thinker: 1.3 million parameters, learns in seconds, knows letters and little else.")
+
+
+def _choice(base_model: str, offered: list[str]) -> None:
+    """One of those that the place has; what was chosen before and isn't among them is no choice."""
+    key = f"offered-{session.form_generation()}"
+    st.selectbox(
+        "The model to start from",
+        offered,
+        index=offered.index(base_model) if base_model in offered else None,
+        placeholder=f"{words.literal(base_model)} isn't offered there: choose another",
+        key=key,
+        on_change=lambda: _take_model("base_model", st.session_state[key] or ""),
+    )
 
 
 def _take_model(_: str, base_model: str) -> None:

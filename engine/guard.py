@@ -1,0 +1,110 @@
+"""Holds what an owner asks for against their policy: recipes, data, models, room. Everything that isn't allowed raises NotAllowed.
+
+Called wherever the engine is about to look at something, never by a page alone. Knows no screen.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from engine import endpoints, keys, models, paths, policy
+from engine.amounts import size
+from engine.endpoints import tinker_cloud
+from engine.errors import EndpointError, KeyNeeded, NotAllowed, RecipeError
+from engine.jobs import states
+from engine.recipe import DataSpec, Recipe
+from engine.starts import folder_of
+from engine.store import Store
+
+UNFINISHED = (*sorted(states.ACTIVE), states.QUEUED, states.INTERRUPTED)
+_UPLOAD = "Add the file to your library (Datasets) and choose it there."
+
+
+def data(owner: str, spec: DataSpec) -> None:
+    """A file of the machine is somebody's own."""
+    for name in ("path", "held_out_path"):
+        if getattr(spec, name):
+            file(owner, f"data.{name}")
+
+
+def file(owner: str, what: str) -> None:
+    """Reads a file by its path: not where others' files lie beside it."""
+    if not policy.of(owner).local_paths:
+        raise NotAllowed("files of this machine can't be named here, for others use it too", _UPLOAD, where=what)
+
+
+def whole(owner: str) -> None:
+    """Looks at all of the data directory."""
+    if policy.of(owner).shared:
+        raise NotAllowed("the data directory holds what is others' too", "Ask whoever runs this server.")
+
+
+def model(owner: str, base_model: str, endpoint: str = "local") -> None:
+    """A base model by name; no folders, and nothing that this machine would have to download whole."""
+    if policy.of(owner).local_paths or base_model == "nano":
+        return
+    if not models.is_hub_id(base_model):
+        raise NotAllowed("folders of this machine can't be named here, for others use it too", "Use nano.", where="recipe base_model")
+    if endpoint == "local" and models.at_hand(base_model) is None:
+        advice = "Use nano, or another place to train."
+        raise NotAllowed(f"{base_model} isn't on this machine, and visitors can't have it downloaded", advice, where="recipe base_model")
+
+
+def recipe(owner: str, asked: Recipe) -> None:
+    """Its data and its model."""
+    data(owner, asked.data)
+    model(owner, asked.base_model, asked.endpoint)
+
+
+def key(owner: str, endpoint: str) -> None:
+    """What the endpoint needs is there. Raises KeyNeeded, and RecipeError for an unknown endpoint."""
+    need = endpoints.kind(endpoint).key
+    if need is not None and keys.find(owner, need) is None:
+        raise KeyNeeded(f"the key for {need.title} isn't there", f"Give it in the settings; you get one at {need.get_one}.")
+
+
+def able(asked: Recipe) -> None:
+    """The endpoint can do what is asked. Raises RecipeError and EndpointError."""
+    place = endpoints.kind(asked.endpoint)
+    if asked.full and not place.full:
+        raise RecipeError(f"{place.title} trains adapters (LoRA) only", "Switch off full.", where="recipe full")
+    if place.weights and find_spec("torch") is None:
+        advice = "Choose another place to train, or install Thinker whole: python thinker.py."
+        raise EndpointError("this machine can't train: PyTorch isn't installed", advice, where="recipe endpoint")
+
+
+def offered(owner: str, asked: Recipe) -> None:
+    """Whoever trains it has the model. Raises EngineError."""
+    if asked.base_model not in (known := tinker_cloud.models(owner)):
+        raise tinker_cloud.missing(asked.base_model, known)
+
+
+def turn(store: Store, owner: str) -> None:
+    """One more run at a time."""
+    most = policy.of(owner).most_jobs
+    if most is None:
+        return
+    counts = store.count_jobs(owner, None)
+    if sum(counts.get(state, 0) for state in UNFINISHED) >= most:
+        raise NotAllowed(f"{most} of your runs are waiting or running, the most at a time here", "Wait for one to finish, or stop it.")
+
+
+def room(store: Store, owner: str, more: int = 0) -> None:
+    """`more` bytes beside what the owner has here already."""
+    most = policy.of(owner).most_disk
+    if most is not None and (taken := used(store, owner)) + more > most:
+        said = f"your data sets and models take {size(taken)} of the {size(most)} that each has here"
+        raise NotAllowed(said, "Delete some that you don't need any more.")
+
+
+def used(store: Store, owner: str) -> int:
+    """Bytes of the owner's data sets and of all that their runs saved."""
+    folders = [paths.home() / "datasets" / found.id for found in store.datasets(owner)]
+    for job in store.jobs(owner, limit=10_000):
+        folders += filter(None, (folder_of(point.path) for point in store.checkpoints(job.id, owner=owner)))
+    return sum(_bytes(folder) for folder in dict.fromkeys(folders))
+
+
+def _bytes(folder: Path) -> int:
+    return sum(found.stat().st_size for found in folder.glob("*") if found.is_file())
