@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from engine import starts
 from engine.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ class Drafts:
         return self.save(replace(draft, changes=changes))
 
     def start_from(self, ref: str) -> Draft:
-        """What the run goes on from; empty for a bare base model. What follows of the choice before is forgotten."""
+        """What the run goes on from; empty for a bare base model. What follows of the choice before is forgotten. Raises NotFound."""
+        if ref:
+            starts.find(self._store, self._owner, ref)
         draft = self.get()
         kept = {name: value for name, value in draft.changes.items() if name not in ("start", "base_model", "full", "lora", "renderer")}
         return self.save(replace(draft, changes=kept | ({"start": {"checkpoint": ref}} if ref else {})))

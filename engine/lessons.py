@@ -156,7 +156,7 @@ async def _all_answers(endpoint: Endpoint, speaker: Speaker, conversations: Sequ
 
     async def one(http: httpx.AsyncClient, messages: list[Message]) -> str:
         async with gate:
-            reply = await http.post(f"{endpoint.url}/v1/chat/completions", json={**body, "messages": messages})
+            reply = await http.post(f"{endpoint.chat_url}/chat/completions", json={**body, "messages": messages})
         if reply.status_code != 200:
             raise refusal(speaker, reply.status_code, reply.content)
         choice = reply.json()["choices"][0]

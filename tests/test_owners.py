@@ -32,15 +32,15 @@ OWNER, STRANGER, MARK = "local", "stranger", "xyzzy"
 
 # Parameters that name one thing of somebody's, by their name alone or as area.method.parameter.
 IDS = {"job_id", "job_ids", "model_id", "dataset_id", "conversation_id", "turn_id", "talk_id", "ref", "preset", "engine.model.name"}
-IDS |= {"engine.chat.name"}
+IDS |= {"engine.chat.name", "correction_id", "lesson_id", "speaker_ref"}
 # Recipes, and what becomes part of one: they may name a data set.
 CARRIERS = {"recipe", "changes", "spec"}
 # What can be said freely: texts, names that are given, names of what everybody has, records (which only their owner is given).
 _FREE = """
 after after_id after_step along answer answers asking base_model conversation conversations count curve curves
-draft field filters format group job known last limit mapping max_length max_tokens messages metric model most
-name notes offset on_start options path prompt say search setting settings side source speaker start state store now
-text title top turns value values who
+draft endpoint field filters format group job known last lesson limit mapping max_length max_tokens messages metric model most
+name notes offset on_start options path prompt say search seconds setting settings side source speaker start state store now
+text title top turn turns value values who
 """
 FREE = set(_FREE.split())
 # They end the Engine, or carry a run in this process, which `launch` stands for.
@@ -141,12 +141,15 @@ def make_things(engine: Engine) -> Things:
     write_json_atomic(job.folder / "data.json", {"name": mark})
     chat = engine.playground.begin(mark, [engine.playground.speaker(model.id)], Settings())
     turn = engine.playground.keep(chat.id, mark, [])
+    told = {"turn_id": turn.id, "side": 0, "speaker": model.id, "messages": [{"role": "user", "content": mark}], "answer": mark}
+    correction = store.save_correction(chat.id, {**told, "correction": f"{mark}!"}, owner)
+    lesson = store.begin_lesson(chat.id, model.id, [], owner)
     talk = store.add_talk(owner, mark)
     preset = engine.presets.save(mark, job.recipe)
     engine.drafts.save(Draft(goal=mark, changes={"data": {"dataset": dataset.id}}))
     ids = {"job_id": job.id, "job_ids": [job.id], "model_id": model.id, "dataset_id": dataset.id, "conversation_id": chat.id}
     ids |= {"turn_id": turn.id, "talk_id": talk.id, "ref": f"{job.id}@5", "preset": preset.id, "engine.model.name": model.name}
-    ids |= {"engine.chat.name": model.name}
+    ids |= {"engine.chat.name": model.name, "correction_id": correction.id, "lesson_id": lesson.id, "speaker_ref": model.id}
     return Things(engine, done, ids, [mark, job.id, model.id, dataset.id, chat.id, talk.id, preset.id])
 
 
@@ -160,6 +163,7 @@ def fill(name: str, parameter: inspect.Parameter, mine: Things) -> Any:
     values |= {"who": [], "messages": [], "turns": [], "conversations": [], "conversation": None, "answers": [], "after": {}, "curves": {}}
     values |= {"source": b'{"prompt": "a", "completion": "b"}\n', "speaker": mine.engine.playground.speaker("base:nano"), "side": 0}
     values |= {"model": mine.engine.models()[0], "setting": "tour", "value": "done", "field": "seed", "state": "done", "known": None}
+    values |= {"turn": 0, "seconds": 1.0, "lesson": mine.engine.store.lesson(mine.ids["lesson_id"], mine.engine.owner), "endpoint": "local"}
     return values.get(parameter.name, "something")
 
 

@@ -150,7 +150,8 @@ def test_a_changed_file_is_read_anew(engine: Engine, tmp_path) -> None:
 
 
 def test_places_and_goals(engine: Engine) -> None:
-    (place,) = engine.planner.places()
+    place, elsewhere = engine.planner.places()
+    assert elsewhere.name == "tinker" and not elsewhere.ready
     assert place.name == "local" and {check.label for check in place.checks} >= {"Memory", "Disk", "GPU"}
     for goal in engine.planner.goals().values():
         assert engine.explain_method(goal["method"]) and goal["row"].keys() == {"prompt", "completion"}

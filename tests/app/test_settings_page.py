@@ -51,7 +51,7 @@ def test_a_big_folder_is_counted_while_the_page_lives(engine: Engine, monkeypatc
     (paths.folder("datasets") / "big").write_bytes(b"x" * 10**7)
     page.button(key="count-again").click().run()
     assert next(metric.value for metric in page.metric if metric.label == "In the folder") != before
-    assert "Data sets: `10 MB`" in texts(page)
+    assert "Data sets, and what lessons were made of: `10 MB`" in texts(page)
 
 
 def test_defaults_are_kept_and_put_back(engine: Engine) -> None:

@@ -105,6 +105,6 @@ def test_one_that_can_not_start_says_why(tmp_path: Path):
 
 
 def test_the_registry():
-    assert names() == ["local"]
+    assert names() == ["local", "tinker"]
     with pytest.raises(RecipeError, match="there is no endpoint 'moon'"):
         start("moon", "nano", models.nano_folder())

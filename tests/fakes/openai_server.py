@@ -36,6 +36,10 @@ class SayingServer:
     def alive(self) -> bool:
         return self.lives
 
+    @property
+    def chat_url(self) -> str:
+        return f"{self.url}/v1"
+
     def key(self) -> str:
         return "secret"
 
