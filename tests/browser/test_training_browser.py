@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -31,7 +32,7 @@ class Dashboard:
         self.start()
 
     def start(self) -> None:
-        port = next(port for port in range(8700, 8800) if platforms.port_is_free(port))
+        port = self.port_to_come()
         self.port, self.url = port, f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", "streamlit", "run", str(ROOT / self._script)]
         command += ["--server.port", str(port), "--server.address", "127.0.0.1"]
@@ -39,6 +40,12 @@ class Dashboard:
         with self._log.open("ab") as output:
             self.process = subprocess.Popen(command, cwd=self._folder, env=environment(self._home), stdout=output, stderr=output)
         until(self._answers, 60)
+
+    @staticmethod
+    def port_to_come() -> int:
+        """One that is free, and not the first that another run of these tests would look at."""
+        first = os.getpid() % 200
+        return next(port for port in (8700 + (first + n) % 200 for n in range(200)) if platforms.port_is_free(port))
 
     def libraries(self) -> str | None:
         """What the process has in memory; None where the system doesn't tell."""
