@@ -148,7 +148,7 @@ def _ended(engine: Engine, job: Job) -> None:
         navigation.link_to_run(job.id, f"**{words.literal(job.name)}**")
         st.badge(f"● {light.label}", color=light.color)
         if job.error:
-            st.markdown(f":red[{words.literal(job.error['message'])}]", width="content")
+            st.markdown(f":red[{words.literal(words.sentence(job.error['message']))}]", width="content")
         said, color = words.verdict(job.result)
         if said:
             st.markdown(f":{color}[**{words.literal(said)}**] {words.literal(words.short_result(job.result))}", width="content")
