@@ -23,6 +23,6 @@ def test_the_largest_model_within_an_hour_is_where_the_table_says() -> None:
 def test_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.places.gpu_names", lambda: "")
     found = abilities.look()
-    assert found.machine.cpus >= 1 and found.within_an_hour and [place.name for place in found.places] == ["local"]
+    assert found.machine.cpus >= 1 and found.within_an_hour and [place.name for place in found.places] == ["local", "tinker"]
     monkeypatch.setattr("engine.places.gpu_names", lambda: "Some GPU")
     assert abilities.look().within_an_hour is None and abilities.look().gpu == "Some GPU"

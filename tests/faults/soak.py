@@ -98,6 +98,7 @@ class Soak:
         self._engine = Engine()
         self._runner: subprocess.Popen | None = None
         self._straight: Job | None = None
+        self._strangers = {process.pid for process in psutil.Process().children(recursive=True)}  # children that were there before
 
     def run(self, kills: list[Kill]) -> Report:
         """All of the plan, over as many runs as it takes, each of them carried to its end."""
@@ -247,7 +248,7 @@ class Soak:
             self.report.problems.append(f"{len(self._servers())} servers run where one should")
         for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
             with suppress(psutil.Error):
-                if process.status() == psutil.STATUS_ZOMBIE and process.pid != os.getpid():
+                if process.status() == psutil.STATUS_ZOMBIE and process.pid not in {os.getpid(), *self._strangers}:
                     self.report.problems.append(f"a zombie: {process}, of {process.parent().cmdline()[:5]}")
 
     def _end(self) -> None:

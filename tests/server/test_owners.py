@@ -14,6 +14,7 @@ from tinker import types
 
 from engine.errors import EndpointError
 from engine.server.api import build_app
+from engine.server.openai_api import PREFIXES
 from engine.server.owners import own_key, parse_keys
 from engine.server.security import read_or_make_keys
 from tests.server.harness import KEY, RunningServer, batch, text_tokens
@@ -21,6 +22,7 @@ from tests.server.raw import Session, rows, training_body
 
 BOB = "tml-the-key-of-bob-on-a-loopback-server"
 CHECKPOINT = "training_runs/{run_id}/checkpoints/{kind}/{name}"
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 OWN, PUBLIC = "nothing in it belongs to anybody", "what everybody may see"
 # Every route that names nothing of anybody's, and why another's key may call it.
 FREE = {
@@ -35,8 +37,8 @@ FREE = {
     "GET checkpoints": "lists the caller's: see test_lists",
     "GET sessions": "lists the caller's: see test_lists",
     "POST sessions/search": "lists the caller's: see test_lists",
-    "GET /v1/models": "lists the caller's: see test_lists",
-    **{f"{method} /v1/{{rest:path}}": "answers 404 to everybody" for method in ("GET", "POST", "PUT", "PATCH", "DELETE")},
+    **{f"GET {prefix}/models": "lists the caller's: see test_lists" for prefix in PREFIXES},
+    **{f"{method} {prefix}/{{rest:path}}": "answers 404 to everybody" for method in METHODS for prefix in PREFIXES},
     "GET signed/{run_id}/{name}/{file}": "asks for no key: see test_rest",
 }
 
@@ -64,12 +66,16 @@ class Things:
         """Requests by this owner's key about what the other has; about oneself they all succeed, in this order."""
         http, of, number = self.http, other, other.next
         place = f"training_runs/{of.run}/checkpoints"
-        openai = str(http.base_url).removesuffix("/api/v1/") + "/v1"
+        root = str(http.base_url).removesuffix("/api/v1/")
         said = {"model": of.samples, "max_tokens": 2}
 
         def post(path: str, body: dict) -> Callable[[], httpx.Response]:
             return lambda: http.post(path, json=body)
 
+        def get(url: str) -> Callable[[], httpx.Response]:
+            return lambda: http.get(url)
+
+        chat = {**said, "messages": [{"role": "user", "content": "Hi"}]}
         numbered, mine, new = {"model_id": of.run}, {"session_id": self.session.id}, {"base_model": "nano", "lora_config": {"rank": 2}}
         return {
             "POST session_heartbeat": post("session_heartbeat", {"session_id": of.session.id}),
@@ -94,9 +100,9 @@ class Things:
             "GET training_runs/{run_id}/checkpoints": lambda: http.get(place),
             "POST weights_info": post("weights_info", {"tinker_path": of.weights}),
             "GET sessions/{session_id}": lambda: http.get(f"sessions/{of.session.id}"),
-            "GET /v1/models/{model:path}": lambda: http.get(f"{openai}/models/{of.samples}"),
-            "POST /v1/chat/completions": post(f"{openai}/chat/completions", {**said, "messages": [{"role": "user", "content": "Hi"}]}),
-            "POST /v1/completions": post(f"{openai}/completions", {**said, "prompt": "Hi"}),
+            **{f"GET {prefix}/models/{{model:path}}": get(f"{root}{prefix}/models/{of.samples}") for prefix in PREFIXES},
+            **{f"POST {prefix}/chat/completions": post(f"{root}{prefix}/chat/completions", chat) for prefix in PREFIXES},
+            **{f"POST {prefix}/completions": post(f"{root}{prefix}/completions", {**said, "prompt": "Hi"}) for prefix in PREFIXES},
             f"GET {CHECKPOINT}/external_weights_urls": lambda: http.get(f"{place}/external_weights/e/external_weights_urls"),
             f"POST {CHECKPOINT}/publish": post(f"{place}/weights/w/publish", {}),
             f"DELETE {CHECKPOINT}/publish": lambda: http.delete(f"{place}/weights/w/publish"),
