@@ -17,6 +17,7 @@ from engine.assistant.meaning import Meaning, read
 from engine.assistant.reply import Action, Choice, Proposal, Reason, Reply, Takes, Warned
 from engine.drafts import Draft
 from engine.errors import NotFound, RecipeError
+from engine.jobs import logs
 from engine.recipe import Recipe
 from engine.store import Store, Talk
 
@@ -88,8 +89,8 @@ class Assistant:
         return reply, after.to_dict()
 
     def say(self, text: str, talk_id: str = "") -> Talk:
-        """Answers, and keeps both, in a new conversation if none is named. Raises NotFound."""
-        text = text.strip()[:MOST_CHARACTERS]
+        """Answers, and keeps both, in a new conversation if none is named; a key in the text is masked. Raises NotFound."""
+        text = logs.masked(text.strip()[:MOST_CHARACTERS])
         state = State.read(self.talk(talk_id).state if talk_id else None)
         reply, after = self._answer(text, state)
         if not talk_id:

@@ -115,7 +115,8 @@ def machine(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
         f"This machine has {found.cpus} CPU cores, {size(found.memory_free)} of {size(found.memory_total)} memory free, "
         f"{size(found.disk_free)} of disk free, and {f'a GPU ({safe(gpu)})' if gpu else 'no GPU that I can find'}."
     ]
-    lines += [f"{check.label}: {check.advice}" for place in able.places for check in place.checks if not check.met and not check.optional]
+    here = [check for place in able.places if place.name == "local" for check in place.checks]
+    lines += [f"{check.label}: {check.advice}" for check in here if not check.met and not check.optional]
     lines.append(f"Its memory holds an adapter (LoRA) on models of up to about **{_count(able.fits)} parameters**.")
     if able.within_an_hour is not None:
         hour = _count(min(able.within_an_hour, able.fits))

@@ -157,6 +157,8 @@ def _method(meaning: Meaning) -> Reply:
 
 
 def _place() -> str:
-    places = {"local": "this machine"}
-    have = ", ".join(places.get(name, name) for name in endpoints.names())
-    return f"Where Thinker can train today: {have}. Rented machines and the cloud aren't among the places yet. Small models do well here."
+    have = ", ".join(endpoints.kind(name).title for name in endpoints.names())
+    return (
+        f"Where Thinker can train today: {have}; you choose in the Wizard, under Where. Rented machines aren't among the places yet. "
+        "Small models do well here."
+    )

@@ -205,6 +205,12 @@ def test_names_stay_text(engine: Engine, say: Conversation) -> None:
     assert r"\!\[x\]\(http\://e\) \:red\[a\] \*\*b\*\*" in text
 
 
+def test_a_key_that_is_told_is_not_kept() -> None:
+    with Engine() as engine:
+        talk = engine.assistant.say("my key is tml-0123456789abcdef, use it")
+        assert "0123456789abcdef" not in repr(talk) and "tml-***" in talk.turns[0]["text"]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_from_a_sentence_to_a_trained_model() -> None:
