@@ -39,7 +39,10 @@ def told(trouble: list[str]) -> list[str]:
 def conversations(page: Page, wanted: Locator) -> None:
     """Opens the list, once more where the page was just being drawn anew and closed it again."""
     for _ in range(4):
-        page.get_by_role("button", name="Conversations").click()
+        button = page.get_by_role("button", name="Conversations")
+        # While a page makes room for another, the one before is still there.
+        expect(button).to_have_count(1, timeout=20_000)
+        button.click()
         try:
             expect(wanted).to_be_visible(timeout=4000)
         except AssertionError:

@@ -109,5 +109,5 @@ def test_correct_learn_undo(browser: Browser, dashboard: Dashboard, trouble: lis
     page.get_by_role("link", name="nano v2", exact=True).click()
     page.get_by_role("link", name="Train it further").click(timeout=20_000)
     page.wait_for_url(re.compile(r"/wizard"))
-    expect(page.get_by_text("New training")).to_be_visible(timeout=20_000)
+    expect(page.get_by_role("heading", name="New training")).to_be_visible(timeout=20_000)
     settled(page)

@@ -33,6 +33,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 @pytest.fixture
 def visitor(server: RunningServer, thinker_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """One who typed a key; the operator has another in the environment, which is none of theirs."""
+    # A runner that other tests left here knows nothing of this server.
+    end_processes(thinker_home)
+    host._started.clear()
     monkeypatch.setenv("TINKER_BASE_URL", server.url)
     monkeypatch.setenv("TINKER_API_KEY", "tml-the-operators-own-key-which-nobody-else-uses")
     monkeypatch.setenv("THINKER_RUNNER_IDLE", "30")
