@@ -1,0 +1,20 @@
+"""A Recipe says all there is to say of a run, and nothing of where the run has got to.
+
+Wizard, forms, presets, the CLI and the assistant all make one and hand it to `Engine.launch`. Frozen, checked
+on construction, round-trips as JSON and YAML. Each field carries its help, unit and healthy range once: forms,
+tooltips, the guide and the CLI read them here (`fields()`). It never holds a secret.
+
+    field.py    what parts are made of
+    parts.py    what every method reads
+    methods.py  what one method reads, and which methods there are
+    recipe.py   the whole
+"""
+
+from engine.recipe.methods import DPO, KTO, METHODS, RL, Distill, OwnLoss, Reward, RewardModel, RewardPart
+from engine.recipe.parts import FORMATS, RENDERERS, Checkpoints, DataSpec, Evaluation, Lora, Start, Training
+from engine.recipe.recipe import Recipe, fields
+
+__all__ = [
+    "DPO", "FORMATS", "KTO", "METHODS", "RENDERERS", "RL", "Checkpoints", "DataSpec", "Distill", "Evaluation", "Lora", "OwnLoss",
+    "Recipe", "Reward", "RewardModel", "RewardPart", "Start", "Training", "fields",
+]  # fmt: skip

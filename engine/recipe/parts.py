@@ -1,0 +1,101 @@
+"""The parts of a recipe that every method reads: data, start, adapter, training, evaluation, checkpoints."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from engine.recipe.field import Part, field
+
+RENDERERS = ("auto", "chat_template", "llama3", "qwen3", "chatml", "role_colon")
+FORMATS = ("auto", "messages", "prompt_completion", "alpaca")
+
+
+class DataSpec(Part):
+    """Which examples, and how to read them."""
+
+    demo: str = field("", "A data set that ships with Thinker, by name; leave empty for your own file.")
+    path: str = field("", "Your own file: JSONL, JSON, CSV or Parquet of chat messages, prompt/completion or Alpaca rows.")
+    dataset: str = field("", "A data set of your library, by its id, which stays the same when it is renamed.", pattern="^([0-9a-f]{12})?$")
+    format: Literal[FORMATS] = field("auto", "How rows are laid out; auto looks at them.")
+    mapping: dict[str, str] = field({}, "Your column for each standard field, where the names differ: {standard: yours}.")
+    held_out_path: str = field("", "A file of examples kept for the proof and never trained on; empty splits some off.")
+    held_out_fraction: float = field(
+        0.1, "The share of examples kept for the proof when no held-out file is given.", ge=0, le=0.5, healthy=(0.05, 0.2)
+    )
+    held_out_max: int = field(400, "At most this many held-out examples.", unit="examples", ge=1, healthy=(100, 500))
+
+
+class Start(Part):
+    """What an earlier run had learned, to go on from. Base model and adapter shape come from there."""
+
+    checkpoint: str = field(
+        "",
+        "Go on from this instead of the bare base model (start checkpoint): a tuned model's id or name, a run's checkpoint as JOB@STEP, "
+        "or a tinker:// path of saved weights.",
+        max_length=400,
+    )
+    optimizer: bool = field(False, "Take over Adam's memory of past gradients too (optimizer state), as if that run went on.")
+
+    @model_validator(mode="after")
+    def _optimizer_of_something(self) -> Start:
+        if self.optimizer and not self.checkpoint:
+            raise ValueError("the optimizer's state comes from a checkpoint, and none is given")
+        return self
+
+
+class Lora(Part):
+    """The adapter that is trained on top of the frozen base model (low-rank adaptation)."""
+
+    rank: int = field(32, "How much the adapter can hold (LoRA rank).", ge=1, le=512, healthy=(8, 128))
+    train_mlp: bool = field(True, "Adapt the feed-forward layers.")
+    train_attn: bool = field(True, "Adapt the attention layers.")
+    train_unembed: bool = field(False, "Adapt the output layer (unembedding).")
+
+    @model_validator(mode="after")
+    def _trains_something(self) -> Lora:
+        if not (self.train_mlp or self.train_attn or self.train_unembed):
+            raise ValueError("nothing would be trained: switch on train_mlp, train_attn or train_unembed")
+        return self
+
+
+class Training(Part):
+    """How the model learns."""
+
+    epochs: float = field(
+        1.0, "How many times the data is gone through (epochs); not used when steps is set.", gt=0, le=1000, healthy=(1, 5)
+    )
+    steps: int | None = field(None, "Exactly this many updates, whatever the data's size.", unit="steps", ge=1)
+    batch_size: int = field(32, "How many examples at once (batch size).", unit="examples", ge=1, le=4096, healthy=(8, 128))
+    learning_rate: float = field(5e-4, "How big each update is (learning rate).", gt=0, le=1, healthy=(1e-5, 5e-3))
+    schedule: Literal["linear", "cosine", "constant"] = field("linear", "How the learning rate falls over the run (schedule).")
+    warmup: float = field(0.05, "The share of the run over which the learning rate rises from 0 (warm-up).", ge=0, le=0.5, healthy=(0, 0.1))
+    final_lr_fraction: float = field(0.0, "The share of the learning rate that is left at the end.", ge=0, le=1)
+    weight_decay: float = field(0.0, "Pull of the weights towards zero (AdamW's weight decay).", ge=0, le=1, healthy=(0, 0.1))
+    beta1: float = field(0.9, "Adam's memory of past gradients (beta1).", ge=0, lt=1)
+    beta2: float = field(0.95, "Adam's memory of past squared gradients (beta2).", ge=0, lt=1)
+    eps: float = field(1e-8, "Adam's guard against dividing by zero (epsilon).", gt=0)
+    grad_clip_norm: float = field(1.0, "Longer gradients are cut to this length (gradient clipping); 0 cuts none.", ge=0, healthy=(0.3, 5))
+    max_length: int | None = field(
+        None, "Longer examples are cut to this many tokens; empty means the model's own limit.", unit="tokens", ge=8
+    )
+
+
+class Evaluation(Part):
+    """What is watched during the run and proven after it."""
+
+    eval_every: int = field(25, "Held-out loss is measured every so many steps; 0 never.", unit="steps", ge=0)
+    samples_every: int = field(10, "The model answers a few fixed prompts every so many steps; 0 never.", unit="steps", ge=0)
+    samples: int = field(4, "How many fixed prompts it answers.", unit="prompts", ge=0, le=32)
+    proof: bool = field(True, "Measure exact match, token F1 and perplexity on held-out data before and after.")
+    skills: bool = field(True, "Measure general skills before and after, to see what was forgotten.")
+    skills_max: int = field(200, "At most this many general-skill prompts.", unit="prompts", ge=1)
+    max_new_tokens: int = field(64, "The longest answer in samples and in the proof.", unit="tokens", ge=1, le=8192)
+
+
+class Checkpoints(Part):
+    """How often the run is made safe."""
+
+    every_steps: int = field(500, "Save every so many steps; 0 leaves it to the clock.", unit="steps", ge=0)
+    every_seconds: float = field(120.0, "Save at least this often; 0 leaves it to the steps.", unit="seconds", ge=0)
