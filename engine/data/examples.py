@@ -17,6 +17,10 @@ class Example:
     messages: list[Message]
     row: int
     kind: Kind = "task"
+    rejected: str | None = None
+    """A worse answer to the same prompt."""
+    good: bool | None = None
+    """Whether people found the answer good, where they were asked."""
 
     @property
     def prompt(self) -> list[Message]:

@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from types import ModuleType
@@ -24,13 +25,17 @@ SLICE_SECONDS = 0.25
 
 
 class Client:
-    """One session with an endpoint."""
+    """One session with an endpoint.
+
+    `counted` holds tokens by kind, as endpoints bill them: prefill (read), sample (written), train (learned from: forward and backward).
+    """
 
     def __init__(self, endpoint: Endpoint, metadata: dict[str, str], poll: Callable[[], None] | None = None):
         """`poll` is called between slices of a wait: it may raise to abandon it."""
         tinker = load_sdk()
         self.endpoint = endpoint
         self.poll = poll
+        self.counted: Counter[str] = Counter()
 
         def connect() -> Any:
             service = tinker.ServiceClient(base_url=endpoint.url, api_key=endpoint.key(), user_metadata=metadata)
@@ -69,6 +74,18 @@ class Client:
     def wait_all(self, futures: Sequence[Any], doing: str) -> list[Any]:
         """Results in order."""
         return [self.wait(future, doing) for future in futures]
+
+    def sample(self, sampler: Any, prompt: Sequence[int], count: int, params: Any) -> Any:
+        """A future of `count` continuations of the prompt's tokens; what is written is counted by `wrote`."""
+        from tinker import types
+
+        self.counted["prefill"] += len(prompt)
+        return sampler.sample(types.ModelInput.from_ints(list(prompt)), count, params)
+
+    def wrote(self, reply: Any) -> Any:
+        """Counts what a sampler wrote. -> the same reply."""
+        self.counted["sample"] += sum(len(sequence.tokens) for sequence in reply.sequences)
+        return reply
 
     def close(self, *, lost: bool = False) -> None:
         """Ends the session; `lost` skips the goodbye that nobody would hear."""

@@ -13,19 +13,31 @@ from engine.data.examples import Example
 from engine.evaluation.metrics import exact_match, perplexity, score
 
 Ask = Callable[[Sequence[Example], str], list[str]]
+Judge = Callable[[list[Example], list[str]], dict[str, float]]
 EXAMPLES_KEPT = 40
 
 
-def measure(ask: Ask, held_out: Sequence[Example], skills: Sequence[Example], loss: float | None, loss_tokens: int) -> dict[str, Any]:
+def measure(
+    ask: Ask,
+    held_out: Sequence[Example],
+    skills: Sequence[Example],
+    loss: float | None,
+    loss_tokens: int,
+    judge: Judge | None = None,
+) -> dict[str, Any]:
     """One side of the proof, JSON-ready: {held_out: {...} | None, skills: {...} | None, answers: {...}}.
 
-    `loss` is the mean held-out loss per answer token (nats), `loss_tokens` over how many.
+    `loss` is the mean held-out loss per answer token (nats), `loss_tokens` over how many; `judge` gives numbers of its own.
     """
     answers = ask(held_out, "held-out examples") if held_out else []
     skill_answers = ask(skills, "general skills") if skills else []
-    found = score(answers, [example.answer for example in held_out]).to_dict() if held_out else None
+    known = [(answer, example.answer) for answer, example in zip(answers, held_out, strict=True) if example.answer]
+    found = score([said for said, _ in known], [right for _, right in known]).to_dict() if known else None
     if found is not None and loss is not None:
         found |= {"loss": loss, "perplexity": perplexity(loss * loss_tokens, loss_tokens)}
+    own = judge(list(held_out), answers) if judge and held_out else {}
+    if own:
+        found = (found or {}) | own
     return {
         "held_out": found,
         "skills": score(skill_answers, [example.answer for example in skills]).to_dict() if skills else None,

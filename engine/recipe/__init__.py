@@ -7,14 +7,16 @@ tooltips, the guide and the CLI read them here (`fields()`). It never holds a se
     field.py    what parts are made of
     parts.py    what every method reads
     methods.py  what one method reads, and which methods there are
+    chain.py    the stages that follow one another
     recipe.py   the whole
 """
 
+from engine.recipe.chain import STAGE_ZERO, Stage
 from engine.recipe.methods import DPO, KTO, METHODS, RL, Distill, OwnLoss, Reward, RewardModel, RewardPart
 from engine.recipe.parts import FORMATS, RENDERERS, Checkpoints, DataSpec, Evaluation, Lora, Start, Training
 from engine.recipe.recipe import Recipe, fields
 
 __all__ = [
     "DPO", "FORMATS", "KTO", "METHODS", "RENDERERS", "RL", "Checkpoints", "DataSpec", "Distill", "Evaluation", "Lora", "OwnLoss",
-    "Recipe", "Reward", "RewardModel", "RewardPart", "Start", "Training", "fields",
+    "Recipe", "Reward", "RewardModel", "RewardPart", "STAGE_ZERO", "Stage", "Start", "Training", "fields",
 ]  # fmt: skip

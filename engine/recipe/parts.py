@@ -77,6 +77,22 @@ class Training(Part):
     beta2: float = field(0.95, "Adam's memory of past squared gradients (beta2).", ge=0, lt=1)
     eps: float = field(1e-8, "Adam's guard against dividing by zero (epsilon).", gt=0)
     grad_clip_norm: float = field(1.0, "Longer gradients are cut to this length (gradient clipping); 0 cuts none.", ge=0, healthy=(0.3, 5))
+    patience: int | None = field(
+        None,
+        "Stop when the held-out number hasn't got better in so many measurements (early stopping); empty goes on to the end.",
+        unit="measurements",
+        ge=1,
+        healthy=(3, 10),
+    )
+    keep_best: bool = field(False, "Keep the model as it was when the held-out number was best, instead of the last (best checkpoint).")
+    plateau: int | None = field(
+        None,
+        "Lower the learning rate when the held-out number hasn't got better in so many measurements (plateau); empty never does.",
+        unit="measurements",
+        ge=1,
+        healthy=(2, 5),
+    )
+    plateau_factor: float = field(0.5, "To what share of itself the learning rate is lowered then.", gt=0, lt=1, healthy=(0.1, 0.5))
     max_length: int | None = field(
         None, "Longer examples are cut to this many tokens; empty means the model's own limit.", unit="tokens", ge=8
     )

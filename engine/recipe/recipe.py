@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError, field_validator, model_validator
 
 from engine.errors import RecipeError
+from engine.recipe.chain import Stage, stages
 from engine.recipe.field import Part, field
 from engine.recipe.methods import DPO, KTO, METHODS, RL, Distill, OwnLoss, Reward, RewardModel
 from engine.recipe.parts import RENDERERS, Checkpoints, DataSpec, Evaluation, Lora, Start, Training
@@ -42,6 +43,12 @@ class Recipe(Part):
     checkpoints: Checkpoints = field(Checkpoints, "How often the run is made safe.")
     seed: int = field(0, "Same seed, same data order and same adapter start.", ge=0, lt=2**31)
 
+    then: tuple[dict[str, Any], ...] = field(
+        (),
+        "What follows in the same run, stage by stage: each says what differs from the stage before it, such as method, data and training.",
+        max_length=8,
+    )
+
     @field_validator("start", mode="before")
     @classmethod
     def _short_start(cls, value: Any) -> Any:
@@ -51,6 +58,15 @@ class Recipe(Part):
     def _one_source(self) -> Recipe:
         if sum(map(bool, (self.data.demo, self.data.path, self.data.dataset))) > 1:
             raise ValueError("data: give one of demo, path and dataset, not several")
+        return self
+
+    @model_validator(mode="after")
+    def _stages_that_can_be(self) -> Recipe:
+        if self.then:
+            try:
+                stages(self)
+            except RecipeError as error:
+                raise ValueError(f"{error.where}: {error.message}") from error
         return self
 
     @classmethod
@@ -91,6 +107,10 @@ class Recipe(Part):
         if not isinstance(values, dict):
             raise RecipeError("this holds no recipe", "A recipe is a JSON or YAML object of fields.", where=where)
         return cls.make(values)
+
+    def stages(self) -> list[Stage]:
+        """What is done one after the other: this recipe and what it says is to follow. Each stage's recipe has no followers."""
+        return stages(self)
 
     def merged(self, changes: dict[str, Any]) -> Recipe:
         """A copy with some fields changed; parts merge field by field."""

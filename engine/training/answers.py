@@ -23,20 +23,21 @@ def answer(
     """One answer a prompt, in order. `stop` comes on top of the renderer's own end marks and is cut off the answer."""
     from tinker import types
 
-    params = types.SamplingParams(max_tokens=max_tokens, temperature=temperature, seed=seed, stop=_stops(renderer, stop))
-    futures = [sampler.sample(types.ModelInput.from_ints(renderer.prompt(prompt)), 1, params) for prompt in prompts]
-    texts = [renderer.text(reply.sequences[0].tokens) for reply in client.wait_all(futures, "sampling answers")]
-    return [_cut(text, stop) for text in texts]
+    params = types.SamplingParams(max_tokens=max_tokens, temperature=temperature, seed=seed, stop=stops(renderer, stop))
+    futures = [client.sample(sampler, renderer.prompt(prompt), 1, params) for prompt in prompts]
+    replies = [client.wrote(client.wait(future, "sampling answers")) for future in futures]
+    texts = [renderer.text(reply.sequences[0].tokens) for reply in replies]
+    return [cut(text, stop) for text in texts]
 
 
-def _stops(renderer: Renderer, extra: Sequence[str]) -> list[str] | list[int] | None:
+def stops(renderer: Renderer, extra: Sequence[str]) -> list[str] | list[int] | None:
     """The API takes stop tokens or stop strings, not both: tokens go along as the text they are written as."""
     if not extra and not renderer.stop_strings:
         return list(renderer.stop_tokens) or None
     return [*renderer.stop_strings, *extra, *renderer.stop_texts]
 
 
-def _cut(text: str, stop: Sequence[str]) -> str:
+def cut(text: str, stop: Sequence[str]) -> str:
     for mark in stop:
         text = text.split(mark, 1)[0]
     return text.strip() if stop else text

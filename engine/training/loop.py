@@ -1,31 +1,30 @@
 """Drives any method over any endpoint: the light loop that a runner's thread runs.
 
-The next update is submitted before the last result is awaited. At its boundaries (held-out loss, samples, checkpoint,
+The next update is submitted before the last result is awaited. At its boundaries (held-out numbers, samples, checkpoint,
 pause, stop) the pipeline is emptied first, so what is measured and saved is exactly the state after a counted update.
 A run that resumes from a checkpoint repeats nothing and leaves nothing out: batches and rates depend on the step alone.
+A recipe's stages follow one another in the same attempt; each begins with the weights that the one before it left.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine import models
 from engine.data import load_data
-from engine.data.examples import DataSet, Example
+from engine.data.examples import DataSet
 from engine.endpoints import kind, start
 from engine.endpoints.client import Client, load_sdk
 from engine.errors import EndpointLost
-from engine.evaluation import proof
-from engine.evaluation.metrics import exact_match
+from engine.recipe import Stage
 from engine.rendering import Renderer, get_renderer, load_tokenizer
-from engine.store.artefacts import read_json, write_json_atomic
-from engine.training.answers import answer
-from engine.training.methods import Method, make_method
+from engine.training import rows
+from engine.training.attempt import Attempt, StageWork
+from engine.training.methods import Ticket, make_method
+from engine.training.proving import Asked, finish, measure, measured_before, say_samples, tell
+from engine.training.saving import checkpoint
 from engine.training.schedule import learning_rate, total_steps
 
 if TYPE_CHECKING:
@@ -33,26 +32,6 @@ if TYPE_CHECKING:
 
 RESTS = {"pause": "paused", "stop": "stopped"}
 IN_FLIGHT = 2  # updates submitted ahead of the one awaited
-
-
-@dataclass
-class _Loop:
-    """One attempt's state."""
-
-    run: JobRun
-    client: Client
-    training: Any
-    method: Method
-    data: DataSet
-    renderer: Renderer
-    total: int
-    step: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    saved_step: int = -1
-    saved_at: float = field(default_factory=time.monotonic)
-    sampler_path: str = ""
-    weights_path: str = ""
 
 
 def execute(run: JobRun) -> str:
@@ -63,327 +42,225 @@ def execute(run: JobRun) -> str:
         return RESTS[asked]
     folder = models.resolve(recipe.base_model, weights=place.weights)
     run.stage("preparing the examples")
-    data = load_data(recipe)
+    read = [(stage, load_data(stage.recipe)) for stage in recipe.stages()]
     # It loads the model while the examples are rendered; what is wrong with the data is said before.
     endpoint = start(recipe.endpoint, recipe.base_model, folder, run.owner)
     # While the endpoint gets ready in its own process, this one does what takes long here.
     renderer = get_renderer(recipe.renderer, load_tokenizer(folder))
     load_sdk()
-    method = make_method(recipe, data, renderer, models.context_length(folder))
-    _tell(run, data, method)
-    total = total_steps(recipe.training, method.rows)
+    stages = [_ready(stage, data, renderer, models.context_length(folder)) for stage, data in read]
+    tell(run, stages)
     endpoint.ready(run.stage)
     run.stage("connecting")
     client = Client(endpoint, {"job": run.job_id, "attempt": str(run.attempt)}, poll=run.control)
     lost = False
     try:
-        loop = _begin(run, client, method, data, renderer, total)
-        return _drive(loop)
+        return _drive(_begin(Attempt(run, client, renderer, stages)))
     except EndpointLost:
         lost = True
         raise
     finally:
+        for work in stages:
+            work.method.close()
         client.close(lost=lost)
 
 
-def _tell(run: JobRun, data: DataSet, method: Method) -> None:
-    run.log("info", f"{len(data.train):,} training and {len(data.held_out):,} held-out examples from {data.name}")
-    for note in _notes(data, method):
-        run.log("warning", note)
-    write_json_atomic(
-        run.folder / "data.json",
-        {
-            "name": data.name,
-            "train": len(data.train),
-            "held_out": len(data.held_out),
-            "replay": data.replay_count,
-            "notes": _notes(data, method),
-            "problems": [problem.to_dict() for problem in data.problems[:200]],
-            "problem_count": len(data.problems),
-        },
-    )
+def _ready(stage: Stage, data: DataSet, renderer: Renderer, context: int) -> StageWork:
+    method = make_method(stage.recipe, data, renderer, context)
+    answered = [example for example in data.held_out if example.answer]
+    limit = min(stage.recipe.training.max_length or context, context)
+    answers = rows.rendered(answered, renderer, limit, "held-out", []) if stage.recipe.evaluation.proof else []
+    return StageWork(stage.recipe, stage.afresh, data, method, total_steps(stage.recipe.training, method.rows), answers)
 
 
-def _notes(data: DataSet, method: Method) -> list[str]:
-    """What people should know of their data: rows left out, examples cut."""
-    if not data.problems:
-        return method.notes
-    first = f"{len(data.problems):,} rows were left out; the first: {data.problems[0]}"
-    return [first, *method.notes]
-
-
-def _begin(run: JobRun, client: Client, method: Method, data: DataSet, renderer: Renderer, total: int) -> _Loop:
-    recipe, loop = run.recipe, _Loop(run, client, None, method, data, renderer, total)
+def _begin(at: Attempt) -> Attempt:
+    run = at.run
     if run.resume is not None:
-        run.stage(f"loading the checkpoint of step {run.resume.step}")
-        loop.training = client.resume(run.resume.path)
-        state = run.resume.loop_state
-        loop.step = loop.saved_step = run.resume.step
-        loop.tokens, loop.seconds = int(state["tokens"]), float(state["seconds"])
-        loop.sampler_path, loop.weights_path = state.get("sampler_path", ""), run.resume.path
-    elif recipe.start.checkpoint:
-        start = run.start()
-        run.stage(f"loading {start.name}")
-        loop.training = client.resume(start.path) if recipe.start.optimizer else client.load(start.path)
-    elif recipe.full:
-        run.stage("copying the model's weights")
-        loop.training = client.create_full(recipe.base_model)
+        at.restore(run.resume.step, run.resume.path, run.resume.loop_state)
+        if _over(at) and at.stage + 1 < len(at.stages):
+            _leave(at)
+            at.next_stage()
+            _say_opening(at)
+            at.open()
+        else:
+            run.stage(f"loading the checkpoint of step {run.resume.step}")
+            at.open(at.client.resume(run.resume.path))
     else:
-        run.stage("creating the adapter")
-        lora = recipe.lora
-        loop.training = client.create(recipe.base_model, lora.rank, recipe.seed, lora.train_mlp, lora.train_attn, lora.train_unembed)
-    run.progress(loop.step, total, loop.tokens, loop.seconds)
-    return loop
+        _say_opening(at)
+        at.open()
+    run.progress(at.step, at.total, at.tokens, at.seconds)
+    return at
 
 
-class _Asked(Exception):
-    """Somebody asked to pause or stop while something was being measured."""
+def _say_opening(at: Attempt) -> None:
+    recipe, run = at.run.recipe, at.run
+    if at.stage:
+        run.stage(f"stage {at.stage + 1} of {len(at.stages)}: {at.recipe.method}")
+    elif recipe.start.checkpoint:
+        run.stage(f"loading {run.start().name}")
+    else:
+        run.stage("copying the model's weights" if recipe.full else "creating the adapter")
 
-    def __init__(self, what: str):
-        super().__init__(what)
-        self.what = what
 
-
-def _drive(loop: _Loop) -> str:
-    run, recipe = loop.run, loop.run.recipe
+def _drive(at: Attempt) -> str:
+    run = at.run
     try:
-        before = _measured_before(loop)
-        if loop.step < loop.total:
-            run.state("training")
-            run.stage("learning")
-            if loop.step == 0:
-                _held_out_loss(loop)
-                _say_samples(loop)
-            asked = _train(loop)
-            if asked:
-                return _rest(loop, asked)
-            _checkpoint(loop, "end")
+        before = measured_before(at)
+        while True:
+            if not _over(at):
+                run.state("training")
+                run.stage("learning")
+                if at.own_step == 0:
+                    _measure(at)
+                    say_samples(at)
+                asked = _train(at)
+                if asked:
+                    return _rest(at, asked)
+            _end_stage(at)
+            if at.stage + 1 == len(at.stages):
+                break
+            at.next_stage()
+            _say_opening(at)
+            at.open()
         after = None
-        if recipe.evaluation.proof:
+        if run.recipe.evaluation.proof:
             run.state("evaluating")
-            after = _measure(loop, loop.client.sampler(path=loop.sampler_path), "after")
-    except _Asked as asked:
-        return _rest(loop, asked.what)
-    _finish(loop, before, after)
+            if at.best.get("step", at.step) != at.step:
+                at.desk.training = at.client.load(at.weights_path)
+            after = measure(at, at.client.sampler(path=at.sampler_path), "after")
+    except Asked as asked:
+        return _rest(at, asked.what)
+    finish(at, before, after)
     return "done"
 
 
-def _rest(loop: _Loop, asked: str) -> str:
+def _over(at: Attempt) -> bool:
+    return at.step >= at.end or at.watch.enough(at.recipe.training)
+
+
+def _end_stage(at: Attempt) -> None:
+    """The stage's last state is safe, and so is what it leaves to those that follow."""
+    checkpoint(at, "end" if at.stage + 1 == len(at.stages) else "stage")
+    _leave(at)
+
+
+def _leave(at: Attempt) -> None:
+    if at.recipe.training.keep_best and at.best:
+        at.run.log("info", f"keeping step {at.best['step']:,}, where {at.work.method.watched} was best: {at.best['value']:.4g}")
+        at.weights_path, at.sampler_path = at.best["weights_path"], at.best["sampler_path"]
+    at.left[at.stage] = {"weights_path": at.weights_path, "sampler_path": at.sampler_path, "step": at.step}
+
+
+def _rest(at: Attempt, asked: str) -> str:
     """Saves what there is; a run that was stopped keeps what it learned as a model. -> paused or stopped."""
-    _checkpoint(loop, asked)
-    if asked == "stop" and loop.step:
-        loop.run.model(sampler_path=loop.sampler_path, weights_path=loop.weights_path, renderer=loop.renderer.name, proof=None)
+    checkpoint(at, asked)
+    if asked == "stop" and at.step and at.work.method.speaks:
+        at.run.model(sampler_path=at.sampler_path, weights_path=at.weights_path, renderer=at.renderer.name, proof=None)
     return RESTS[asked]
 
 
-def _train(loop: _Loop) -> str | None:
-    """Updates until the end. -> "pause" or "stop" when asked for it, within a step."""
-    run, recipe = loop.run, loop.run.recipe
-    from tinker import types
-
-    pending: deque[tuple[int, Any, Any, dict[str, float], float]] = deque()
+def _train(at: Attempt) -> str | None:
+    """Updates until the stage's end. -> "pause" or "stop" when asked for it, within a step."""
+    run, method = at.run, at.work.method
+    pending: deque[tuple[Ticket, float, float]] = deque()
     settled_at = time.monotonic()
     # Results may arrive together, so that one seems to have taken no time: the speed is that of the last few.
     recent: deque[tuple[float, float]] = deque(maxlen=2 * (IN_FLIGHT + 1))
+    alone = 0.0
 
     def settle() -> None:
-        nonlocal settled_at
-        step, gradients, update, counts, rate = pending.popleft()
-        reply = loop.client.wait(gradients, f"training step {step + 1}")
-        norm = loop.client.wait(update, f"training step {step + 1}").metrics or {}
+        nonlocal settled_at, alone
+        ticket, rate, sent_at = pending.popleft()
+        values = method.settle(ticket)
         now = time.monotonic()
-        loop.seconds += now - settled_at
-        loop.tokens += int(counts["tokens"])
-        loop.step = step + 1
-        recent.append((counts["tokens"], now - settled_at))
-        values = loop.method.metrics(reply, counts) | {
+        alone += now - sent_at
+        at.seconds += now - settled_at
+        at.tokens += int(ticket.counts["tokens"])
+        at.step += 1
+        recent.append((ticket.counts["tokens"], now - settled_at))
+        values |= {
             "learning_rate": rate,
             "tokens_per_second": sum(tokens for tokens, _ in recent) / max(1e-9, sum(taken for _, taken in recent)),
-            "tokens": float(loop.tokens),
-            "seconds": loop.seconds,
+            "tokens": float(at.tokens),
+            "seconds": at.seconds,
         }
-        if "grad_norm:mean" in norm:
-            values["grad_norm"] = norm["grad_norm:mean"]
-        run.metrics(loop.step, values)
-        run.progress(loop.step, loop.total, loop.tokens, loop.seconds)
+        run.metrics(at.step, values)
+        run.progress(at.step, at.total, at.tokens, at.seconds)
         settled_at = now
 
+    began = at.seconds
+    if at.own_step and at.looked != at.step and _boundary(at, at.step):
+        # It was paused at this very step, before it could look around.
+        _at_boundary(at)
     while True:
         asked = run.control()
-        submitted = loop.step + len(pending)
-        if asked or submitted >= loop.total or (pending and _boundary(loop, submitted)):
+        submitted = at.step + len(pending)
+        if asked or submitted >= at.end or (pending and _boundary(at, submitted)):
             while pending:
                 settle()
             if asked:
                 return asked
-            _at_boundary(loop)
-            if loop.step >= loop.total:
+            _at_boundary(at)
+            if _over(at):
+                _say_saved(at, alone, at.seconds - began)
                 return None
             settled_at = time.monotonic()
-            submitted = loop.step
-        batch, counts = loop.method.batch(submitted)
-        rate = learning_rate(recipe.training, submitted, loop.total)
-        t = recipe.training
-        params = types.AdamParams(
-            learning_rate=rate, beta1=t.beta1, beta2=t.beta2, eps=t.eps, weight_decay=t.weight_decay, grad_clip_norm=t.grad_clip_norm
-        )
-        gradients = loop.training.forward_backward(batch, loop.method.loss_fn)
-        pending.append((submitted, gradients, loop.training.optim_step(params), counts, rate))
+            submitted = at.step
+        own = submitted - at.began
+        rate = learning_rate(at.recipe.training, own, at.work.total) * at.watch.scale
+        sent_at = time.monotonic()
+        pending.append((method.submit(own, rate), rate, sent_at))
         if len(pending) > IN_FLIGHT:
             settle()
 
 
-def _boundary(loop: _Loop, done: int) -> bool:
+def _say_saved(at: Attempt, alone: float, taken: float) -> None:
+    """What it was worth not to wait for one step's result before the next is sent."""
+    if taken and alone > taken:
+        at.run.log("info", f"sending steps ahead saved {alone - taken:.1f} s of waiting in {taken:.1f} s (pipelining)")
+
+
+def _boundary(at: Attempt, done: int) -> bool:
     """Whether something is due once `done` updates have been made."""
-    evaluation, saving = loop.run.recipe.evaluation, loop.run.recipe.checkpoints
-    clock = saving.every_seconds and time.monotonic() - loop.saved_at >= saving.every_seconds
+    evaluation, saving = at.recipe.evaluation, at.run.recipe.checkpoints
+    clock = saving.every_seconds and time.monotonic() - at.saved_at >= saving.every_seconds
     return bool(_every(done, evaluation.eval_every) or _every(done, evaluation.samples_every) or _every(done, saving.every_steps) or clock)
 
 
-def _at_boundary(loop: _Loop) -> None:
-    evaluation, saving = loop.run.recipe.evaluation, loop.run.recipe.checkpoints
-    last = loop.step >= loop.total
-    if _every(loop.step, evaluation.eval_every) or (last and evaluation.eval_every):
-        _held_out_loss(loop)
-    if _every(loop.step, evaluation.samples_every) or (last and evaluation.samples_every):
-        _say_samples(loop)
-    clock = saving.every_seconds and time.monotonic() - loop.saved_at >= saving.every_seconds
-    if not last and (clock or _every(loop.step, saving.every_steps)):
-        _checkpoint(loop, "schedule")
+def _at_boundary(at: Attempt) -> None:
+    evaluation, saving = at.recipe.evaluation, at.run.recipe.checkpoints
+    last = at.step >= at.end
+    at.looked = at.step
+    if _every(at.step, evaluation.eval_every) or (last and evaluation.eval_every):
+        _measure(at)
+    if _every(at.step, evaluation.samples_every) or (last and evaluation.samples_every):
+        say_samples(at)
+    clock = saving.every_seconds and time.monotonic() - at.saved_at >= saving.every_seconds
+    if not last and (clock or _every(at.step, saving.every_steps)):
+        checkpoint(at, "schedule")
 
 
 def _every(step: int, interval: int) -> bool:
     return bool(interval) and step > 0 and step % interval == 0
 
 
-def _held_out_loss(loop: _Loop) -> float | None:
-    rows = loop.method.held_out()
-    if not rows:
-        return None
-    reply = loop.client.wait(loop.training.forward(rows, loop.method.loss_fn), "measuring the held-out loss")
-    values = loop.method.held_out_metrics(reply)
-    loop.run.metrics(loop.step, values)
-    return values.get("held_out_loss")
-
-
-def _say_samples(loop: _Loop) -> None:
-    evaluation = loop.run.recipe.evaluation
-    fixed = loop.data.held_out[: evaluation.samples]
-    if not fixed or not evaluation.samples_every:
+def _measure(at: Attempt) -> None:
+    """The held-out numbers, and what follows of them: a best checkpoint, an early end, a lower rate."""
+    values = at.work.method.measure()
+    if not values:
         return
-    sampler = loop.client.wait(loop.training.save_weights_and_get_sampling_client(), "taking a snapshot")
-    said = _ask(loop, sampler, fixed)
-    for position, (example, text) in enumerate(zip(fixed, said, strict=True)):
-        loop.run.sample(loop.step, position, example.prompt[-1]["content"], example.answer, text, exact_match(text, example.answer))
-
-
-def _ask(loop: _Loop, sampler: Any, examples: list[Example]) -> list[str]:
-    recipe = loop.run.recipe
-    prompts = [example.prompt for example in examples]
-    return answer(
-        loop.client, sampler, loop.renderer, prompts, max_tokens=recipe.evaluation.max_new_tokens, stop=recipe.stop, temperature=0.0, seed=0
-    )
-
-
-def _checkpoint(loop: _Loop, reason: str) -> None:
-    """Saves what goes on (`weights`) and what is used (`sampler_weights`), and notes both. Once a step at most."""
-    if loop.saved_step == loop.step and loop.sampler_path:
+    at.run.metrics(at.step, values)
+    training, watched = at.recipe.training, at.work.method.watched
+    if watched not in values:
         return
-    loop.run.stage("saving a checkpoint")
-    name = f"{loop.run.job_id}-{loop.step:06d}-{loop.run.attempt}"
-    about = {"renderer": loop.renderer.name, "job": loop.run.job_id, "step": str(loop.step)}
-    weights = loop.training.save_state(name, user_metadata=about)
-    # Whoever talks to it needs what it was told in training.
-    told = {"system_prompt": loop.run.recipe.system_prompt} if loop.run.recipe.system_prompt else {}
-    sampler = loop.training.save_weights_for_sampler(name, user_metadata=about | told)
-    loop.weights_path = loop.client.wait(weights, "saving a checkpoint").path
-    loop.sampler_path = loop.client.wait(sampler, "saving a checkpoint").path
-    loop.run.checkpoint(
-        loop.step,
-        weights_path=loop.weights_path,
-        sampler_path=loop.sampler_path,
-        reason=reason,
-        loop_state={"tokens": loop.tokens, "seconds": loop.seconds, "sampler_path": loop.sampler_path},
-        renderer=loop.renderer.name,
-    )
-    loop.saved_step, loop.saved_at = loop.step, time.monotonic()
-    if reason == "schedule":
-        loop.run.stage("learning")
-
-
-def _measured_before(loop: _Loop) -> dict[str, Any] | None:
-    """The side of the proof of what the run starts from: measured once, kept in the job's folder for later attempts."""
-    if not loop.run.recipe.evaluation.proof:
-        return None
-    file = loop.run.folder / "proof.before.json"
-    if file.exists():
-        return read_json(file)
-    start = loop.run.start() if loop.run.recipe.start.checkpoint else None
-    if start is None:
-        sampler = loop.client.sampler(base_model=loop.run.recipe.base_model)
-    elif loop.step == 0:
-        sampler = loop.client.wait(loop.training.save_weights_and_get_sampling_client(), "taking a snapshot")
-    else:
-        # A paused run that lost its folder has moved on from where it started.
-        sampler = loop.client.sampler(path=start.sampler_path) if start.sampler_path else None
-    if sampler is None:
-        return None
-    side = _measure(loop, sampler, "before")
-    write_json_atomic(file, side)
-    return side
-
-
-def _measure(loop: _Loop, sampler: Any, when: str) -> dict[str, Any]:
-    """One side of the proof. Raises _Asked within a moment of a request to pause or stop."""
-    evaluation = loop.run.recipe.evaluation
-    skills = loop.data.skills[: evaluation.skills_max] if evaluation.skills else []
-    rows = loop.method.held_out()
-
-    def ask(examples: Any, what: str) -> list[str]:
-        loop.client.poll()
-        loop.run.stage(f"testing {what} {when} training")
-        return _ask(loop, sampler, list(examples))
-
-    with _interruptible(loop):
-        loss = None
-        if rows and (when == "after" or loop.step == 0):
-            # Before the first update the run's own forward is that of what it starts from: a new adapter changes nothing.
-            reply = loop.client.wait(loop.training.forward(rows, loop.method.loss_fn), "measuring the held-out loss")
-            loss = loop.method.held_out_metrics(reply)["held_out_loss"]
-        return proof.measure(ask, loop.data.held_out, skills, loss, loop.method.held_out_tokens())
-
-
-@contextmanager
-def _interruptible(loop: _Loop) -> Iterator[None]:
-    """Waits in here end with _Asked once somebody asks to pause or stop."""
-
-    def poll() -> None:
-        if asked := loop.run.control():
-            raise _Asked(asked)
-
-    usual, loop.client.poll = loop.client.poll, poll
-    try:
-        yield
-    finally:
-        loop.client.poll = usual
-
-
-def _finish(loop: _Loop, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
-    run = loop.run
-    found = proof.compare(before, after, loop.data.held_out) if before and after else None
-    result: dict[str, Any] = {
-        "held_out": found["held_out"] if found else {"before": None, "after": None},
-        "skills": found["skills"] if found else {"before": None, "after": None},
-        "seconds": loop.seconds,
-        "tokens": loop.tokens,
-        "steps": loop.step,
-        "checkpoint": loop.sampler_path,
-        "resume_checkpoint": loop.weights_path,
-        "renderer": loop.renderer.name,
-        "notes": _notes(loop.data, loop.method),
-    }
-    if found:
-        write_json_atomic(run.folder / "proof.json", found)
-        result |= {key: found[key] for key in ("better", "worse", "skills_detail", "examples")}
-    run.model(sampler_path=loop.sampler_path, weights_path=loop.weights_path, renderer=loop.renderer.name, proof=found)
-    run.result(result)
+    scale = at.watch.scale
+    best = at.watch.see(values[watched], at.step, training, at.work.method.better)
+    if best and training.keep_best and at.own_step:
+        checkpoint(at, "best")
+        at.best = {"step": at.step, "value": values[watched], "weights_path": at.weights_path, "sampler_path": at.sampler_path}
+    if at.watch.scale != scale:
+        at.run.log("info", f"{watched} hasn't got better for a while: the learning rate is lowered to {at.watch.scale:.3g} of its schedule")
+    if at.watch.enough(training) and at.step < at.end:
+        at.run.log("info", f"{watched} hasn't got better in {at.watch.since} measurements: this is the end (early stopping)")
+        if at.watch.best is not None:
+            at.run.log("info", f"it was best at step {at.watch.best_step:,}: {at.watch.best:.4g}")

@@ -194,7 +194,7 @@ def test_the_loss_is_the_mean_over_the_answers_tokens(engine: Engine, trained: R
     reply = client.wait(training.forward(batch, sft.loss_fn), "measuring")
     client.close()
     assert answered == counts["targets"]
-    assert sft.metrics(reply, counts)["train_loss"] == pytest.approx(total / answered, rel=1e-5)
+    assert reply.metrics["loss:sum"] == pytest.approx(total / answered, rel=1e-5)
 
 
 def messages_json(file: Path) -> Path:

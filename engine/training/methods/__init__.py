@@ -1,36 +1,107 @@
-"""The methods by name. A method is one file: a class that turns examples into batches and replies into metrics."""
+"""The methods by name. A method is one file: a class that turns examples into updates and replies into numbers."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol
 
-from engine.data.examples import DataSet
+from engine.data.examples import DataSet, Example
 from engine.errors import RecipeError
 from engine.recipe import Recipe
 from engine.rendering import Renderer
+from engine.training.desk import Desk
 
-_METHODS = {"sft": "engine.training.methods.sft:SFT"}
+_METHODS = {
+    "sft": "engine.training.methods.sft:SFT",
+    "dpo": "engine.training.methods.dpo:DPO",
+    "kto": "engine.training.methods.kto:KTO",
+}
+
+
+@dataclass
+class Ticket:
+    """A step that was sent off. `counts`: {"tokens": real tokens, "targets": tokens learned from, ...}; `known` are numbers that it has."""
+
+    gradients: list[Any]
+    updates: list[Any]
+    counts: dict[str, float]
+    known: dict[str, float] = field(default_factory=dict)
 
 
 class Method(Protocol):
-    """What the loop asks of a method. Steps are 0-based here."""
+    """What the loop asks of a method. Steps are those of its stage, 0-based.
 
-    loss_fn: str
+    `watched` is the held-out number that says whether it gets better, and `better` which way: "down" or "up". `speaks`: what it
+    trains answers people; a reward model doesn't.
+    """
+
     rows: int
     notes: list[str]
+    watched: str
+    better: str
+    speaks: bool
 
-    def batch(self, step: int) -> tuple[list[Any], dict[str, float]]:
-        """-> the step's datums, and {"tokens": real tokens, "targets": tokens learned from}."""
+    def attach(self, desk: Desk, step: int) -> None:
+        """Takes its place before the first update of an attempt, which is `step`; fetches here what it needs of where it starts from."""
 
-    def metrics(self, reply: Any, counts: dict[str, float]) -> dict[str, float]:
-        """The step's numbers from the reply to forward_backward."""
+    def submit(self, step: int, rate: float) -> Ticket:
+        """Sends the step's requests, one update at least. What has to be waited for in between is waited for here."""
 
-    def held_out(self) -> list[Any]:
-        """Datums to measure the held-out loss on; empty if there are none."""
+    def settle(self, ticket: Ticket) -> dict[str, float]:
+        """Waits for the step's end. -> its numbers."""
 
-    def held_out_metrics(self, reply: Any) -> dict[str, float]:
-        """The held-out numbers from the reply to forward."""
+    def measure(self) -> dict[str, float]:
+        """The held-out numbers with the weights as they are; empty where there is nothing to measure on."""
+
+    def score(self, examples: list[Example], answers: list[str]) -> dict[str, float]:
+        """What the method itself thinks of greedy answers to held-out prompts, for the proof; empty where it has no opinion."""
+
+    def state(self) -> dict[str, Any]:
+        """What has to be kept with a checkpoint, JSON-ready."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from that."""
+
+    def close(self) -> None:
+        """Lets go of what it holds."""
+
+
+class Base:
+    """What most methods have in common."""
+
+    watched = ""
+    better = "down"
+    speaks = True
+
+    def attach(self, desk: Desk, step: int) -> None:
+        self._desk = desk
+
+    def settle(self, ticket: Ticket) -> dict[str, float]:
+        replies = [self._desk.wait(future, "learning") for future in ticket.gradients]
+        updates = [self._desk.wait(future, "learning").metrics or {} for future in ticket.updates]
+        norms = [update["grad_norm:mean"] for update in updates if "grad_norm:mean" in update]
+        found = self.metrics(replies, ticket) | ticket.known
+        return found | ({"grad_norm": sum(norms) / len(norms)} if norms else {})
+
+    def metrics(self, replies: list[Any], ticket: Ticket) -> dict[str, float]:
+        """The step's numbers from the replies to forward_backward."""
+        return {}
+
+    def measure(self) -> dict[str, float]:
+        return {}
+
+    def score(self, examples: list[Example], answers: list[str]) -> dict[str, float]:
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 def make_method(recipe: Recipe, data: DataSet, renderer: Renderer, context: int) -> Method:

@@ -9,24 +9,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.data.examples import DataSet, Example
+from engine.data.examples import DataSet
 from engine.errors import DataError
 from engine.recipe import Recipe
-from engine.rendering import Rendered, Renderer
+from engine.rendering import Renderer
+from engine.training.methods import Base, Ticket
+from engine.training.rows import counts, datums, rendered
 from engine.training.schedule import rows_of_step
 
 
-class SFT:
+class SFT(Base):
     """One recipe's batches."""
 
     loss_fn = "cross_entropy"
+    watched = "held_out_loss"
 
     def __init__(self, recipe: Recipe, data: DataSet, renderer: Renderer, context: int):
         limit = min(recipe.training.max_length or context, context)
         self._batch_size, self._seed = recipe.training.batch_size, recipe.seed
         self.notes: list[str] = []
-        self._train = self._render(data.train, renderer, limit, "training")
-        self._held_out = self._render(data.held_out, renderer, limit, "held-out")
+        self._train = rendered(data.train, renderer, limit, "training", self.notes)
+        self._held_out = rendered(data.held_out, renderer, limit, "held-out", self.notes)
         self.rows = len(self._train)
         if not self.rows:
             raise DataError(
@@ -34,52 +37,28 @@ class SFT:
             )
 
     def batch(self, step: int) -> tuple[list[Any], dict[str, float]]:
+        """-> the step's datums, and {"tokens": real tokens, "targets": tokens learned from}."""
         rows = [self._train[i] for i in rows_of_step(step, self._batch_size, self.rows, self._seed)]
-        return _datums(rows), _counts(rows)
+        return datums(rows), counts(rows)
 
-    def metrics(self, reply: Any, counts: dict[str, float]) -> dict[str, float]:
-        return {"train_loss": reply.metrics["loss:sum"]}
+    def submit(self, step: int, rate: float) -> Ticket:
+        batch, counted = self.batch(step)
+        return Ticket([self._desk.forward_backward(batch, self.loss_fn)], [self._desk.optim_step(rate)], counted)
+
+    def metrics(self, replies: list[Any], ticket: Ticket) -> dict[str, float]:
+        return {"train_loss": replies[0].metrics["loss:sum"]}
+
+    def measure(self) -> dict[str, float]:
+        rows = self.held_out()
+        if not rows:
+            return {}
+        reply = self._desk.wait(self._desk.forward(rows, self.loss_fn), "measuring the held-out loss")
+        return {"held_out_loss": reply.metrics["loss:sum"]}
 
     def held_out(self) -> list[Any]:
-        return _datums(self._held_out) if self._held_out else []
-
-    def held_out_metrics(self, reply: Any) -> dict[str, float]:
-        return {"held_out_loss": reply.metrics["loss:sum"]}
+        """Datums to measure the held-out loss on; empty if there are none."""
+        return datums(self._held_out) if self._held_out else []
 
     def held_out_tokens(self) -> int:
         """Answer tokens in the held-out rows."""
-        return int(_counts(self._held_out)["targets"])
-
-    def _render(self, examples: list[Example], renderer: Renderer, limit: int, what: str) -> list[Rendered]:
-        """Token sequences, at most limit + 1 tokens (inputs and targets are shifted by one). Notes what was cut or lost."""
-        rendered = [row for example in examples for row in renderer.examples(example.messages, limit + 1)]
-        kept = [row for row in rendered if row.completion_tokens]
-        cut = [row for row in kept if row.truncated]
-        if cut:
-            tokens = sum(row.truncated for row in cut)
-            self.notes.append(f"{len(cut):,} {what} examples were cut to {limit:,} tokens ({tokens:,} tokens lost)")
-        if len(kept) < len(rendered):
-            lost = len(rendered) - len(kept)
-            self.notes.append(f"{lost:,} {what} examples were left out: their prompts alone are longer than {limit:,} tokens")
-        return kept
-
-
-def _datums(rows: list[Rendered]) -> list[Any]:
-    """Inputs are the tokens but the last, targets the tokens but the first."""
-    from tinker import types
-
-    share = 1.0 / _counts(rows)["targets"]
-    datums = []
-    for row in rows:
-        n = len(row.tokens) - 1
-        inputs = {
-            "target_tokens": types.TensorData(data=row.tokens[1:], dtype="int64", shape=[n]),
-            "weights": types.TensorData(data=[weight * share for weight in row.weights[1:]], dtype="float32", shape=[n]),
-        }
-        datums.append(types.Datum(model_input=types.ModelInput.from_ints(row.tokens[:-1]), loss_fn_inputs=inputs))
-    return datums
-
-
-def _counts(rows: list[Rendered]) -> dict[str, float]:
-    targets = sum(weight > 0 for row in rows for weight in row.weights[1:])
-    return {"tokens": float(sum(len(row.tokens) for row in rows)), "targets": float(targets)}
+        return int(counts(self._held_out)["targets"])

@@ -1,0 +1,132 @@
+"""Learning from answers that were each found good or bad (KTO): the good ones likelier, the bad ones less likely, than they were.
+
+What counts is how far an answer's gain over the reference lies above or below a baseline: the model's general drift, estimated on
+mismatched pairs (each prompt with the next row's answer), never below 0. No gradient flows through the baseline. Everything else is
+as in dpo.py: log-probabilities first, then the gradient by hand as token weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from engine.data.examples import DataSet, Example
+from engine.errors import DataError
+from engine.recipe import Recipe
+from engine.rendering import Rendered, Renderer
+from engine.training.desk import Desk, logprobs_of
+from engine.training.methods import Base, Ticket
+from engine.training.methods.dpo import answer_sums, weighed
+from engine.training.methods.preference import Side, single
+from engine.training.methods.reference import Reference
+from engine.training.rows import last_answer
+from engine.training.schedule import rows_of_step
+
+
+class KTO(Base):
+    """One recipe's answers, each found good or bad."""
+
+    watched = "held_out_preference_loss"
+
+    def __init__(self, recipe: Recipe, data: DataSet, renderer: Renderer, context: int):
+        limit = min(recipe.training.max_length or context, context)
+        self._spec, self._batch_size, self._seed = recipe.kto, recipe.training.batch_size, recipe.seed
+        self.notes: list[str] = []
+        train = self._rated(data.train, renderer, limit, "training")
+        # One list, held-out answers last: an answer is known by its place in it.
+        self._rows = train + self._rated(data.held_out, renderer, limit, "held-out")
+        self.rows = len(train)
+        if not self.rows:
+            raise DataError("no answer that was found good or bad fits", "Raise max_length, or shorten the examples.", where=data.name)
+        if len({good for _, _, good in train}) == 1:
+            kind = "good" if train[0][2] else "bad"
+            self.notes.append(f"all answers were found {kind}: with both kinds it learns more surely what is meant")
+        self._ahead: dict[int, Any] = {}
+
+    def attach(self, desk: Desk, step: int) -> None:
+        super().attach(desk, step)
+        self._ahead = {}
+        used = {row for at in range(desk.total) for row in self._at(at)} | set(self._held_out)
+        sides = {f"{row}/{which}": self._rows[row][which] for row in sorted(used) for which in (0, 1)}
+        self._reference = Reference(desk, sides, fresh=step == 0)
+
+    def submit(self, step: int, rate: float) -> Ticket:
+        rows = self._at(step)
+        answers, baseline = self._compared(self._ahead.pop(step, None) or self._forward(rows), rows)
+        found = [self._loss(row, side, baseline) for row, side in zip(rows, answers, strict=True)]
+        datums = [weighed(self._rows[row][0], -slope / len(rows)) for row, (_, slope) in zip(rows, found, strict=True)]
+        gradients, update = self._desk.forward_backward(datums, "cross_entropy"), self._desk.optim_step(rate)
+        if step + 1 < self._desk.total:
+            self._ahead = {step + 1: self._forward(self._at(step + 1))}
+        sides = [self._rows[row][0] for row in rows]
+        counts = {"tokens": sum(len(side.tokens) for side in sides), "targets": sum(side.completion_tokens for side in sides)}
+        return Ticket([gradients], [update], counts, self._numbers(rows, answers, found, baseline, ""))
+
+    def measure(self) -> dict[str, float]:
+        rows = list(self._held_out)
+        if not rows:
+            return {}
+        answers, baseline = self._compared(self._forward(rows), rows)
+        found = [self._loss(row, side, baseline) for row, side in zip(rows, answers, strict=True)]
+        return self._numbers(rows, answers, found, baseline, "held_out_")
+
+    @property
+    def _held_out(self) -> range:
+        return range(self.rows, len(self._rows))
+
+    def _at(self, step: int) -> list[int]:
+        return rows_of_step(step, self._batch_size, self.rows, self._seed)
+
+    def _forward(self, rows: Sequence[int]) -> Any:
+        return self._desk.forward([weighed(self._rows[row][which], 1.0) for row in rows for which in (0, 1)])
+
+    def _compared(self, asked: Any, rows: Sequence[int]) -> tuple[list[Side], float]:
+        """-> each answer now and before, and the baseline (nats)."""
+        sides = [self._rows[row][which] for row in rows for which in (0, 1)]
+        now = answer_sums(logprobs_of(self._desk.wait(asked, "asking for log-probabilities")), sides)
+        before = [self._reference.value(f"{row}/{which}") for row in rows for which in (0, 1)]
+        known = [Side(*values, max(1, side.completion_tokens)) for *values, side in zip(now, before, sides, strict=True)]
+        drift = sum(side.gain for side in known[1::2]) / len(rows)
+        return known[::2], max(0.0, drift)
+
+    def _loss(self, row: int, side: Side, baseline: float) -> tuple[float, float]:
+        good = self._rows[row][2]
+        weight = self._spec.good_weight if good else self._spec.bad_weight
+        return single(side, good, self._spec.beta, baseline, weight)
+
+    def _numbers(
+        self, rows: Sequence[int], answers: Sequence[Side], found: Sequence[tuple[float, float]], baseline: float, prefix: str
+    ) -> dict[str, float]:
+        beta, verdicts = self._spec.beta, [self._rows[row][2] for row in rows]
+        good = [beta * side.gain for side, verdict in zip(answers, verdicts, strict=True) if verdict]
+        bad = [beta * side.gain for side, verdict in zip(answers, verdicts, strict=True) if not verdict]
+        right = sum(gain > beta * baseline for gain in good) + sum(gain < beta * baseline for gain in bad)
+        values = {
+            "preference_loss": sum(loss for loss, _ in found) / len(rows),
+            "preference_accuracy": right / len(rows),
+            "kl_baseline": baseline,
+        }
+        if good:
+            values["chosen_reward"] = sum(good) / len(good)
+            likely = [side.now / side.tokens for side, verdict in zip(answers, verdicts, strict=True) if verdict]
+            values["chosen_logprob"] = sum(likely) / len(likely)
+        if bad:
+            values["rejected_reward"] = sum(bad) / len(bad)
+        if good and bad:
+            values["reward_margin"] = values["chosen_reward"] - values["rejected_reward"]
+        return {prefix + name: value for name, value in values.items()}
+
+    def _rated(self, examples: Sequence[Example], renderer: Renderer, limit: int, what: str) -> list[tuple[Rendered, Rendered, bool]]:
+        """(answer, the same prompt with the next row's answer, found good) of each. Notes what was cut or lost."""
+        known = [example for example in examples if example.good is not None]
+        found, lost = [], 0
+        for place, example in enumerate(known):
+            other = {"role": "assistant", "content": known[(place + 1) % len(known)].answer}
+            own = last_answer(example.messages, renderer, limit)
+            if not own.completion_tokens:
+                lost += 1
+                continue
+            found.append((own, last_answer([*example.prompt, other], renderer, limit), bool(example.good)))
+        if lost:
+            self.notes.append(f"{lost:,} {what} answers were left out: their prompts alone are longer than {limit:,} tokens")
+        return found
