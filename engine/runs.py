@@ -126,8 +126,18 @@ class Runs:
         rate = job.recipe.training.learning_rate
         moving = job.state in states.ACTIVE
         return doctor.examine(
-            curves, rate=rate, recommended=self.recommended_rate(job.base_model), moving=moving, alike=not job.recipe.data.demo
+            curves,
+            rate=rate,
+            recommended=self.recommended_rate(job.base_model) if job.method == "sft" else None,
+            moving=moving,
+            alike=not job.recipe.data.demo,
+            main=self.main_curves(job),
         )
+
+    def main_curves(self, job: Job) -> tuple[str, str]:
+        """The two metrics that its method is first of all judged by: in training and held out."""
+        train, held_out = knowledge.method(job.recipe.stages()[-1].recipe.method)["charts"]
+        return train, held_out
 
     def band(self, job: Job, name: str, curve: Curve) -> doctor.Band | None:
         """The healthy range of one of its metrics, where it is known as numbers."""

@@ -21,6 +21,8 @@ class Example:
     """A worse answer to the same prompt."""
     good: bool | None = None
     """Whether people found the answer good, where they were asked."""
+    columns: dict[str, Any] = field(default_factory=dict)
+    """The row's other columns."""
 
     @property
     def prompt(self) -> list[Message]:

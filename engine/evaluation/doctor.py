@@ -43,29 +43,37 @@ class Band:
 
 
 def examine(
-    curves: Mapping[str, Curve], *, rate: float, recommended: float | None = None, moving: bool = False, alike: bool = True
+    curves: Mapping[str, Curve],
+    *,
+    rate: float,
+    recommended: float | None = None,
+    moving: bool = False,
+    alike: bool = True,
+    main: tuple[str, str] = LOSSES,
 ) -> list[Finding]:
     """What there is to say of a run, the gravest first; one good or undecided sentence where nothing is wrong.
 
     `rate` is the recipe's learning rate, `recommended` what suits the model (None: not known), `moving` whether it still runs,
     `alike` whether held-out and training examples are meant to be of one kind (a demo's aren't: general rows are mixed into its training).
+    `main` names what the method is first of all judged by, in training and held out: a loss, or a score that rises.
     """
-    train, held_out = (curves.get(name) or Curve() for name in LOSSES)
+    train, held_out = (curves.get(name) or Curve() for name in main)
     # Where it's known what suits the model, a rate that was too high isn't cut to one that is too high still.
     most = min(recommended or rate, rate)
     found = [
-        _not_a_number({"train_loss": train, "held_out_loss": held_out}, min(rate / 10, most)),
-        _rises(train, min(rate / 3, most)),
-        _hardly_falls(train, rate, recommended),
-        _turns_up(held_out, train),
-        _far_above(held_out, train) if alike else None,
+        _not_a_number(dict(zip(main, (train, held_out), strict=True)), min(rate / 10, most)),
+        _rises(main[0], train, min(rate / 3, most)),
+        _hardly_falls(main[0], train, rate, recommended),
+        _turns_up(main, held_out, train),
+        _far_above(held_out, train) if alike and main == LOSSES else None,
         *_gradients(curves.get("grad_norm") or Curve(), min(rate / 3, most)),
         _rate(rate, recommended),
         _slows(curves.get("tokens_per_second") or Curve()) if moving else None,
+        *_out_of_bounds(curves),
     ]
     order = {"stop": 0, "warning": 1, "note": 2}
     there = sorted((finding for finding in found if finding), key=lambda finding: order[finding.level])
-    return there or [_all_well(train, held_out, moving)]
+    return there or [_all_well(main, train, held_out, moving)]
 
 
 def band(name: str, curve: Curve, recommended: float | None = None) -> Band | None:
@@ -74,6 +82,16 @@ def band(name: str, curve: Curve, recommended: float | None = None) -> Band | No
     _, values = curve.finite()
     if not known or (len(values) < 5 and known["of"] != "recommended"):
         return None
+    if known["of"] == "fixed":
+        low, high = known.get("from"), known.get("to")
+        said = (
+            f"healthy: {low:g} to {high:g}"
+            if low and high is not None
+            else f"healthy: up to {high:g}"
+            if high is not None
+            else f"healthy: from {low:g}"
+        )
+        return Band(low, high, said)
     anchors = {"lowest": lambda: float(values.min()), "median": lambda: _usual(values), "recommended": lambda: recommended}
     anchor = anchors[known["of"]]()
     if not anchor:
@@ -94,14 +112,15 @@ def _not_a_number(losses: dict[str, Curve], better: float) -> Finding | None:
             step = int(curve.steps[odd[0]])
             title = knowledge.metric(name)["title"]
             detail = f"{title} stopped being a number at step {step:,}."
-            return _finding("stop", "train_loss", "not_a_number", detail, step, {"learning_rate": better})
+            known = name if _rule(name, "not_a_number") else "train_loss"
+            return _finding("stop", known, "not_a_number", detail, step, {"learning_rate": better})
     return None
 
 
-def _rises(train: Curve, better: float) -> Finding | None:
-    rule = _rule("train_loss", "rises")
+def _rises(name: str, train: Curve, better: float) -> Finding | None:
+    rule = _rule(name, "rises")
     steps, values = train.finite()
-    if len(values) < 20:
+    if not rule or len(values) < 20:
         return None
     means = smoothed(values, max(5, len(values) // 10))[4:]
     best = int(means.argmin())
@@ -110,13 +129,13 @@ def _rises(train: Curve, better: float) -> Finding | None:
         return None
     step = int(steps[best + 4])
     detail = f"It was down to {lowest:.3g} around step {step:,} and is at {now:.3g} now (means of the steps around)."
-    return _finding("warning", "train_loss", "rises", detail, step, {"learning_rate": better})
+    return _finding("warning", name, "rises", detail, step, {"learning_rate": better})
 
 
-def _hardly_falls(train: Curve, rate: float, recommended: float | None) -> Finding | None:
-    rule = _rule("train_loss", "hardly_falls")
+def _hardly_falls(name: str, train: Curve, rate: float, recommended: float | None) -> Finding | None:
+    rule = _rule(name, "hardly_falls")
     _, values = train.finite()
-    if len(values) < rule["after"]:
+    if not rule or len(values) < rule["after"]:
         return None
     first, now = float(values[:3].mean()), float(values[-max(5, len(values) // 10) :].mean())
     if now <= (1 - rule["share"]) * first or now > 1.2 * first:
@@ -125,13 +144,13 @@ def _hardly_falls(train: Curve, rate: float, recommended: float | None) -> Findi
     if recommended and rate < recommended / 2:
         better = recommended
         detail += f" The learning rate is {_times(recommended / rate)} below what this model wants."
-    return _finding("warning", "train_loss", "hardly_falls", detail, None, {"learning_rate": better})
+    return _finding("warning", name, "hardly_falls", detail, None, {"learning_rate": better})
 
 
-def _turns_up(held_out: Curve, train: Curve) -> Finding | None:
-    rule = _rule("held_out_loss", "turns_up")
+def _turns_up(main: tuple[str, str], held_out: Curve, train: Curve) -> Finding | None:
+    rule = _rule(main[1], "turns_up")
     steps, values = held_out.finite()
-    if len(values) < 3:
+    if not rule or len(values) < 3:
         return None
     best, now = int(values.argmin()), float(values[-1])
     since = values[best + 1 :][-rule["in_a_row"] :]
@@ -140,9 +159,10 @@ def _turns_up(held_out: Curve, train: Curve) -> Finding | None:
     step = int(steps[best])
     detail = f"It was lowest at step {step:,} ({values[best]:.3g}) and has risen to {now:.3g} since."
     _, learnt = train.finite()
-    if len(learnt) >= 5 and learnt[-5:].mean() < _rule("train_loss", "by_heart")["below"]:
+    by_heart = _rule(main[0], "by_heart")
+    if by_heart and len(learnt) >= 5 and learnt[-5:].mean() < by_heart["below"]:
         detail += f" The training loss is {learnt[-5:].mean():.2g}: the model is learning the examples by heart."
-    return _finding("warning", "held_out_loss", "turns_up", detail, step, {"steps": max(1, step)})
+    return _finding("warning", main[1], "turns_up", detail, step, {"steps": max(1, step)})
 
 
 def _far_above(held_out: Curve, train: Curve) -> Finding | None:
@@ -203,13 +223,36 @@ def _slows(speed: Curve) -> Finding | None:
     return _finding("note", "tokens_per_second", "slows", f"{now:,.0f} tokens/s now; {usual:,.0f} is usual for this run.", None)
 
 
-def _all_well(train: Curve, held_out: Curve, moving: bool) -> Finding:
+def _out_of_bounds(curves: Mapping[str, Curve]) -> list[Finding | None]:
+    """Metrics that stay where they shouldn't: the rules that are the same for any metric."""
+    found = []
+    for name, curve in curves.items():
+        for rule in _bounds().get(name, ()):
+            steps, values = curve.finite()
+            last = values[-rule["in_a_row"] :]
+            if len(last) < rule["in_a_row"]:
+                continue
+            bound = rule["value"]
+            out = {"stays_above": last > bound, "stays_below": last < bound, "stays_at": np.isclose(last, bound)}[rule["name"]]
+            if out.all():
+                detail = f"{last.mean():.3g} in the last {len(last)} measurements, step {int(steps[-1]):,} among them."
+                found.append(_finding("warning", name, rule["name"], detail, int(steps[-len(last)])))
+    return found
+
+
+def _all_well(main: tuple[str, str], train: Curve, held_out: Curve, moving: bool) -> Finding:
     if len(train) < 10:
-        return Finding("note", "train_loss", "Too early to say.", "The first ten steps tell little.", "")
+        return Finding("note", main[0], "Too early to say.", "The first ten steps tell little.", "")
+    known = knowledge.metric(main[1])
+    up = known["better"] == "up"
     detail = ""
-    if len(held_out) > 1 and held_out[-1][1] <= min(value for _, value in held_out):
-        detail = "Held-out loss is still falling." if moving else "Held-out loss fell to the end: more steps may help further."
-    return Finding("good", "train_loss", "All well.", detail, "")
+    if len(held_out) > 1:
+        best = max(value for _, value in held_out) if up else min(value for _, value in held_out)
+        if held_out[-1][1] == best:
+            still, did = ("rising", "rose") if up else ("falling", "fell")
+            title = known["title"]
+            detail = f"{title} is still {still}." if moving else f"{title} {did} to the end: more steps may help further."
+    return Finding("good", main[0], "All well.", detail, "")
 
 
 def _finding(level: Any, metric: str, rule: str, detail: str, step: int | None, training: dict[str, Any] | None = None) -> Finding:
@@ -232,7 +275,15 @@ def _bands() -> dict[str, dict[str, Any]]:
 
 @cache
 def _rule(metric: str, name: str) -> dict[str, Any]:
-    return next(flag["rule"] for flag in knowledge.metric(metric)["red_flags"] if flag.get("rule", {}).get("name") == name)
+    """Empty where the metric has none of that name."""
+    return next((flag["rule"] for flag in knowledge.metric(metric)["red_flags"] if flag.get("rule", {}).get("name") == name), {})
+
+
+@cache
+def _bounds() -> dict[str, list[dict[str, Any]]]:
+    """The rules of staying within bounds, by metric."""
+    rules = {name: [flag.get("rule", {}) for flag in entry["red_flags"]] for name, entry in knowledge.metrics().items()}
+    return {name: kept for name, known in rules.items() if (kept := [rule for rule in known if rule.get("name", "").startswith("stays_")])}
 
 
 def _times(ratio: float) -> str:

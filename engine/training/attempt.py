@@ -122,7 +122,15 @@ class Attempt:
         """Sits down to the present stage, with the training client given or one at the stage's start."""
         opening = self._opening()
         self.desk = Desk(
-            self.run, self.client, self.recipe, self.renderer, number=self.stage, total=self.work.total, open_start=opening, left=self.left
+            self.run,
+            self.client,
+            self.recipe,
+            self.renderer,
+            number=self.stage,
+            began=self.began,
+            total=self.work.total,
+            open_start=opening,
+            left=self.left,
         )
         self.desk.training = training if training is not None else opening()
         self.work.method.attach(self.desk, self.own_step)

@@ -24,7 +24,8 @@ Sampler = Any
 class Desk:
     """One stage's hold on the endpoint.
 
-    `number` is the stage's place in its recipe, `total` how many updates it makes, `left` what earlier stages leave: {stage: paths}.
+    `number` is the stage's place in its recipe, `began` the run's step at its beginning, `total` how many updates it makes;
+    `left` is what earlier stages leave: {stage: paths}.
     """
 
     def __init__(
@@ -35,12 +36,13 @@ class Desk:
         renderer: Renderer,
         *,
         number: int = 0,
+        began: int = 0,
         total: int = 0,
         open_start: Callable[[], Any],
         left: Mapping[int, Mapping[str, str]] | None = None,
     ):
         self.run, self.client, self.recipe, self.renderer = run, client, recipe, renderer
-        self.number, self.total, self.left = number, total, dict(left or {})
+        self.number, self.began, self.total, self.left = number, began, total, dict(left or {})
         self.training: Any = None
         self._open_start = open_start
 
@@ -96,6 +98,10 @@ class Desk:
     def at_start(self) -> Any:
         """A training client of its own that stands where this stage began, however far the stage has got."""
         return self._open_start()
+
+    def start_sampler(self) -> Sampler:
+        """A sampler of the weights that this stage began with."""
+        return self.wait(self.at_start().save_weights_and_get_sampling_client(), "taking a snapshot")
 
 
 def datum(tokens: Sequence[int], **inputs: Sequence[float]) -> Datum:

@@ -106,9 +106,12 @@ def _drive(at: Attempt) -> str:
     run = at.run
     try:
         before = measured_before(at)
+        learning = False
         while True:
             if not _over(at):
-                run.state("training")
+                if not learning:
+                    run.state("training")
+                learning = True
                 run.stage("learning")
                 if at.own_step == 0:
                     _measure(at)

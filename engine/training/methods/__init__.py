@@ -16,17 +16,20 @@ _METHODS = {
     "sft": "engine.training.methods.sft:SFT",
     "dpo": "engine.training.methods.dpo:DPO",
     "kto": "engine.training.methods.kto:KTO",
+    "rl": "engine.training.methods.rl:RL",
 }
 
 
 @dataclass
 class Ticket:
-    """A step that was sent off. `counts`: {"tokens": real tokens, "targets": tokens learned from, ...}; `known` are numbers that it has."""
+    """A step that was sent off. `counts`: {"tokens": real tokens, "targets": tokens learned from, ...}; `known` are numbers that it has,
+    `kept` is what the method wants to see again at the end."""
 
     gradients: list[Any]
     updates: list[Any]
     counts: dict[str, float]
     known: dict[str, float] = field(default_factory=dict)
+    kept: Any = None
 
 
 class Method(Protocol):
