@@ -13,7 +13,7 @@ from engine.data.examples import DataSet, Example
 from engine.errors import DataError
 from engine.recipe import Recipe
 from engine.rendering import Rendered, Renderer
-from engine.training.schedule import rows_of_step
+from engine.training.schedule import order
 
 
 class SFT:
@@ -23,18 +23,18 @@ class SFT:
 
     def __init__(self, recipe: Recipe, data: DataSet, renderer: Renderer, context: int):
         limit = min(recipe.training.max_length or context, context)
-        self._batch_size, self._seed = recipe.training.batch_size, recipe.seed
-        self.notes: list[str] = []
-        self._train = self._render(data.train, renderer, limit, "training")
-        self._held_out = self._render(data.held_out, renderer, limit, "held-out")
-        self.rows = len(self._train)
+        self.notes: list[str] = list(data.notes)
+        self._train, origins = self._render(data.train, renderer, limit, "training")
+        self._held_out, _ = self._render(data.held_out, renderer, limit, "held-out")
+        self._order = order(recipe, origins, [len(row.tokens) for row in self._train])
+        self.rows = self._order.rows
         if not self.rows:
             raise DataError(
                 f"no training example has an answer within {limit:,} tokens", "Raise max_length, or shorten the examples.", where=data.name
             )
 
     def batch(self, step: int) -> tuple[list[Any], dict[str, float]]:
-        rows = [self._train[i] for i in rows_of_step(step, self._batch_size, self.rows, self._seed)]
+        rows = [self._train[i] for i in self._order.of_step(step)]
         return _datums(rows), _counts(rows)
 
     def metrics(self, reply: Any, counts: dict[str, float]) -> dict[str, float]:
@@ -50,18 +50,19 @@ class SFT:
         """Answer tokens in the held-out rows."""
         return int(_counts(self._held_out)["targets"])
 
-    def _render(self, examples: list[Example], renderer: Renderer, limit: int, what: str) -> list[Rendered]:
-        """Token sequences, at most limit + 1 tokens (inputs and targets are shifted by one). Notes what was cut or lost."""
-        rendered = [row for example in examples for row in renderer.examples(example.messages, limit + 1)]
-        kept = [row for row in rendered if row.completion_tokens]
-        cut = [row for row in kept if row.truncated]
+    def _render(self, examples: list[Example], renderer: Renderer, limit: int, what: str) -> tuple[list[Rendered], list[Example]]:
+        """Token sequences, at most limit + 1 tokens (inputs and targets are shifted by one), and the example that each is of. Notes what
+        was cut or lost."""
+        rendered = [(row, example) for example in examples for row in renderer.examples(example.messages, limit + 1)]
+        kept = [(row, example) for row, example in rendered if row.completion_tokens]
+        cut = [row for row, _ in kept if row.truncated]
         if cut:
             tokens = sum(row.truncated for row in cut)
             self.notes.append(f"{len(cut):,} {what} examples were cut to {limit:,} tokens ({tokens:,} tokens lost)")
         if len(kept) < len(rendered):
             lost = len(rendered) - len(kept)
             self.notes.append(f"{lost:,} {what} examples were left out: their prompts alone are longer than {limit:,} tokens")
-        return kept
+        return [row for row, _ in kept], [example for _, example in kept]
 
 
 def _datums(rows: list[Rendered]) -> list[Any]:
