@@ -118,8 +118,8 @@ def _recognise(
         return best
     if shape is not None and (other := _best(rows, every, mapping)):
         raise DataError(*mismatch(FORMATS[other[0]].shape, shape), where=str(path))
-    # Rows that end without an answer are to be told one by one what they lack.
-    if shape is None and (other := _best(rows, candidates, mapping, lax=True)):
+    # Rows of which none is as it should be are to be told one by one what they lack.
+    if other := _best(rows, candidates, mapping, lax=True):
         return other
     if format != "auto":
         needed = " and ".join(FORMATS[format].required)

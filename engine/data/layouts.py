@@ -244,12 +244,16 @@ def _is_labelled(values: dict[str, Any]) -> bool:
     return verdict(values["label"]) is not None
 
 
-def _open(values: dict[str, Any]) -> bool:
-    """Whether the conversation ends without an answer."""
-    try:
-        return _messages(values)[-1]["role"] in ("user", "tool")
-    except Bad:
-        return False
+def _ends(*roles: str) -> Callable[[dict[str, Any]], bool]:
+    """Whether the last message is one of theirs."""
+
+    def ends(values: dict[str, Any]) -> bool:
+        try:
+            return _messages(values)[-1]["role"] in roles
+        except Bad:
+            return False
+
+    return ends
 
 
 def _prompt(values: dict[str, Any]) -> Told:
@@ -302,7 +306,7 @@ FORMATS = {
         _labelled(_prompt_completion),
         _is_labelled,
     ),
-    "messages": Format("answers", _CHAT, ("messages",), _chat, lambda values: not _open(values)),
+    "messages": Format("answers", _CHAT, ("messages",), _chat, _ends("assistant")),
     "alpaca": Format(
         "answers",
         {"instruction": (), "input": (), "output": ("response",), "system": ("system_prompt",), "history": ()},
@@ -315,7 +319,9 @@ FORMATS = {
         ("prompt", "completion"),
         _prompt_completion,
     ),
-    "prompt_messages": Format("prompts", {**_CHAT, "answer": _EXPECTED}, ("messages",), _prompt_chat, _open, kept=("answer",)),
+    "prompt_messages": Format(
+        "prompts", {**_CHAT, "answer": _EXPECTED}, ("messages",), _prompt_chat, _ends("user", "tool"), kept=("answer",)
+    ),
     "prompt": Format(
         "prompts",
         {"prompt": _ASKED, "answer": (*_EXPECTED, "completion", "response", "output"), "system": ("system_prompt",)},
