@@ -47,7 +47,7 @@ class Ratings:
         counts = self._store.count_ratings(self._owner)
         return counts[True], counts[False]
 
-    def save_as_dataset(self, name: str = "") -> LibrarySet:
+    def save_as_dataset(self, name: str) -> LibrarySet:
         """All of them as a data set of the library: prompt, answer, label. Of the same answer to the same messages the newest verdict
         counts. Raises StateError where there are none, and what adding a file raises."""
         newest: dict[str, dict] = {}
@@ -57,7 +57,7 @@ class Ratings:
         if not newest:
             raise StateError("no answer was found good or bad yet", "Press a thumb beside an answer in the Playground.")
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in newest.values())
-        title = " ".join((name or "Thumbs from chats").replace("/", " ").replace("\\", " ").split())[:100]
+        title = " ".join(name.replace("/", " ").replace("\\", " ").split())[:100]
         return self._library.add(f"{title}.jsonl", text.encode("utf-8", "replace"), format="labelled")
 
 

@@ -24,7 +24,7 @@ from engine.data.shelf import Row
 from engine.drafts import Draft
 from engine.errors import EngineError, NotFound
 from engine.jobs import host, logs
-from engine.playground import Settings
+from engine.playground import Answer, Settings
 from engine.recipe import DataSpec
 from engine.store import Job, schema
 from engine.store.artefacts import write_json_atomic
@@ -145,6 +145,8 @@ def make_things(engine: Engine) -> Things:
     told = {"turn_id": turn.id, "side": 0, "speaker": model.id, "messages": [{"role": "user", "content": mark}], "answer": mark}
     correction = store.save_correction(chat.id, {**told, "correction": f"{mark}!"}, owner)
     lesson = store.begin_lesson(chat.id, model.id, [], owner)
+    answer = Answer(engine.playground.speaker(model.id), text=mark, finish="stop")
+    engine.ratings.rate(chat.id, engine.playground.keep(chat.id, mark, [answer]).id, 0, True)
     talk = store.add_talk(owner, mark)
     preset = engine.presets.save(mark, job.recipe)
     engine.drafts.save(Draft(goal=mark, changes={"data": {"dataset": dataset.id}}))

@@ -54,7 +54,7 @@ def _rate(conversation_id: str, turn_id: int, side: int, key: str) -> None:
 
 def _save() -> None:
     def save() -> None:
-        made: LibrarySet = services.engine().ratings.save_as_dataset()
+        made: LibrarySet = services.engine().ratings.save_as_dataset("Thumbs from chats")
         session.notices().append(session.Notice("done", f"{made.name} is in your library"))
 
     trouble.attempt(save)

@@ -135,7 +135,7 @@ def _recognise(
 def _best(
     rows: list[dict[str, Any]], candidates: dict[str, Format], mapping: dict[str, str], lax: bool = False
 ) -> tuple[str, dict[str, str]] | None:
-    """The most particular of the layouts that fit at least half as many rows as the one that fits most; `lax` looks at columns alone."""
+    """The most particular of the layouts that fit more than half as many rows as the one that fits most; `lax` looks at columns alone."""
     fitting: dict[str, tuple[int, dict[str, str]]] = {}
     for name, layout in candidates.items():
         if not set(mapping) <= set(layout.fields):
@@ -151,7 +151,7 @@ def _best(
         if count:
             fitting[name] = (count, columns)
     most = max((count for count, _ in fitting.values()), default=0)
-    return next(((name, columns) for name, (count, columns) in fitting.items() if 2 * count >= most), None)
+    return next(((name, columns) for name, (count, columns) in fitting.items() if 2 * count > most), None)
 
 
 def _column(options: Sequence[str], rows: list[dict[str, Any]]) -> str | None:

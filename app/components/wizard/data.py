@@ -58,9 +58,9 @@ def bring(dataset_id: str) -> None:
         engine = frame.engine()
         draft, source = engine.drafts.get(), engine.datasets.source(dataset_id)
         fitting = engine.planner.goals_for(engine.datasets.get(dataset_id).shape)
-        _take(source)
         if fitting and draft.goal not in fitting:
-            goal.choose(engine.drafts.get(), fitting[0])
+            goal.choose(draft, fitting[0])
+        _take(source)
         frame.update(step=1, expert=False)
 
     trouble.attempt(begin)
