@@ -201,7 +201,7 @@ def remarks(found: LibrarySet, known: dict[str, Any]) -> list[tuple[str, str]]:
     if examples < 50 and not found.ships:
         said.append(
             (
-                f"Only {rows(examples, 'example')}",
+                f"Only {rows(examples, row_name(found.shape))}",
                 "A style may come through; for a task, bring a few hundred. 10 or more let some be held out.",
             )
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from app import services, session
-from app.components import trouble
+from app.components import dataset_words, trouble
 from engine import ratings
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def collect() -> None:
     if not good + bad:
         return
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
-        st.markdown(f"**{good + bad:,} answers that you found good or bad** :gray[{good:,} thumbs up, {bad:,} down, in chats]")
+        st.markdown(f"**{dataset_words.rows(good + bad, 'answer')} that you found good or bad** :gray[{good:,} up, {bad:,} down, in chats]")
         st.button(
             "Make a data set of your thumbs",
             key="thumbs-save",

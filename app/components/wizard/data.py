@@ -128,7 +128,7 @@ def _content(draft: Any) -> bool:
                 st.metric(label, value)
     share = figures["truncated"] / max(1, figures["rows"])
     columns = ", ".join(f"{field} = {column}" for field, column in figures["columns"].items() if field != column)
-    layout = f"Layout: {figures['format'].replace('_', ' and ')}{f' ({columns})' if columns else ''}."
+    layout = f"Layout: {dataset_words.layout(figures['format'])}{f', with {columns}' if columns else ''}."
     st.caption(
         words.literal(
             f"{layout} {words.percent(share)} are cut off at {figures['max_length']:,} tokens." if figures["max_length"] else layout
