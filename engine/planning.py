@@ -239,10 +239,11 @@ class Planner:
 
     def _figures(self, recipe: Recipe) -> dict[str, Any]:
         spec, shape = recipe.data, knowledge.shape(recipe.method)
+        # First, since it calls a data set by its name where something is wrong with it.
+        loaded = data.load_data(recipe)
         path, layout, mapping = data.source(spec, shape)
         tokenizer = load_tokenizer(models.resolve(recipe.base_model, weights=False))
         report = data.check(path, layout, mapping, tokenizer, recipe.renderer, recipe.training.max_length, shape)
-        loaded = data.load_data(recipe)
         epoch = order(recipe, loaded.train, [0] * len(loaded.train)).rows
         tokens, examples = report["tokens"], max(1, report["examples"])
         file = Path(path).name
