@@ -173,6 +173,9 @@ class Sandbox:
         """How a process ended, or where `line` is given, what that says."""
         lines = told["lines"] if line is None else [line]
         common = {"out": told["out"], "err": told["err"], "seconds": told["seconds"]}
+        if line and "value" in line:
+            # It came before whatever ended the process.
+            return Outcome("done", value=line["value"], **common)
         error = next((one["error"] for one in lines if "error" in one), None)
         if error and error["type"] == "MemoryError":
             return Outcome("memory", self._words("memory", limits), error["line"], **common)

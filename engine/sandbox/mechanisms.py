@@ -27,7 +27,7 @@ _ASKING_DOCKER = 10.0  # seconds
 
 @dataclass(frozen=True)
 class Mechanism:
-    """`missing` says what it lacks here, empty if nothing that can be seen from outside; `command` starts the server for so many at once."""
+    """`missing` says what it lacks here as far as can be seen from outside; `command` starts the server for so many programs at once."""
 
     name: str
     title: str

@@ -115,7 +115,7 @@ class Process:
         self._errors.close()
 
     def _start(self, mechanism: Mechanism) -> None:
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         # Docker's client has to find its daemon; it hands nothing of this on.
         environment = dict(os.environ) if mechanism.name == "docker" else dict(ENVIRONMENT)
         pipe = subprocess.PIPE

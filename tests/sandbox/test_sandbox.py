@@ -1,4 +1,7 @@
-"""Programs that try to get out, on every mechanism that this machine has; and what well-behaved ones are given back."""
+"""Programs that try to get out, on every mechanism that this machine has; and what well-behaved ones are given back.
+
+Each attack is bounded, so that a sandbox that fails harms nobody.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +71,7 @@ WAYS_TO_READ = {
     "by the folder": "import os; print(os.listdir({folder!r})); print(open({path!r}).read())",
     "through the root of a process": "print(open('/proc/self/root' + {path!r}).read()); print(open('/proc/1/root' + {path!r}).read())",
     "upwards": "print(open('../' * 20 + {path!r}).read())",
-    "as a module": "import sys; sys.path.insert(0, {folder!r}); from importlib import machinery; print(machinery.SourceFileLoader('x', {path!r}).get_data({path!r}))",
+    "as a module": "from importlib import machinery; print(machinery.SourceFileLoader('x', {path!r}).get_data({path!r}))",
     "by a shell": "import os; os.system('cat ' + {path!r})",
     "by another program": "import subprocess; print(subprocess.run(['/bin/cat', {path!r}], capture_output=True).stdout)",
     "by exec": "import os; os.execv('/bin/cat', ['cat', {path!r}])",
@@ -113,13 +116,10 @@ def test_nothing_can_be_written(sandbox: Sandbox, secret: Path, place: str) -> N
     assert not Path(place).exists() or place == str(secret)
 
 
-@pytest.mark.parametrize(
-    "action",
-    ["os.chmod({path!r}, 0)", "os.remove({path!r})", "os.rename({path!r}, {path!r} + '2')", "os.utime({path!r}, (1, 1))", "os.truncate({path!r}, 0)"],
-)  # fmt: skip
+@pytest.mark.parametrize("action", ["chmod({}, 0)", "remove({})", "rename({}, '/tmp/x')", "utime({}, (1, 1))", "truncate({}, 0)"])
 def test_what_is_there_stays_as_it_is(sandbox: Sandbox, secret: Path, action: str) -> None:
     before = secret.stat()
-    assert not run(sandbox, "import os\n" + action.format(path=str(secret))).fine
+    assert not run(sandbox, "import os\nos." + action.format(repr(str(secret)))).fine
     after = secret.stat()
     assert (after.st_mode, after.st_mtime, after.st_size) == (before.st_mode, before.st_mtime, before.st_size)
 
@@ -152,8 +152,8 @@ def test_other_programs_cannot_be_reached(sandbox: Sandbox) -> None:
     try:
         for pid in (other.pid, os.getpid()):
             run(sandbox, f"import os; os.kill({pid}, {signal.SIGTERM})")
-            run(sandbox, f"import os; os.kill(-1, {signal.SIGTERM})")
-            run(sandbox, f"import os\nfor pid in range(2, 400): \n try: os.kill(pid, 9)\n except OSError: pass")
+            # Signal 0 only asks whether one would get through, so that nothing is harmed where the sandbox fails.
+            assert not run(sandbox, "import os; os.kill(-1, 0)").fine
             found = run(sandbox, f"print(open('/proc/{pid}/environ').read()); print(open('/proc/{pid}/cmdline').read())")
             assert not found.fine and not found.out
             run(sandbox, f"import resource; resource.prlimit({pid}, resource.RLIMIT_CPU, (0, 0))")
@@ -167,7 +167,7 @@ def test_other_programs_cannot_be_reached(sandbox: Sandbox) -> None:
 
 
 def test_nothing_of_the_environment_reaches_it(sandbox: Sandbox) -> None:
-    found = run(sandbox, "import os, sys; print(dict(os.environ), sys.argv)\nprint(open('/proc/self/environ').read())")
+    found = run(sandbox, "import os, sys; print(dict(os.environ), sys.argv, flush=True)\nprint(open('/proc/self/environ').read())")
     assert SECRET not in found.out and "THINKER" not in found.out and os.environ["HOME"] not in found.out
     # The processes above it: the server inside, and whoever started that.
     parents = "import os\nfor pid in {os.getppid(), 1, 2}:\n try: print(open(f'/proc/{pid}/environ').read())\n except OSError: pass"
@@ -180,20 +180,20 @@ def test_no_files_are_left_open_to_it(sandbox: Sandbox) -> None:
 
 
 def test_memory_is_bounded(sandbox: Sandbox) -> None:
-    for source in ("x = 'x' * (3 << 30)", "x = []\nwhile True: x.append(bytearray(1 << 24))", "x = 10 ** 10 ** 10"):
+    for source in ("x = 'x' * (3 << 30)", "x = []\nfor n in range(128): x.append(bytearray(1 << 24))", "x = 10 ** 10 ** 10"):
         found = run(sandbox, source, seconds=20, memory=256 << 20)
         assert found.end in ("memory", "time", "died"), found
-    kept = run(sandbox, "import os\nfd = os.memfd_create('x')\nwhile True: os.write(fd, b'x' * (1 << 20))")
+    kept = run(sandbox, "import os\nfd = os.memfd_create('x')\nfor n in range(1024): os.write(fd, b'x' * (1 << 20))")
     assert not kept.fine and kept.seconds < 5
 
 
 def test_processes_and_threads_are_bounded(sandbox: Sandbox) -> None:
     began = time.monotonic()
-    bomb = run(sandbox, "import os\nwhile True:\n  os.fork()", seconds=5)
+    bomb = run(sandbox, "import os, time\nfor n in range(7): os.fork()\ntime.sleep(1)", seconds=5)
     assert not bomb.fine
     found = run(
         sandbox,
-        "import threading, time\nfor n in range(100_000): threading.Thread(target=time.sleep, args=(60,), daemon=True).start()",
+        "import threading, time\nfor n in range(2000): threading.Thread(target=time.sleep, args=(60,), daemon=True).start()",
         seconds=5,
     )
     assert not found.fine
@@ -278,12 +278,18 @@ def test_what_programs_write_and_read(sandbox: Sandbox) -> None:
 
 
 def test_functions_are_called_and_told_apart(sandbox: Sandbox) -> None:
-    source = "import math\ncalls = []\ndef score(text, row):\n  if text == 'bad':\n    return 1 / 0\n  if text == 'slow':\n    while True: pass\n  return math.sqrt(row['n'])"
+    source = """import math
+def score(text, row):
+    if text == 'bad':
+        return 1 / 0
+    while text == 'slow': pass
+    return math.sqrt(row['n'])
+"""
     calls = [["a", {"n": n * n}] for n in range(20)]
     calls[3][0], calls[7][0] = "bad", "slow"
     found = sandbox.call(source, "score", calls, Limits(seconds=1))
     assert [one.value for n, one in enumerate(found) if n not in (3, 7)] == [float(n) for n in range(20) if n not in (3, 7)]
-    assert found[3].problem == "line 5: ZeroDivisionError: division by zero" and found[3].line == 5
+    assert found[3].problem == "line 4: ZeroDivisionError: division by zero" and found[3].line == 4
     assert found[7].end == "time"
     lost = sandbox.call("x = 1", "score", [[1], [2]])
     assert all("there is no function called score" in one.problem for one in lost)
@@ -305,17 +311,34 @@ def test_a_function_that_always_overruns_is_given_up(sandbox: Sandbox) -> None:
     assert time.monotonic() - began < 10
 
 
+CHECK = """
+def check(candidate):
+    assert candidate(0, 0) == 0
+    assert candidate(1, 2) == 3
+check(add)
+"""
+CASE = """
+import unittest
+class T(unittest.TestCase):
+    def setUp(self):
+        self.x = 3
+    def test_a(self):
+        self.assertEqual(f(3), self.x)
+    def test_b(self):
+        self.assertTrue(f(0))
+"""
+SAME, DOUBLE = "def f(x): return x", "def f(x): return 2 * x"
 TESTED = [
-    ("def f(x): return 2 * x", "assert f(1) == 2\nassert f(2) == 5\nassert f(3) == 6", 3, 2, "assert f(2) == 5"),
-    ("def f(x): return 2 * x", "def test_one():\n  assert f(1) == 2\ndef test_two():\n  assert f(1) == 3", 2, 1, "test_two()"),
-    ("def add(a, b): return a - b", "def check(candidate):\n  assert candidate(0, 0) == 0\n  assert candidate(1, 2) == 3\ncheck(add)", 2, 1, "assert candidate(1, 2) == 3"),
-    ("def f(x): return x", "import unittest\nclass T(unittest.TestCase):\n  def setUp(self): self.x = 3\n  def test_a(self): self.assertEqual(f(3), self.x)\n  def test_b(self): self.assertTrue(f(0))", 2, 1, "T('test_b').debug()"),
-    ("def f(x): return x", "for n in range(3):\n  assert f(n) == n", 1, 1, ""),
-    ("def f(x): return x", "cases = [1, 2]\nassert all(f(c) == c for c in cases)", 1, 1, ""),
+    (DOUBLE, "assert f(1) == 2\nassert f(2) == 5\nassert f(3) == 6", 3, 2, "assert f(2) == 5"),
+    (DOUBLE, "def test_one():\n  assert f(1) == 2\ndef test_two():\n  assert f(1) == 3", 2, 1, "test_two()"),
+    ("def add(a, b): return a - b", CHECK, 2, 1, "assert candidate(1, 2) == 3"),
+    (SAME, CASE, 2, 1, "T('test_b').debug()"),
+    (SAME, "for n in range(3):\n  assert f(n) == n", 1, 1, ""),
+    (SAME, "cases = [1, 2]\nassert all(f(c) == c for c in cases)", 1, 1, ""),
     ("x = ", "assert True", 1, 0, ""),
     ("import sys; sys.exit(0)", "assert True", 1, 0, ""),
     ("def f(x):\n  while True: pass", "assert True\nassert f(1)", 2, 1, ""),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("source", "tests", "total", "passed", "failed"), TESTED)

@@ -194,4 +194,5 @@ def main(at_once: str, *readable: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    given, sys.argv = sys.argv[1:], ["program"]
+    main(*given)
