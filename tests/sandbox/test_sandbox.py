@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
@@ -44,15 +45,14 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def secret(tmp_path: Path) -> Path:
-    """A file that any user of the machine may read and write."""
-    file = tmp_path / "secret"
-    file.write_text(SECRET)
-    file.chmod(0o666)
-    for folder in (tmp_path, *tmp_path.parents[:3]):
-        if folder.owner() == Path.home().owner() and folder != Path(folder.root):
-            folder.chmod(folder.stat().st_mode | 0o077 if folder == tmp_path else folder.stat().st_mode | 0o011)
-    return file
+def secret() -> Iterator[Path]:
+    """A file that any user of the machine may read and write, in a folder where any may."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "secret")
+        file.write_text(SECRET)
+        file.chmod(0o666)
+        file.parent.chmod(0o777)
+        yield file
 
 
 def run(sandbox: Sandbox, source: str, **limits: float) -> Outcome:
