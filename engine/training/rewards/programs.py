@@ -58,7 +58,9 @@ class CodeTests:
                 right = outcome.fine and _lines(outcome.out) == _lines(expected)
                 passed += right
                 if not right and not note:
-                    note = f"case {number}: " + (outcome.problem or f"prints {outcome.out.strip()[:60]!r}, expected {expected.strip()[:60]!r}")
+                    note = f"case {number}: " + (
+                        outcome.problem or f"prints {outcome.out.strip()[:60]!r}, expected {expected.strip()[:60]!r}"
+                    )
             found[place] = self._share(passed, len(known), note)
 
     def _tests(self, rollout: Rollout) -> str | list[tuple[str, str]] | Grade:
