@@ -52,12 +52,15 @@ class Reach:
             self._voices[name] = self._find(name)
         return self._voices[name]
 
-    def odds(self, name: str, conversations: Sequence[Sequence[Message]]) -> list[float]:
-        """What a reward model thinks of the last answer of each conversation: the log-odds of yes."""
-        voice = self.voice(name)
-        if not voice.question:
-            raise RecipeError(f"{name} is no reward model", "Train one by the method reward_model first.", where="recipe reward")
-        futures = [voice.logprobs(asked(voice.renderer, messages, voice.question)) for messages in conversations]
+    def ask(self, model: str, url: str, prompts: Sequence[Sequence[Message]], *, max_tokens: int, temperature: float = 0.0) -> list[str]:
+        """What a model says to each, over HTTP: one of the person's own, or one at a URL. Raises EngineError."""
+        return self._desk.run.asker().ask(model, url, prompts, max_tokens=max_tokens, temperature=temperature)
+
+    def odds(self, model: str, conversations: Sequence[Sequence[Message]], question: str) -> list[float]:
+        """What a model thinks of the last answer of each conversation: the log-odds of yes. A reward model is asked the question that it
+        was trained with."""
+        voice = self.voice(model)
+        futures = [voice.logprobs(asked(voice.renderer, messages, voice.question or question)) for messages in conversations]
         return [odds(voice.client.wait(future, "asking the reward model")[-1]) for future in futures]
 
     def must_share_tokens(self, voice: Voice) -> None:
