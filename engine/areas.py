@@ -12,6 +12,7 @@ from engine.library import Library
 from engine.next_steps import NextSteps
 from engine.planning import Planner
 from engine.presets import Presets
+from engine.profiles import Profiles
 from engine.runs import Runs
 from engine.settings import Settings
 from engine.store import Store
@@ -41,6 +42,11 @@ class Areas:
     def presets(self) -> Presets:
         """Settings under a name."""
         return Presets(self.store, self.owner)
+
+    @cached_property
+    def profiles(self) -> Profiles:
+        """Named bundles of changes to the data, a system prompt and stop strings: see engine.profiles."""
+        return Profiles(self.store, self.owner)
 
     @cached_property
     def planner(self) -> Planner:

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from engine import data, endpoints, estimates, guard, knowledge, models, paths, places, starts, system
+from engine import data, endpoints, estimates, guard, knowledge, models, paths, places, profiles, starts, system
 from engine.advice import Concern, warnings
 from engine.data.files import read_rows
 from engine.defaults import Defaults
@@ -148,6 +148,9 @@ class Planner:
             start = _set(start, name, value)
             reasons[name] = {"value": value, "reason": "Your own default, from the settings.", "source": "Settings"}
         recipe = Recipe.make(start).merged(changes)
+        if recipe.profile:
+            before, recipe = recipe, profiles.settle(self._store, self._owner, recipe)
+            reasons |= _of_profile(before, recipe)
         rows = self.figures(recipe)["epoch"]
         chosen = changes.get("training", {})
         if not spec.get("demo") and rows and not {"steps", "epochs"} & {name for name, value in chosen.items() if value is not None}:
@@ -243,7 +246,7 @@ class Planner:
         loaded = data.load_data(recipe)
         path, layout, mapping = data.source(spec, shape)
         tokenizer = load_tokenizer(models.resolve(recipe.base_model, weights=False))
-        report = data.check(path, layout, mapping, tokenizer, recipe.renderer, recipe.training.max_length, shape)
+        report = data.check(path, layout, mapping, tokenizer, recipe.renderer, recipe.training.max_length, shape, spec.transforms)
         epoch = order(recipe, loaded.train, [0] * len(loaded.train)).rows
         tokens, examples = report["tokens"], max(1, report["examples"])
         file = Path(path).name
@@ -325,6 +328,14 @@ def _seen(example: data.Example, shape: data.Shape, render: Renderer, tokenizer:
     for side, messages in zip(sides, example.conversations(), strict=True):
         row = render.examples(messages)[0]
         yield Seen(example.row, pieces(row.tokens, row.weights), len(row.tokens), side)
+
+
+def _of_profile(before: Recipe, settled: Recipe) -> dict[str, dict[str, Any]]:
+    """What the profile decided."""
+    name = profiles.name_of(settled.profile)
+    old, new = (recipe.model_dump(mode="json") for recipe in (before, settled))
+    reason = {"reason": f"From the profile {name}.", "source": "its content"}
+    return {part: {"value": new[part], **reason} for part in ("system_prompt", "stop") if new[part] != old[part]}
 
 
 def _get(values: dict[str, Any], field: str) -> Any:

@@ -84,6 +84,16 @@ def pairs() -> dict[str, dict[str, Any]]:
     return copy.deepcopy(_load("pairs"))
 
 
+def profiles() -> dict[str, dict[str, Any]]:
+    """The profiles that ship, by name: meaning, use_when, system_prompt, transforms, stop."""
+    return copy.deepcopy(_load("profiles"))
+
+
+def transforms() -> dict[str, dict[str, Any]]:
+    """What can be done to every example, by the name that recipes use: title, meaning, fields."""
+    return copy.deepcopy(_load("transforms"))
+
+
 def terms() -> dict[str, dict[str, Any]]:
     """Every term of the trade by name: title, also (other words for it), see; and meaning, or the metric, field or method it stands for."""
     return copy.deepcopy(_load("terms"))

@@ -13,10 +13,24 @@ tooltips, the guide and the CLI read them here (`fields()`). It never holds a se
 
 from engine.recipe.chain import OF_STAGE, Stage
 from engine.recipe.methods import DPO, KTO, METHODS, RL, Distill, OwnLoss, Reward, RewardModel, RewardPart
-from engine.recipe.parts import FORMATS, RENDERERS, Checkpoints, DataSpec, Evaluation, Lora, Mixed, Start, Training
+from engine.recipe.parts import (
+    FORMATS,
+    RENDERERS,
+    TRANSFORMS,
+    Checkpoints,
+    DataSpec,
+    Evaluation,
+    Lora,
+    Mixed,
+    Preview,
+    Start,
+    Training,
+    Transform,
+)
 from engine.recipe.recipe import Recipe, fields
 
 __all__ = [
-    "DPO", "FORMATS", "KTO", "METHODS", "OF_STAGE", "RENDERERS", "RL", "Checkpoints", "DataSpec", "Distill", "Evaluation", "Lora",
-    "Mixed", "OwnLoss", "Recipe", "Reward", "RewardModel", "RewardPart", "Stage", "Start", "Training", "fields",
+    "DPO", "FORMATS", "KTO", "METHODS", "OF_STAGE", "RENDERERS", "RL", "TRANSFORMS", "Checkpoints", "DataSpec", "Distill", "Evaluation",
+    "Lora", "Mixed", "OwnLoss", "Preview", "Recipe", "Reward", "RewardModel", "RewardPart", "Stage", "Start", "Training", "Transform",
+    "fields",
 ]  # fmt: skip
