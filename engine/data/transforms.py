@@ -133,8 +133,8 @@ class _Stuck(Exception):
 
 def _step(example: Example, change: Transform, columns: set[str]) -> Example:
     messages = [dict(message) for message in example.messages]
-    asked = [message for message in messages if message["role"] == "user"] if change.on in ("prompt", "both") else []
-    said = [message for message in messages if message["role"] == "assistant"] if change.on in ("answer", "both") else []
+    asked = [message for message in messages if message["role"] == "user"] if change.part in ("prompt", "both") else []
+    said = [message for message in messages if message["role"] == "assistant"] if change.part in ("answer", "both") else []
     if change.kind == "template":
         # Only what is answered last: a conversation isn't put into the template again with each of its turns.
         asked, said = asked[-1:], said[-1:] if example.answered else []
@@ -143,7 +143,7 @@ def _step(example: Example, change: Transform, columns: set[str]) -> Example:
     for message in said:
         message["content"] = _text(message["content"], "answer", example, change, columns)
     rejected = example.rejected
-    if rejected is not None and change.on in ("answer", "both"):
+    if rejected is not None and change.part in ("answer", "both"):
         rejected = _text(rejected, "rejected", example, change, columns)
     return replace(example, messages=messages, rejected=rejected)
 
@@ -161,7 +161,7 @@ def _text(text: str, field: str, example: Example, change: Transform, columns: s
 def _filled(text: str, example: Example, change: Transform, columns: set[str]) -> str:
     def put(place: re.Match[str]) -> str:
         name = place[1]
-        if name == change.on:
+        if name == change.part:
             return text
         if name not in columns:
             return place[0]
@@ -180,7 +180,7 @@ def _missing(examples: Sequence[Example], transforms: Sequence[Transform]) -> li
     for change in transforms:
         if change.kind == "template":
             for name in dict.fromkeys(_PLACE.findall(change.text)):
-                if name != change.on and re.fullmatch(r"\w+", name) and name not in known:
+                if name != change.part and re.fullmatch(r"\w+", name) and name not in known:
                     found.append(f"no row has a column {name!r}: {{{name}}} stands in the template as it is")
     return found
 

@@ -42,7 +42,7 @@ class Transform(Part):
     """One change that every example goes through before anything else is done with it; what a kind doesn't read is left as it is."""
 
     kind: Literal[TRANSFORMS] = field("strip", "What is done.")
-    on: Literal["prompt", "answer", "both"] = field("answer", "To what: what is asked, what is answered, or both.")
+    part: Literal["prompt", "answer", "both"] = field("answer", "To what: what is asked, what is answered, or both.")
     text: str = field(
         "",
         "What is written: with template a text that holds {prompt} or {answer}, and other columns as {their name}; with replace what "
@@ -55,10 +55,10 @@ class Transform(Part):
     @model_validator(mode="after")
     def _whole_kind(self) -> Transform:
         if self.kind == "template":
-            if self.on == "both":
+            if self.part == "both":
                 raise ValueError("a template is for the prompt or for the answer: make one for each")
-            if f"{{{self.on}}}" not in self.text:
-                raise ValueError(f"the template has no place for what it is about: write {{{self.on}}} into its text")
+            if f"{{{self.part}}}" not in self.text:
+                raise ValueError(f"the template has no place for what it is about: write {{{self.part}}} into its text")
         if self.kind == "replace" and not self.find:
             raise ValueError("replace needs the text to find")
         if self.kind == "at_most_words" and self.words is None:
