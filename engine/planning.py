@@ -236,7 +236,7 @@ class Planner:
             tokenizer = load_tokenizer(models.resolve(recipe.base_model, weights=False))
             render = get_renderer(recipe.renderer, tokenizer)
             loaded = data.load_data(recipe, skills=False)
-            seen = [one for example in loaded.train[:count] for one in _seen(example, loaded.shape, render, tokenizer)]
+            seen = [one for example in loaded.train[:count] for one in seen(example, loaded.shape, render, tokenizer)]
             self._remember(key, seen)
         return list(self._known[key])
 
@@ -311,7 +311,7 @@ class Planner:
         self._known[key] = value
 
 
-def _seen(example: data.Example, shape: data.Shape, render: Renderer, tokenizer: Any) -> Iterator[Seen]:
+def seen(example: data.Example, shape: data.Shape, render: Renderer, tokenizer: Any) -> Iterator[Seen]:
     """The first sequence of each of its sides."""
 
     def pieces(tokens: Sequence[int], weights: Sequence[float]) -> tuple[tuple[str, bool], ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from engine import models
@@ -18,7 +19,7 @@ from engine.data.examples import DataSet
 from engine.endpoints import kind, start
 from engine.endpoints.client import Client, load_sdk
 from engine.errors import EndpointLost
-from engine.recipe import Stage
+from engine.recipe import Recipe, Stage
 from engine.rendering import Renderer, get_renderer, load_tokenizer
 from engine.training import rows
 from engine.training.attempt import Attempt, StageWork
@@ -34,21 +35,24 @@ RESTS = {"pause": "paused", "stop": "stopped"}
 IN_FLIGHT = 2  # updates submitted ahead of the one awaited
 
 
-def execute(run: JobRun) -> str:
-    """Runs one attempt. -> done, paused or stopped. Raises EndpointLost when the endpoint died, EngineError otherwise."""
+def execute(run: JobRun, read: Callable[[Recipe], DataSet] = load_data) -> str:
+    """Runs one attempt. -> done, paused or stopped. Raises EndpointLost when the endpoint died, EngineError otherwise.
+
+    `read` gives the rows of a stage's recipe.
+    """
     recipe = run.recipe
     place = kind(recipe.endpoint)
     if asked := run.wait_for_key(place.key):
         return RESTS[asked]
     folder = models.resolve(recipe.base_model, weights=place.weights)
     run.stage("preparing the examples")
-    read = [(stage, load_data(stage.recipe)) for stage in recipe.stages()]
+    found = [(stage, read(stage.recipe)) for stage in recipe.stages()]
     # It loads the model while the examples are rendered; what is wrong with the data is said before.
     endpoint = start(recipe.endpoint, recipe.base_model, folder, run.owner)
     # While the endpoint gets ready in its own process, this one does what takes long here.
     renderer = get_renderer(recipe.renderer, load_tokenizer(folder))
     load_sdk()
-    stages = [_ready(stage, data, renderer, models.context_length(folder)) for stage, data in read]
+    stages = [_ready(stage, data, renderer, models.context_length(folder)) for stage, data in found]
     tell(run, stages)
     endpoint.ready(run.stage)
     run.stage("connecting")
