@@ -38,7 +38,7 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Rollout:
-    """An answer that was tried. `expected` is the row's own answer, `columns` what else the row says; `cut_off`: it hit the length limit."""
+    """An answer that was tried. `expected` is the row's own answer, `columns` what else the row says; `cut_off`: it hit the limit."""
 
     prompt: list[Message]
     answer: str
