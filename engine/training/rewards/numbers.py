@@ -11,7 +11,7 @@ _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,3}(?:\.\d{3})+,\d+|\d+,\d{1,2}(
 _EXPONENT = r"(?:[eE][+-]?\d{1,3}|\s*(?:\\times|\\cdot|×|\*)\s*10\s*(?:\^|\*\*)\s*\{?\s*[+-]?\d{1,3}\s*\}?)?"
 # A minus between two things is no sign.
 _SIGN = r"(?:(?<![A-Za-z0-9_.)\]}])[+-])?"
-_CURRENCY = r"[$€£¥]?\s*"
+_CURRENCY = r"(?:[$€£¥]\s*)?"
 _FRACTION = r"\\[dt]?frac\s*\{\s*-?\d+(?:\.\d+)?\s*\}\s*\{\s*-?\d+(?:\.\d+)?\s*\}"
 _NUMBER = re.compile(
     rf"(?P<sign>{_SIGN})(?<![\d.]){_CURRENCY}(?:(?P<latex>(?:\d+\s*)?{_FRACTION})|(?P<mixed>\d+\s+\d+\s*/\s*\d+)|"
