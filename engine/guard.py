@@ -71,6 +71,8 @@ def reward(owner: str, asked: Reward) -> None:
             raise NotAllowed("programs of one's own can't be run here, for others use the machine too", advice, where=f"{where}.kind")
         if part.url:
             elsewhere(owner, f"{where}.url")
+        elif "/" in part.model and "://" not in part.model:
+            model(owner, part.model)
 
 
 def elsewhere(owner: str, what: str) -> None:

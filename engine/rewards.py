@@ -123,7 +123,7 @@ class Rewards:
         asked = self._recipe(changes)
         say("reading the data")
         examples = self._rows(asked, len(answers) if source == "typed" else rows)
-        asker = Asker(self._owner, self._store, asked.endpoint)
+        asker = Asker(self._store, self._owner, asked.endpoint)
         if source == "sampled":
             tried = self._drawn(asked, asker, examples, max(1, min(tries, _MOST_TRIES)), say)
             asker.asked.calls = asker.asked.prompt_tokens = asker.asked.completion_tokens = 0

@@ -86,6 +86,7 @@ class RL(Part):
         return self
 
 
+REWARD_QUESTION = "Is that a good answer? Say yes or no."
 REWARDS = (
     "exact", "normalised", "numeric", "regex", "json_schema", "length", "contains", "code_tests", "judge", "reward_model", "python",
 )  # fmt: skip
@@ -116,6 +117,10 @@ class RewardPart(Part):
     every_test: bool = field(False, "Code has to pass every test; otherwise the share that it passes counts (code_tests).")
     seconds: float = field(5.0, "The longest that a program may run (code_tests, python).", gt=0, le=120, unit="seconds")
     rubric: str = field("", "What a good answer is, in words (judge).", max_length=20_000)
+    question: str = field(
+        REWARD_QUESTION, "What a model is asked that isn't trained as a reward model; its score is the log-odds of yes (reward_model).",
+        min_length=1, max_length=1000,
+    )  # fmt: skip
     model: str = field("", "The judge's or the reward model's name: a model of yours, or what the judge's server calls it.", max_length=400)
     url: str = field("", "The judge's server, if it isn't a model of yours: any that speaks OpenAI's API, up to /v1.", max_length=400)
     code: str = field(
@@ -163,7 +168,7 @@ class RewardModel(Part):
     steps: int | None = field(None, "Updates of the reward model; empty goes through the pairs once, with rlhf only.", unit="steps", ge=1)
     learning_rate: float | None = field(None, "The reward model's learning rate; empty takes that of training, with rlhf only.", gt=0, le=1)
     question: str = field(
-        "Is that a good answer? Say yes or no.",
+        REWARD_QUESTION,
         "What the reward model is asked after each answer; its score is the log-odds of yes.",
         min_length=1,
         max_length=1000,

@@ -19,10 +19,8 @@ from engine.errors import NotFound, RecipeError
 from engine.recipe import OF_STAGE
 from engine.rendering import Renderer, get_renderer, load_tokenizer
 from engine.starts import Start
-from engine.training.answers import answer
 from engine.training.desk import Desk
 from engine.training.methods.reward_model import asked, odds
-from engine.training.rewards.asking import Asker
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,6 @@ class Reach:
         self._desk = desk
         self._voices: dict[str, Voice] = {}
         self._clients: dict[tuple[str, str], Client] = {}
-        self._elsewhere = Asker(desk.run.owner)
 
     def voice(self, name: str) -> Voice:
         """The model of that name; empty is the one that the stage starts from. Raises NotFound and EngineError."""
@@ -65,14 +62,6 @@ class Reach:
         voice = self.voice(model)
         futures = [voice.logprobs(asked(voice.renderer, messages, voice.question or question)) for messages in conversations]
         return [odds(voice.client.wait(future, "asking the reward model")[-1]) for future in futures]
-
-    def ask(self, model: str, url: str, prompts: Sequence[Sequence[Message]], *, max_tokens: int, temperature: float = 0.0) -> list[str]:
-        """What a model says to each prompt: one on another server where there is a URL, else one of the person's own."""
-        if url:
-            return self._elsewhere.ask(model, url, prompts, max_tokens=max_tokens, temperature=temperature)
-        voice = self.voice(model)
-        how = {"max_tokens": max_tokens, "temperature": temperature, "seed": self._desk.recipe.seed}
-        return answer(voice.client, voice.sampler, voice.renderer, prompts, **how)
 
     def must_share_tokens(self, voice: Voice) -> None:
         """Raises RecipeError unless the model writes with the same tokens as the one in training."""

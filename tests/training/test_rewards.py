@@ -46,7 +46,7 @@ def test_a_column_can_hold_what_is_expected_and_several_right_answers() -> None:
     columns = {"aliases": ["NYC", "New York"], "n": 7}
     assert values({"kind": "normalised", "expected": "aliases"}, "new york", "nyc", "Boston", columns=columns) == [1, 1, 0]
     assert values({"kind": "numeric", "expected": "n"}, "7.0", "8", columns=columns) == [1, 0]
-    with pytest.raises(RecipeError, match="no column 'aliasses'.*aliases, n"):
+    with pytest.raises(RecipeError, match=r"no column 'aliasses'.*aliases, n"):
         scores({"kind": "exact", "expected": "aliasses"}, "a", "b", columns=columns)
 
 
@@ -210,7 +210,7 @@ def test_a_function_that_cannot_work_is_an_error() -> None:
     with pytest.raises(RecipeError, match="line 2: ") as caught:
         scores({"kind": "python", "code": "x = 1\ndef reward(:"}, "a")
     assert caught.value.where == "recipe reward.parts.0.code"
-    with pytest.raises(RecipeError, match="not one of 2 answers could be scored: .*no function called reward"):
+    with pytest.raises(RecipeError, match=r"not one of 2 answers could be scored: .*no function called reward"):
         scores({"kind": "python", "code": "x = 1"}, "a", "b")
     with pytest.raises(RecipeError, match="line 2: NameError"):
         scores({"kind": "python", "code": "def reward(*a):\n  return undefined"}, "a")

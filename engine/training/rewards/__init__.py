@@ -90,8 +90,9 @@ class Tools(Protocol):
     def ask(self, model: str, url: str, prompts: Sequence[Sequence[Message]], *, max_tokens: int, temperature: float = 0.0) -> list[str]:
         """What the model says to each. Raises EngineError."""
 
-    def odds(self, model: str, conversations: Sequence[Sequence[Message]]) -> list[float]:
-        """What a reward model thinks of the last answer of each: the log-odds of yes, to the question that it knows. Raises EngineError."""
+    def odds(self, model: str, conversations: Sequence[Sequence[Message]], question: str) -> list[float]:
+        """What a model thinks of the last answer of each conversation: the log-odds of yes (nats). A reward model is asked the question
+        that it was trained with. Raises EngineError."""
 
 
 class Kind(Protocol):

@@ -68,9 +68,9 @@ class Asked:
 
 
 class Asker:
-    """One owner's. Without a store it reaches other servers only. Not for several threads at once."""
+    """One owner's; `endpoint` is where base models are asked. Not for several threads at once."""
 
-    def __init__(self, owner: str, store: Store | None = None, endpoint: str = "local"):
+    def __init__(self, store: Store, owner: str, endpoint: str = "local"):
         self._endpoint = endpoint
         self._store, self._owner = store, owner
         self._open: dict[tuple[str, str], Endpoint] = {}
@@ -85,12 +85,11 @@ class Asker:
         replies = self._chats(address, prompts, body)
         return [reply["message"].get("content") or "" for reply in replies]
 
-    def odds(self, model: str, conversations: Sequence[Sequence[Message]]) -> list[float]:
-        """What a reward model thinks of the last answer of each conversation: the log-odds of yes (nats). Raises EngineError."""
+    def odds(self, model: str, conversations: Sequence[Sequence[Message]], question: str) -> list[float]:
+        """What a model thinks of the last answer of each conversation: the log-odds of yes (nats). A reward model is asked the question
+        that it was trained with. Raises EngineError."""
         address = self.address(model, "")
-        if not address.question:
-            raise RecipeError(f"{address.name} is no reward model", "Train one by the method reward_model first.", where="recipe reward")
-        asked = [[*conversation, {"role": "user", "content": address.question}] for conversation in conversations]
+        asked = [[*conversation, {"role": "user", "content": address.question or question}] for conversation in conversations]
         replies = self._chats(address, asked, {"max_tokens": 1, "temperature": 0.0, "logprobs": True, "top_logprobs": _TOP})
         return [_odds(reply) for reply in replies]
 
@@ -116,12 +115,14 @@ class Asker:
 
     def _ours(self, ref: str) -> Address:
         """A tuned model by id or name, a run's checkpoint as JOB@STEP, or a base model by name."""
-        if self._store is None:
-            raise RecipeError("a judge needs the URL of its server here", "Give one, up to /v1.", where="url")
-        if ref == "nano" or models.is_hub_id(ref):
+        try:
+            found = starts.find(self._store, self._owner, ref)
+        except NotFound:
+            # A mistyped name is none of the hub's: those that are have an owner's name before them.
+            if ref != "nano" and not (models.is_hub_id(ref) and "/" in ref):
+                raise
             endpoint = self._opened(self._endpoint, ref)
             return Address(ref, ref, endpoint.chat_url, endpoint.key(), ours=True)
-        found = starts.find(self._store, self._owner, ref)
         if not found.sampler_path:
             raise NotFound(f"{found.name} can't be asked: it was saved for training on only", "Choose another one.", where=ref)
         endpoint = self._opened(found.endpoint, found.base_model)

@@ -76,7 +76,7 @@ class RewardModel:
 
     def grade(self, rollouts: Sequence[Rollout]) -> list[Grade]:
         conversations = [[*rollout.prompt, {"role": "assistant", "content": rollout.answer}] for rollout in rollouts]
-        return [Grade(odds) for odds in self._tools.odds(self._part.model, conversations)]
+        return [Grade(odds) for odds in self._tools.odds(self._part.model, conversations, self._part.question)]
 
     def close(self) -> None:
         pass
