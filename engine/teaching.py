@@ -14,7 +14,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from engine import endpoints, guard, lessons, models, paths, starts
+from engine import endpoints, guard, lessons, models, paths, policy, starts
 from engine.errors import EngineError, NotFound, StateError
 from engine.evaluation.metrics import exact_match, token_f1
 from engine.jobs import host, states
@@ -227,7 +227,7 @@ class Teaching:
         lessons.write_rows(file, told, anchors, size)
         name = lessons.next_version(speaker.name, {model.name for model in self._store.models(self._owner)})
         recipe = lessons.recipe(self._store, self._owner, speaker, file, name, len(told))
-        job = self._store.create_job(recipe, self._owner)
+        job = self._store.create_job(recipe, self._owner, token=f"lesson:{lesson.id}", most=policy.of(self._owner).most_jobs)
         self._store.change_lesson(lesson.id, self._owner, only_in="preparing", state="learning", job_id=job.id)
         host.ensure_runner()
 

@@ -138,10 +138,11 @@ def _start(talk_id: str, turn: int, reply: Reply) -> None:
 
 def _launch(talk_id: str, turn: int) -> None:
     def launch() -> None:
-        engine = services.engine()
-        # Another tab may have been quicker.
-        if turn not in engine.assistant.started(talk_id):
-            engine.assistant.note_start(talk_id, turn, engine.launch(engine.assistant.recipe(talk_id, turn)).id)
+        engine, assistant = services.engine(), services.engine().assistant
+        # Another tab may have been quicker; or as quick, and then both are given the same run.
+        if turn not in assistant.started(talk_id):
+            job = engine.launch(assistant.recipe(talk_id, turn), token=assistant.token(talk_id, turn))
+            assistant.note_start(talk_id, turn, job.id)
 
     trouble.attempt(launch)
 

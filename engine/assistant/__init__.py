@@ -134,9 +134,17 @@ class Assistant:
     def note_start(self, talk_id: str, turn: int, job_id: str) -> Talk:
         """Remembers that the proposal of a turn became this run; what comes next is about another. Raises NotFound."""
         job = self._store.find_job(job_id, self._owner)
-        state = State.read(self.talk(talk_id).state)
-        after = State(run=job.id, started={**state.started, str(turn): job.id})
-        return self._store.extend_talk(talk_id, self._owner, [{"role": "event", "kind": "started", "job": job.id}], after.to_dict())
+        said = [{"role": "event", "kind": "started", "job": job.id}]
+        # Another tab may say the same, or something else, at the same moment.
+        while (started := State.read((talk := self.talk(talk_id)).state).started).get(str(turn)) != job.id:
+            after = State(run=job.id, started={**started, str(turn): job.id})
+            self._store.extend_talk(talk_id, self._owner, said, after.to_dict(), only_after=len(talk.turns))
+        return talk
+
+    def token(self, talk_id: str, turn: int) -> str:
+        """What the launch of that turn's proposal is known by: however often it is pressed, it becomes one run. Raises NotFound."""
+        self.proposal(talk_id, turn)
+        return f"proposal:{talk_id}:{turn}"
 
     def to_wizard(self, talk_id: str, turn: int) -> Draft:
         """Puts the proposal into the wizard, in place of the draft there, to be changed by hand. Raises NotFound."""
