@@ -69,7 +69,7 @@ def test_two_tabs_that_start_one_draft_start_one_run(browser: Browser, dashboard
         page.goto(f"{dashboard.url}/wizard")
         if page is tabs[0]:
             page.get_by_role("button", name="Start the demo").click()
-        expect(page.get_by_role("heading", name="Ready to start?")).to_be_visible(timeout=20_000)
+        settled(page, "Ready to start?")
         page.get_by_test_id("stMain").get_by_role("button", name="Launch").last.click()
         expect(page.get_by_role("button", name="Start training")).to_be_visible(timeout=20_000)
     # The click is the page's own, so that neither waits for what the other's brings about.
