@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from app import navigation, services
-from app.components import proof, trouble, words
+from app.components import lesson, proof, trouble, words
 from engine.amounts import size
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ def show(model_id: str) -> None:
         if about.job and about.job.result:
             proof.figures(engine, about.job.result)
         st.markdown("\n".join(f"- {sentence}" for sentence in sentences))
+    elif about.lesson:
+        lesson.show(engine, about)
     else:
         st.caption("Nothing was proven of it: its run ended early, or had no held-out examples.")
     left, right = st.columns(2, gap="large")
