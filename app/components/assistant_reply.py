@@ -158,6 +158,9 @@ def _action(action: Action, key: str, newest: bool) -> None:
         navigation.link_to_run(action.about, label)
     elif action.kind == "chat" and action.about:
         navigation.link_to_chat(action.about, words.literal(action.label))
+    elif action.kind == "beside":
+        ref, _, beside = action.about.partition(",")
+        navigation.link_to_chat(ref, words.literal(action.label), beside=beside, icon=":material/compare:")
     elif action.kind == "compare":
         navigation.link_to_comparison(action.about.split(","), words.literal(action.label))
     elif action.kind == "dataset":
@@ -170,6 +173,7 @@ def _action(action: Action, key: str, newest: bool) -> None:
             "models": navigation.MODELS,
             "datasets": navigation.DATASETS,
             "chat": navigation.PLAYGROUND,
+            "settings": navigation.SETTINGS,
         }
         if action.kind in places:
             navigation.link(places[action.kind], label)
