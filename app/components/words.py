@@ -129,6 +129,11 @@ def proof_sentences(result: dict[str, Any]) -> list[str]:
     return sentences
 
 
+def at_slider(text: str) -> str:
+    """What stands over a slider's handle, in the blue that is read on black: a slider of itself takes the buttons' darker one."""
+    return f":blue[{text}]"
+
+
 def lesson_sentences(lesson: dict[str, Any], proof: dict[str, Any]) -> list[str]:
     """What came of a lesson, sentence by sentence, in Markdown."""
     cases, earlier = lesson["cases"], lesson.get("earlier") or []
