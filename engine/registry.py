@@ -10,11 +10,11 @@ import json
 import re
 import shutil
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engine import lessons, models
+from engine import lessons, models, policy
 from engine.amounts import size
 from engine.errors import ModelError, NotFound, RecipeError, StateError
 from engine.jobs import states
@@ -111,7 +111,7 @@ class Registry:
             job=job,
             recipe=recipe,
             data=(read_json(job.folder / "data.json") if job else None) or {},
-            changes=_changes(recipe) if recipe else [],
+            changes=[replace(change, value=policy.of(self._owner).told(change.value)) for change in _changes(recipe)] if recipe else [],
             bytes=sum(_bytes(found) for found in map(folder_of, (model.sampler_path, model.weights_path)) if found),
             files=folder is not None,
             whole=folder is not None and not (folder / "adapter_config.json").is_file(),
@@ -175,7 +175,7 @@ class Registry:
                     packed.write(file, f"{name}/{file.name}")
             packed.writestr(f"{name}/README.md", _read_me(about))
             if about.recipe:
-                packed.writestr(f"{name}/recipe.yaml", about.recipe.to_yaml())
+                packed.writestr(f"{name}/recipe.yaml", policy.of(self._owner).told(about.recipe.to_yaml()))
         return text.getvalue()
 
     def file_name(self, model: Model) -> str:

@@ -141,7 +141,7 @@ def _recipe(about: About) -> None:
     rows = [{"field": change.field, "here": _plain(change.value), "usually": _plain(change.default)} for change in about.changes]
     st.dataframe(rows, hide_index=True, height=38 + 36 * min(len(rows), 10), alt="Recipe fields that differ from their defaults")
     with st.expander("The recipe, to copy"):
-        st.code(about.recipe.to_yaml(), language="yaml")
+        st.code(services.engine().policy.told(about.recipe.to_yaml()), language="yaml")
 
 
 def _plain(value: Any) -> str:

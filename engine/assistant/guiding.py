@@ -45,9 +45,9 @@ def privacy(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
         lines.append(f"Only a run that you place at {names} sends its examples there. You choose that yourself, run by run, under Where.")
         used = [job for job in desk.newest(limit=200) if job.endpoint in away]
         lines.append(
-            f"{len(used):,} of your runs {'was' if len(used) == 1 else 'were'} placed so; the newest is {called(used[0])}."
+            f"{len(used):,} of your runs {'was' if len(used) == 1 else 'were'} placed there; the newest is {called(used[0])}."
             if used
-            else "None of your runs was."
+            else "None of your runs was placed there."
         )
     lines.append("Keys are never shown, and written to no log and no database.")
     choices = (Choice("What can this computer do?", "What can this computer do?"),)

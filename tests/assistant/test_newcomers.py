@@ -208,9 +208,9 @@ def test_a_cheaper_run_is_proposed_and_said_what_it_saves(engine: Engine, say: C
 
 def test_where_data_goes_is_told_as_it_is(engine: Engine, say: Conversation) -> None:
     reply = say("is my data private?")
-    assert "stays on this machine" in reply.text and "None of your runs was" in reply.text and kinds(reply) == ["settings"]
+    assert "stays on this machine" in reply.text and "None of your runs was placed there" in reply.text and kinds(reply) == ["settings"]
     engine.store.create_job(engine.demo_recipe("piglatin", {"name": "Away", "endpoint": "tinker"}))
-    assert "1 of your runs was placed so; the newest is **Away**" in say("where does my data go").text
+    assert "1 of your runs was placed there; the newest is **Away**" in say("where does my data go").text
     with Engine(f"{policy.VISITOR}0a1b") as visitor:
         told = visitor.assistant.answer("is my data private?")[0].text
         assert "Other visitors see nothing of yours" in told and "read its disk" in told and "Away" not in told
