@@ -12,12 +12,10 @@ from engine import endpoints, keys, models, paths, policy
 from engine.amounts import size
 from engine.endpoints import tinker_cloud
 from engine.errors import EndpointError, KeyNeeded, NotAllowed, RecipeError
-from engine.jobs import states
 from engine.recipe import DataSpec, Recipe, Reward
 from engine.starts import folder_of
 from engine.store import Store
 
-UNFINISHED = (*sorted(states.ACTIVE), states.QUEUED, states.INTERRUPTED)
 # Kinds of reward that run what people bring: their code, or tests in their data.
 OWN_CODE = ("code_tests", "python")
 _UPLOAD = "Add the file to your library (Datasets) and choose it there."
@@ -105,13 +103,8 @@ def offered(owner: str, asked: Recipe) -> None:
 
 
 def turn(store: Store, owner: str) -> None:
-    """One more run at a time."""
-    most = policy.of(owner).most_jobs
-    if most is None:
-        return
-    counts = store.count_jobs(owner, None)
-    if sum(counts.get(state, 0) for state in UNFINISHED) >= most:
-        raise NotAllowed(f"{most} of your runs are waiting or running, the most at a time here", "Wait for one to finish, or stop it.")
+    """One more run at a time: a look ahead, before something is prepared. The store holds to it when the run is made."""
+    store.require_turn(owner, policy.of(owner).most_jobs)
 
 
 def room(store: Store, owner: str, more: int = 0) -> None:

@@ -253,7 +253,9 @@ def assert_same(engine: Engine, one: str, other: str) -> None:
     for name in names:
         ours, theirs = engine.curve(one, name), engine.curve(other, name)
         assert [step for step, _ in ours] == [step for step, _ in theirs], name
-        assert [value for _, value in ours] == pytest.approx([value for _, value in theirs], rel=0, abs=1e-5), name
+        # How answers are drawn together depends on when they were asked for, and with it the last digits.
+        close = {"rel": 1e-3, "abs": 1e-4} if name == "grad_norm" else {"rel": 0, "abs": 1e-5}
+        assert [value for _, value in ours] == pytest.approx([value for _, value in theirs], **close), name
 
 
 @pytest.mark.faults
