@@ -45,7 +45,7 @@ def named(recipe: Recipe) -> Iterator[Other]:
 
 def ask(report: Report, store: Store, owner: str, recipe: Recipe) -> bool:
     """Each of them, once. -> whether all answered."""
-    asker, fine = Asker(store, owner), True
+    asker, fine = Asker(store, owner, recipe.endpoint), True
     for place, other in enumerate(dict.fromkeys(named(recipe))):
         name = f"{other.role}{place}"
         fine &= report.look(name, f"The {other.role} answers", lambda other=other: _one(asker, store, owner, recipe, other), other.stage)

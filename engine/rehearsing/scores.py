@@ -1,4 +1,4 @@
-"""What a recipe's reward says of answers that are known to be right: if these score no better than nonsense, nothing can be learned."""
+"""What a recipe's reward says of the rows' own answers and of other rows': if it can't tell them apart, nothing can be learned."""
 
 from __future__ import annotations
 
@@ -7,41 +7,30 @@ from statistics import fmean
 from engine.data.examples import DataSet
 from engine.recipe import OF_STAGE, Recipe
 from engine.rehearsing.report import Found, Report
+from engine.rewards import OTHER, OWN, Rewards
 from engine.store import Store
-from engine.training.rewards import Rollout, make_reward
-from engine.training.rewards.asking import Asker
 
 _ROWS = 8
-_NONSENSE = "Ünrelated: 7f3 qq"
 
 
 def own_answers(report: Report, store: Store, owner: str, recipe: Recipe, stage: int, data: DataSet) -> None:
-    """The stage's reward on the rows' own answers and on nonsense. Models that an earlier stage trains aren't there yet: those wait."""
-    spec = recipe.reward
-    if any(part.model.startswith(OF_STAGE) for part in spec.parts):
+    """Models that an earlier stage trains aren't there yet: rewards by these wait for the small run, and so do rows without answers."""
+    if any(part.model.startswith(OF_STAGE) for part in recipe.reward.parts):
+        return
+    if not any(example.answer.strip() for example in data.train if example.kind == "task"):
         return
 
     def work() -> Found:
-        answered = [example for example in data.train if example.answer and example.kind == "task"][:_ROWS]
-        rows = answered or [example for example in data.train if example.kind == "task"][:_ROWS]
-        reward = make_reward(spec, Asker(store, owner))
-        try:
-            wrong = [Rollout(example.prompt, _NONSENSE, example.answer, example.columns, 8) for example in rows]
-            if not answered:
-                low = fmean(score.value for score in reward.score(wrong))
-                return Found(f"nonsense scores {low:.3g} on average; the rows hold no answers to score beside it")
-            right = [Rollout(one.prompt, one.answer, one.answer, one.columns, len(one.answer.split())) for one in answered]
-            scores = reward.score([*right, *wrong])
-        finally:
-            reward.close()
-        good, bad = scores[: len(right)], scores[len(right) :]
-        high, low = fmean(score.value for score in good), fmean(score.value for score in bad)
-        report.rewards.append({"stage": stage, "right": round(high, 4), "nonsense": round(low, 4)})
-        told = f"the rows' own answers score {high:.3g} on average, nonsense {low:.3g}"
-        if high > low:
-            return Found(told)
-        worst = min(good, key=lambda score: score.value)
-        note = f" ({worst.note})" if worst.note else ""
-        return Found(f"{told}: it can't tell them apart{note}", "care", "Test-run the reward and correct its parts.", "recipe reward.parts")
+        checked = Rewards(store, owner).check(recipe.model_dump(mode="json"), rows=_ROWS)
+        by_source = {source: [one.score.value for one in checked.scored if one.source == source] for source in (OWN, OTHER)}
+        means = {source: fmean(values) for source, values in by_source.items() if values}
+        report.rewards.append(
+            {"stage": stage, "own": means.get(OWN), "other": means.get(OTHER), "calls": checked.calls, "step_seconds": checked.step_seconds}
+        )
+        told = ", ".join(f"{source} scores {mean:.3g}" for source, mean in means.items())
+        text = f"on average {told}; scoring a step takes about {checked.step_seconds:.2g} s"
+        if checked.warnings:
+            return Found(f"{text}. {checked.warnings[0]}", "care", "Test-run the reward and correct its parts.", "recipe reward.parts")
+        return Found(text)
 
-    report.look("reward", "The reward tells right from wrong", work, stage)
+    report.look("reward", "What the reward says", work, stage)

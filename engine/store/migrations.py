@@ -145,6 +145,15 @@ def m007_ratings(connection: Connection) -> None:
     )
 
 
+def m008_launch_tokens(connection: Connection) -> None:
+    """What a run was launched from, so that the same proposal or draft becomes one run only; NULL for all that came from nothing such."""
+    _run(
+        connection,
+        "ALTER TABLE jobs ADD COLUMN token TEXT",
+        "CREATE UNIQUE INDEX jobs_token ON jobs (owner, token)",
+    )
+
+
 def m009_rehearsals(connection: Connection) -> None:
     """Recipes that were tried out small, and what came of it."""
     number = "DOUBLE PRECISION"
@@ -166,6 +175,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m005_settings_and_talks,
     m006_corrections,
     m007_ratings,
+    m008_launch_tokens,
     m009_rehearsals,
 )
 
