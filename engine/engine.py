@@ -321,6 +321,7 @@ class Engine(Areas):
                 self.datasets.usable(mixed.dataset)
         recipe = settling.settle(self.store, self.owner, recipe)
         guard.able(recipe)
+        guard.previews(self.owner, recipe)
         if not endpoints.kind(recipe.endpoint).weights:
             guard.offered(self.owner, recipe)
         elif not models.is_hub_id(recipe.base_model):

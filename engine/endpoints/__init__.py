@@ -79,3 +79,12 @@ def start(name: str, base_model: str, model_folder: Path, owner: str = "local") 
     """Begins to bring the endpoint up and returns at once; a key that it needs is the owner's. Raises EngineError."""
     module, function = kind(name).start.split(":")
     return getattr(import_module(module), function)(base_model, model_folder, owner)
+
+
+def storage(name: str, owner: str) -> str:
+    """What the endpoint keeps checkpoints in, by a name that is the same for all who keep them there; empty where that can't be told.
+
+    Raises EngineError where it has to be asked and can't be.
+    """
+    told = getattr(import_module(kind(name).start.partition(":")[0]), "storage", None)
+    return told(owner) if told else ""

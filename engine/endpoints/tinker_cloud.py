@@ -95,6 +95,20 @@ def models(owner: str) -> list[str]:
     return [str(model["model_name"]) for model in listed if model.get("model_name") and model.get("trainable", True) is not False]
 
 
+def storage(owner: str) -> str:
+    """The registry's: a server of ours says what it keeps checkpoints in; any other keeps its own. Raises KeyNeeded and EndpointError."""
+    told = key(owner)
+    try:
+        reply = _get(url(), "thinker/status", told)
+        found = str(reply.json().get("storage") or "") if reply.status_code == 200 else ""
+    except httpx.HTTPError as error:
+        advice = f"Check the network and, if you set it, {URL_VARIABLE}; then try again."
+        raise EndpointError(f"{host()} can't be reached: {type(error).__name__}", advice, where=host()) from error
+    except (ValueError, AttributeError):
+        found = ""
+    return found or url()
+
+
 def missing(base_model: str, known: list[str]) -> ModelError:
     """The error for a model that the server doesn't have."""
     some = ", ".join(known[:12]) + (" …" if len(known) > 12 else "")

@@ -55,11 +55,13 @@ def _whole(store: Store, owner: str, recipe: Recipe, report: Report, name: str) 
     data = looks.Rows()
     looks.place(report, owner, recipe)
     speech = looks.model(report, store, owner, recipe)
+    looks.previews(report, owner, recipe)
+    answering = asks.ask(report, store, owner, recipe)
     for number, stage in enumerate(recipe.stages(), 1):
         found = looks.rows(report, stage.recipe, number, data)
         if found is not None and speech is not None:
             looks.rendering(report, stage, number, found, speech)
-        if found is not None and stage.recipe.method == "rl":
+        if found is not None and stage.recipe.method == "rl" and answering:
             scores.own_answers(report, store, owner, stage.recipe, number, found)
     planner = Planner(store, owner)
 
@@ -69,7 +71,6 @@ def _whole(store: Store, owner: str, recipe: Recipe, report: Report, name: str) 
 
     if not any(check.name in ("data", "model") for check in report.failures):
         looks.known_trouble(report, plan)
-    asks.ask(report, store, owner, recipe)
     if find_spec("torch") is None:
         report.note("learning", "Learning, small", Found("this machine can't train: PyTorch isn't installed", "skipped"))
         return "failed" if report.failures else "checked"
@@ -97,7 +98,7 @@ def _try(store: Store, owner: str, recipe: Recipe, report: Report, data: looks.R
     folder = paths.folder("rehearsals", name)
     try:
         read = shrink.reader(data.load, report.model)
-        trial.run(report, store, owner, small, read, folder, lambda: store.tell_rehearsal(name))
+        trial.run(report, store, owner, small, read, folder, lambda: store.tell_rehearsal(name), report.model == recipe.base_model)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):

@@ -102,6 +102,20 @@ def model(report: Report, store: Store, owner: str, recipe: Recipe) -> Speech | 
     return made[0] if made else None
 
 
+def previews(report: Report, owner: str, recipe: Recipe) -> None:
+    """Where the person's own prompts are answered can read what the run saves."""
+    evaluation = recipe.evaluation
+    if evaluation.previews and evaluation.preview_endpoint and evaluation.preview_endpoint != recipe.endpoint:
+
+        def work() -> Found:
+            guard.previews(owner, recipe)
+            return Found(
+                f"{kind(evaluation.preview_endpoint).title} can read what the run saves, and answers {len(evaluation.previews)} prompts"
+            )
+
+        report.look("previews", "Where previews are answered", work)
+
+
 def _start(store: Store, owner: str, recipe: Recipe) -> Found:
     found = starts.find(store, owner, recipe.start.checkpoint)
     if found.endpoint == "local" and starts.folder_of(found.path) is None:

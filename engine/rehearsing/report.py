@@ -104,5 +104,4 @@ def checks(report: dict[str, Any]) -> list[Check]:
 
 
 def _with(check: Check, found: Found, seconds: float) -> Check:
-    text = found.text[:1].upper() + found.text[1:]
-    return replace(check, state=found.state, text=text, advice=found.advice, where=found.where, seconds=round(seconds, 2))
+    return replace(check, state=found.state, text=found.text, advice=found.advice, where=found.where, seconds=round(seconds, 2))

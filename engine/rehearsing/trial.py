@@ -64,23 +64,36 @@ class TrialRun(JobRun):
         return starts.find(self._elsewhere, self.owner, ref)
 
     def asker(self) -> Asker:
-        return Asker(self._elsewhere, self.owner)
+        if self._asker is None:
+            self._asker = Asker(self._elsewhere, self.owner)
+        return self._asker
 
 
 def run(
-    report: Report, store: Store, owner: str, recipe: Recipe, read: Callable[[Recipe], Any], folder: Path, alive: Callable[[], bool]
+    report: Report,
+    store: Store,
+    owner: str,
+    recipe: Recipe,
+    read: Callable[[Recipe], Any],
+    folder: Path,
+    alive: Callable[[], bool],
+    own: bool,
 ) -> bool:
-    """Runs the small recipe to its end, and puts what was seen into the report. -> whether all of it went well."""
+    """Runs the small recipe to its end, and puts what was seen into the report. `own`: its model is the one that the recipe trains.
+    -> whether all of it went well."""
     with closing(Store(f"sqlite:///{folder / 'trial.db'}")) as trial:
         job = trial.create_job(recipe, owner)
         try:
-            return _Trial(report, store, trial, job, read, alive).go()
+            return _Trial(report, store, trial, job, read, alive, own).go()
         finally:
             _clear(job.id)
 
 
 class _Trial:
-    def __init__(self, report: Report, store: Store, trial: Store, job: Job, read: Callable[[Recipe], Any], alive: Callable[[], bool]):
+    def __init__(
+        self, report: Report, store: Store, trial: Store, job: Job, read: Callable[[Recipe], Any], alive: Callable[[], bool], own: bool
+    ):
+        self._own = own
         self._report, self._store, self._trial, self._job = report, store, trial, job
         self._read, self._alive = read, alive
         self._doing = ""
@@ -136,10 +149,14 @@ class _Trial:
 
     def _stage(self, number: int, recipe: Recipe) -> Found:
         """The stage's main number is a number, and rewards tell answers apart."""
-        name = knowledge.method(recipe.method)["charts"][0]
-        points = [(step, value) for step, value in self._curve(name) if (number - 1) * STEPS < step <= number * STEPS]
+        known = knowledge.method(recipe.method)
+        name, points = "", []
+        for name in dict.fromkeys([*known["charts"], *known["watch"]]):
+            points = [(step, value) for step, value in self._curve(name) if (number - 1) * STEPS < step <= number * STEPS]
+            if points:
+                break
         if not points:
-            return Found(f"nothing was measured of it ({name})", "failed", "Look at the method's settings.", f"recipe stage {number}")
+            return Found("nothing was measured of it", "failed", "Look at the method's settings.", f"recipe stage {number}")
         values = [value for _, value in points]
         if not all(math.isfinite(value) for value in values):
             advice = "Lower the learning rate, or the weights of the reward."
@@ -147,9 +164,9 @@ class _Trial:
         seconds = dict(self._curve("seconds"))
         taken = seconds.get(number * STEPS, 0.0) - seconds.get((number - 1) * STEPS, 0.0)
         each = taken / len(points)
-        for known in self._report.steps:
-            if known["stage"] == number:
-                known |= {"seconds": round(each, 3), "on": self._report.model}
+        for steps in self._report.steps:
+            if steps["stage"] == number:
+                steps |= {"seconds": round(each, 3), "on": self._report.model}
         text = f"{_called(name)} {values[0]:.3g} → {values[-1]:.3g} in {len(points)} updates, {each:.2f} s each on {self._report.model}"
         return self._spread(number, recipe, text) if recipe.method == "rl" else Found(text)
 
@@ -164,6 +181,11 @@ class _Trial:
             self._report.rewards.append(known)
         known |= {"tries": round(mean, 4), "spread": round(spread, 4)}
         told = f"{text}; {self._report.model}'s tries score {mean:.3g} on average, with a spread of {spread:.2g} among those of one prompt"
+        if self._own and number == 1 and spread == 0:
+            advice = "Teach it by some examples first (a stage before), choose easier prompts, or a reward that also values half an answer."
+            return Found(
+                f"{told}: there is nothing to learn from until some answers score better than others", "care", advice, "recipe reward"
+            )
         return Found(told)
 
     def _saving(self) -> Found:

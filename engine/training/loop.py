@@ -21,7 +21,7 @@ from engine.endpoints.client import Client, load_sdk
 from engine.errors import EndpointLost
 from engine.recipe import Recipe, Stage
 from engine.rendering import Renderer, get_renderer, load_tokenizer
-from engine.training import rows
+from engine.training import previews, rows
 from engine.training.attempt import Attempt, StageWork
 from engine.training.methods import Ticket, make_method
 from engine.training.proving import Asked, finish, measure, measured_before, say_samples, tell
@@ -57,15 +57,16 @@ def execute(run: JobRun, read: Callable[[Recipe], DataSet] = load_data) -> str:
     endpoint.ready(run.stage)
     run.stage("connecting")
     client = Client(endpoint, {"job": run.job_id, "attempt": str(run.attempt)}, poll=run.control)
-    lost = False
+    lost, at = False, Attempt(run, client, renderer, stages)
     try:
-        return _drive(_begin(Attempt(run, client, renderer, stages)))
+        return _drive(_begin(at))
     except EndpointLost:
         lost = True
         raise
     finally:
         for work in stages:
             work.method.close()
+        previews.close(at)
         client.close(lost=lost)
 
 
