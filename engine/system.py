@@ -29,7 +29,7 @@ class Machine:
 
 
 def folder_id(folder: Path) -> str:
-    """A name that this folder alone has, made at its first use: who sees the same name sees the same files. Empty where it can't be made."""
+    """A name that this folder alone has, made at its first use: who sees the same name sees the same files. Empty where none can be."""
     file = folder / "folder.id"
     with contextlib.suppress(OSError):
         if not file.exists():

@@ -37,6 +37,7 @@ class TrialRun(JobRun):
         super().__init__(trial, job)
         self._elsewhere, self._paused, self._alive, self._say = store, paused, alive, say
         self._looked_at = 0.0
+        self.warned: list[str] = []
 
     def control(self) -> str | None:
         """Raises Stopped once nobody wants it any more."""
@@ -55,7 +56,8 @@ class TrialRun(JobRun):
         self._say(text)
 
     def log(self, level: str, text: str, **fields: Any) -> None:
-        pass
+        if level == "warning":
+            self.warned.append(text)
 
     def start(self) -> starts.Start:
         return starts.find(self._elsewhere, self.owner, self.recipe.start.checkpoint)
@@ -99,6 +101,7 @@ class _Trial:
         self._doing = ""
         self._paused: set[int] = set()
         self._resumed: list[int] = []
+        self._warned: list[str] = []
 
     def go(self) -> bool:
         report = self._report
@@ -128,6 +131,7 @@ class _Trial:
             try:
                 outcome = execute(run, self._read)
                 run.flush()
+                self._warned += run.warned
             except EngineError as error:
                 raise type(error)(f"{self._doing or 'learning'}: {error.message}", error.next_step, where=error.where) from error
             if outcome != states.PAUSED:
@@ -225,6 +229,8 @@ class _Trial:
             return Found(
                 "there was nothing to answer", "care" if speaks else "skipped", "Keep some rows aside, or give previews." if speaks else ""
             )
+        if late := [text for text in self._warned if text.startswith("preview")]:
+            return Found(late[0], "care", "Give previews more seconds, or take that prompt out.", "recipe evaluation.previews")
         return Found(f"{len(shown)} prompts were answered again and again")
 
     def _curve(self, name: str) -> list[tuple[int, float]]:
