@@ -18,7 +18,7 @@ from engine.recipe import RewardPart
 
 FIELD = "reward.parts"
 _KINDS_SAID = re.compile(r" \((?:[a-z_]+(?:, )?)+\)(?=\.?$)")
-_LONG = {"code": 220, "rubric": 120, "form": 160}
+_LONG = {"code": 220, "rubric": 120}
 Parts = list[dict[str, Any]]
 
 
@@ -60,8 +60,14 @@ def _part(kinds: dict[str, Any], parts: Parts, number: int, part: dict[str, Any]
         st.caption(words.literal(kind.meaning))
         if not kind.allowed:
             st.warning("This kind can't be used here, for others use the machine too. Choose another.", icon=":material/lock:")
-        for field in kind.fields:
+        long = [field for field in kind.fields if field["name"] in _LONG]
+        for field in long:
             _field(field, whole[field["name"]], f"{stem}-{part['kind']}-{field['name']}", put)
+        with st.grid(2, min_column_width=260, gap="medium") as grid:
+            for field in kind.fields:
+                if field not in long:
+                    with grid.cell():
+                        _field(field, whole[field["name"]], f"{stem}-{part['kind']}-{field['name']}", put)
         if part["kind"] == "judge" and whole["url"]:
             _key(whole["url"], stem)
         with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -76,7 +82,7 @@ def _field(field: dict[str, Any], value: Any, key: str, put: Callable[[str, Any]
     # Which kinds read it goes without saying here.
     field = {**field, "help": _KINDS_SAID.sub("", field["help"])}
     name = field["name"]
-    if name in ("code", "rubric"):
+    if name in _LONG:
         label = words.label(field["help"].rstrip("."))
         st.text_area(label, value=value, key=key, height=_LONG[name], on_change=lambda: put(name, st.session_state[key]))
     elif name == "model":
