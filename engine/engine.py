@@ -23,6 +23,7 @@ from engine.rendering import get_renderer, load_tokenizer
 from engine.runs import Pace
 from engine.store import Checkpoint, Event, Job, Model, Sample, Store
 from engine.store.artefacts import remove_job_folder
+from engine.training.schedule import order
 
 if TYPE_CHECKING:
     from engine.chat import Chat
@@ -314,9 +315,15 @@ class Engine(Areas):
         if recipe.data.dataset:
             found = self.datasets.usable(recipe.data.dataset)
             recipe = recipe.merged({"name": recipe.name or found.name})
+        for mixed in recipe.data.mix:
+            if mixed.dataset:
+                self.datasets.usable(mixed.dataset)
         recipe = starts.settle(self.store, self.owner, recipe)
         paths_given = {name: getattr(recipe.data, name) for name in ("path", "held_out_path") if getattr(recipe.data, name)}
-        changes: dict[str, Any] = {"data": {name: str(Path(path).expanduser().resolve()) for name, path in paths_given.items()}}
+        changes: dict[str, Any] = {"data": {name: _absolute(path) for name, path in paths_given.items()}}
+        if recipe.data.mix:
+            mix = [mixed.model_dump() | ({"path": _absolute(mixed.path)} if mixed.path else {}) for mixed in recipe.data.mix]
+            changes["data"]["mix"] = mix
         guard.able(recipe)
         if not endpoints.kind(recipe.endpoint).weights:
             guard.offered(self.owner, recipe)
@@ -327,19 +334,21 @@ class Engine(Areas):
             if recipe.renderer != "auto" or not (folder / "tokenizer.json").is_file():
                 get_renderer(recipe.renderer, load_tokenizer(folder))
         recipe = recipe.merged(changes)
-        if paths_given or recipe.data.dataset:
+        if not recipe.data.demo or recipe.data.mix or recipe.data.curriculum != "none" or recipe.method != "sft":
             self._training_rows(recipe)
         return recipe
 
     def _training_rows(self, recipe: Recipe) -> int:
-        """How many rows there are to learn from. A file is read once while it stays as it is. Raises DataError."""
-        files = [Path(path).expanduser() for path in (recipe.data.path, recipe.data.held_out_path) if path]
-        if recipe.data.dataset:
-            files.append(data.chats_file(recipe.data.dataset))
+        """How many rows an epoch learns from. Files are read once while they stay as they are. Raises DataError."""
+        spec = recipe.data
+        files = [Path(path).expanduser() for path in (spec.path, spec.held_out_path, *(mixed.path for mixed in spec.mix)) if path]
+        files += [data.chats_file(name) for name in (spec.dataset, *(mixed.dataset for mixed in spec.mix)) if name]
         stats = [file.stat() for file in files if file.is_file()]
-        key = (recipe.data.model_dump_json(), recipe.seed, *((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats))
+        key = (spec.model_dump_json(), recipe.method, recipe.seed, *((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats))
         if key not in self._rows:
-            self._rows[key] = len(data.load_data(recipe, skills=False).train)
+            loaded = data.load_data(recipe, skills=False)
+            # A curriculum's column that isn't there is told before anything is started.
+            self._rows[key] = order(recipe, loaded.train, [0] * len(loaded.train)).rows
         return self._rows[key]
 
     def _keep(self, job: Job) -> None:
@@ -361,3 +370,7 @@ class Engine(Areas):
             parent=recipe.start.checkpoint,
             owner=self.owner,
         )
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())

@@ -26,6 +26,8 @@ def data(owner: str, spec: DataSpec) -> None:
     for name in ("path", "held_out_path"):
         if getattr(spec, name):
             file(owner, f"data.{name}")
+    if any(mixed.path for mixed in spec.mix):
+        file(owner, "data.mix")
 
 
 def file(owner: str, what: str) -> None:

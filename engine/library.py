@@ -25,17 +25,16 @@ from engine.store import Job, LibrarySet, Store
 from engine.store.artefacts import read_json, sweep, whole_folder, write_json_atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from transformers import PreTrainedTokenizerFast
 
-    from engine.data.lengths import Token
+    from engine.data.lengths import Shown
     from engine.data.shelf import Row
-    from engine.rendering import Message, Renderer
+    from engine.rendering import Renderer
 
 MAX_BYTES = 50 * 2**20
 MEASURED_ROWS = 2000
 FOUND_ROWS = 5000
+_MEASURED_AS = 2  # what was worked out in another way is worked out anew
 _NAME = 120
 _SHIPS = "demo-"
 _UNFINISHED = frozenset(states.STATES) - states.FINAL
@@ -159,7 +158,10 @@ class Library:
         """{columns, rows: the first few, fields: what each format wants}: for saying which column is which. Raises DataError."""
         found = self._own(dataset_id)
         file = shelf.original(found.id)
-        wanted = {name: {"fields": list(layout.fields), "required": list(layout.required)} for name, layout in FORMATS.items()}
+        wanted = {
+            name: {"fields": list(layout.fields), "required": list(layout.required), "shape": layout.shape}
+            for name, layout in FORMATS.items()
+        }
         return _called(found.file, file, lambda: shelf.columns(file)) | {"fields": wanted}
 
     def base_models(self) -> list[str]:
@@ -173,23 +175,27 @@ class Library:
         found, chats, folder = self.get(dataset_id), self._chats(dataset_id), self._model(base_model)
         limit = models.context_length(folder)
         files = [folder / name for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json")]
-        stamp = [[str(file), file.stat().st_mtime_ns] for file in files if file.is_file()] + [chats.stat().st_mtime_ns, MEASURED_ROWS]
+        stamp = [[str(file), file.stat().st_mtime_ns] for file in files if file.is_file()] + [
+            chats.stat().st_mtime_ns,
+            MEASURED_ROWS,
+            _MEASURED_AS,
+        ]
         key = hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:16]
         kept = (paths.folder("cache") if found.ships else chats.parent) / f"lengths-{found.name if found.ships else found.id}-{key}.json"
         if (known := read_json(kept)) is not None:
             return known
         examples = [row.example for row in shelf.spread(chats, MEASURED_ROWS)]
-        measured = lengths.measure(examples, _reader(folder)[1], limit)
+        measured = lengths.measure(examples, _reader(folder)[1], limit, found.shape)
         result = {**lengths.summary(measured, limit), "rows": shelf.count(chats)}
         write_json_atomic(kept, result)
         return result
 
-    def seen(self, messages: Sequence[Message], base_model: str = "nano", max_length: int | None = None) -> list[list[Token]]:
-        """A conversation as this model is trained on it, token by token: given, learned, cut off. Raises ModelError."""
+    def seen(self, row: Row, base_model: str = "nano", max_length: int | None = None) -> list[Shown]:
+        """A row as this model sees it, token by token: given, learned, cut off; of a pair both sides. Raises ModelError."""
         folder = self._model(base_model)
         tokenizer, renderer = _reader(folder)
         limit = min(max_length or lengths.NO_LIMIT, models.context_length(folder))
-        return lengths.seen(list(messages), renderer, tokenizer, limit)
+        return lengths.seen(row.example, renderer, tokenizer, limit, row.shape)
 
     # -- taking away
 
@@ -199,10 +205,9 @@ class Library:
         return found.file, (demos.find(found.name).train if found.ships else shelf.original(found.id)).read_bytes()
 
     def as_chats(self, dataset_id: str) -> tuple[str, bytes]:
-        """(file name, JSONL of chat messages): the usable rows alone."""
+        """(file name, JSONL): the usable rows alone, chats or, of other shapes, as most tools read them."""
         chats = self._chats(dataset_id)
-        with chats.open(encoding="utf-8", newline="\n") as file:
-            rows = [json.dumps({"messages": json.loads(line)["messages"]}, ensure_ascii=False) + "\n" for line in file]
+        rows = (json.dumps(shelf.portable(row), ensure_ascii=False) + "\n" for row in shelf.rows(chats, 0, shelf.count(chats)))
         return f"{Path(self.get(dataset_id).file).stem}.chats.jsonl", "".join(rows).encode()
 
     # -- inside

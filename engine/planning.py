@@ -6,14 +6,15 @@ Reads data, a model's config and this owner's earlier runs; starts nothing and l
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from engine import data, endpoints, estimates, guard, knowledge, models, paths, places, starts, system
 from engine.advice import Concern, warnings
-from engine.data import demos
 from engine.data.files import read_rows
 from engine.defaults import Defaults
 from engine.endpoints import tinker_cloud
@@ -23,8 +24,8 @@ from engine.jobs import states
 from engine.library import Library
 from engine.places import Place
 from engine.recipe import DataSpec, Recipe
-from engine.rendering import get_renderer, load_tokenizer
-from engine.training.schedule import total_steps
+from engine.rendering import Renderer, get_renderer, load_tokenizer
+from engine.training.schedule import order, total_steps
 
 if TYPE_CHECKING:
     from engine.store import Store
@@ -40,16 +41,19 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Seen:
-    """One example as the model sees it: pieces of text, and whether each is learned from."""
+    """One sequence as the model sees it: pieces of text, and whether each is learned from. `side` is better or worse in a pair, good or
+    bad for an answer that was found so; `expected` is what is expected of a prompt that is to be tried."""
 
     row: int
     pieces: tuple[tuple[str, bool], ...]
     tokens: int
+    side: str = ""
+    expected: str = ""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe comes to. `figures`: train, held_out, replay, median, longest, truncated, max_length, ..."""
+    """What a recipe comes to. `figures`: shape, train, epoch (rows until the data is gone through once), held_out, replay, median, ..."""
 
     steps: int
     figures: dict[str, Any]
@@ -123,7 +127,7 @@ class Planner:
             start = _set(start, name, value)
             reasons[name] = {"value": value, "reason": "Your own default, from the settings.", "source": "Settings"}
         recipe = Recipe.make(start).merged(changes)
-        rows = self.figures(recipe)["train"]
+        rows = self.figures(recipe)["epoch"]
         chosen = changes.get("training", {})
         if not spec.get("demo") and rows and not {"steps", "epochs"} & {name for name, value in chosen.items() if value is not None}:
             reasons["training.steps"] = knowledge.steps_for(rows, recipe.training.batch_size)
@@ -141,7 +145,8 @@ class Planner:
     def columns(self, spec: DataSpec) -> list[str]:
         """The names in the file's first rows, to say which is which. Raises DataError."""
         guard.data(self._owner, spec)
-        path = Path(self._source(spec)[0])
+        self._own(spec)
+        path = Path(spec.path).expanduser() if spec.path else data.source(spec, "answers")[0]
         names: dict[str, None] = {}
         for count, (_, row) in enumerate(read_rows(path)):
             if isinstance(row, dict):
@@ -154,7 +159,7 @@ class Planner:
         """Estimates and warnings. Raises EngineError for data or a model that can't be read."""
         guard.recipe(self._owner, recipe)
         figures, config = self.figures(recipe), self._config(recipe.base_model)
-        steps = total_steps(recipe.training, max(1, figures["train"]))
+        steps = total_steps(recipe.training, max(1, figures["epoch"]))
         model = estimates.model_size(config)
         speed, speed_from = self._speed(recipe, model)
         speeds = knowledge.speeds()
@@ -190,7 +195,8 @@ class Planner:
         """Counts and lengths of the recipe's data, as its model counts tokens. Raises EngineError."""
         guard.recipe(self._owner, recipe)
         spec = recipe.data
-        told = (recipe.base_model, recipe.renderer, recipe.system_prompt, recipe.training.max_length, recipe.seed)
+        self._own(spec)
+        told = (recipe.method, recipe.base_model, recipe.renderer, recipe.system_prompt, recipe.training.max_length, recipe.seed)
         key = ("figures", self._stamp(spec), spec.model_dump_json(), *told)
         if key not in self._known:
             self._remember(key, self._figures(recipe))
@@ -199,50 +205,48 @@ class Planner:
     def preview(self, recipe: Recipe, count: int = 5) -> list[Seen]:
         """The first examples as the model will see them. Raises EngineError."""
         guard.recipe(self._owner, recipe)
-        told = (recipe.base_model, recipe.renderer, recipe.system_prompt, recipe.seed, count)
+        self._own(recipe.data)
+        told = (recipe.method, recipe.base_model, recipe.renderer, recipe.system_prompt, recipe.seed, count)
         key = ("seen", self._stamp(recipe.data), recipe.data.model_dump_json(), *told)
         if key not in self._known:
             tokenizer = load_tokenizer(models.resolve(recipe.base_model, weights=False))
             render = get_renderer(recipe.renderer, tokenizer)
-            seen = []
-            for example in data.load_data(recipe, skills=False).train[:count]:
-                row = render.examples(example.messages)[0]
-                pieces: list[tuple[list[int], bool]] = []
-                for token, weight in zip(row.tokens, row.weights, strict=True):
-                    if not pieces or pieces[-1][1] != (weight > 0):
-                        pieces.append(([], weight > 0))
-                    pieces[-1][0].append(token)
-                texts = tuple((tokenizer.decode(tokens, skip_special_tokens=False), learned) for tokens, learned in pieces)
-                seen.append(Seen(example.row, texts, len(row.tokens)))
+            loaded = data.load_data(recipe, skills=False)
+            seen = [one for example in loaded.train[:count] for one in _seen(example, loaded.shape, render, tokenizer)]
             self._remember(key, seen)
         return list(self._known[key])
 
     def _figures(self, recipe: Recipe) -> dict[str, Any]:
-        spec = recipe.data
-        path, layout, mapping = self._source(spec)
+        spec, shape = recipe.data, knowledge.shape(recipe.method)
+        path, layout, mapping = data.source(spec, shape)
         tokenizer = load_tokenizer(models.resolve(recipe.base_model, weights=False))
-        report = data.check(path, layout, mapping, tokenizer, recipe.renderer, recipe.training.max_length)
+        report = data.check(path, layout, mapping, tokenizer, recipe.renderer, recipe.training.max_length, shape)
         loaded = data.load_data(recipe)
+        epoch = order(recipe, loaded.train, [0] * len(loaded.train)).rows
         tokens, examples = report["tokens"], max(1, report["examples"])
+        file = Path(path).name
         if spec.dataset:
             # What is read is what was kept; people know the file that it came from.
             kept = self._library.get(spec.dataset)
             report |= {"format": kept.format, "columns": kept.stats.get("columns", {}), "rows": kept.stats["rows"]}
             report["problems"] = self._library.problems(kept.id)["problems"] + report["problems"]
-            path = kept.file
+            file = kept.file
         return {
-            "file": Path(path).name,
+            "file": file,
+            "shape": loaded.shape,
+            "notes": loaded.notes,
             "format": report["format"],
             "columns": report["columns"],
             "rows": report["rows"],
             "problems": report["problems"],
             "train": len(loaded.train),
+            "epoch": epoch,
             "held_out": len(loaded.held_out),
             "replay": loaded.replay_count,
             "skills": len(loaded.skills),
             "tokens": tokens["total"],
             "mean": tokens["total"] / examples,
-            "answer_mean": tokens["learned_from"] / examples,
+            "answer_mean": tokens["answers"] / examples,
             **{name: tokens[name] for name in ("median", "longest", "max_length", "truncated", "without_any_answer")},
         }
 
@@ -263,25 +267,42 @@ class Planner:
         speed = estimates.table_speed(model.parameters, cores, knowledge.speeds())
         return speed, f"from a table, for {model.parameters / 1e6:,.1f} million parameters on {cores} CPU cores"
 
+    def _own(self, spec: DataSpec) -> None:
+        """Raises NotFound for a data set that is somebody else's."""
+        for part in (spec, *spec.mix):
+            if part.dataset:
+                self._library.usable(part.dataset)
+
     def _stamp(self, spec: DataSpec) -> tuple:
         """Changes with the files."""
-        files = [Path(path).expanduser() for path in (spec.path, spec.held_out_path) if path]
-        if spec.dataset:
-            files.append(Path(self._source(spec)[0]))
+        paths_given = [spec.held_out_path, *(part.path for part in (spec, *spec.mix))]
+        files = [Path(path).expanduser() for path in paths_given if path]
+        files += [data.chats_file(part.dataset) for part in (spec, *spec.mix) if part.dataset]
         return tuple((stat.st_mtime_ns, stat.st_size) for stat in (file.stat() for file in files if file.is_file()))
-
-    def _source(self, spec: DataSpec) -> tuple[str, str, dict[str, str]]:
-        """(file, format, mapping). Raises NotFound for a data set that is somebody else's."""
-        if spec.demo:
-            return str(demos.find(spec.demo).train), "messages", {}
-        if spec.dataset:
-            return str(data.chats_file(self._library.usable(spec.dataset).id)), "messages", {}
-        return spec.path, spec.format, spec.mapping
 
     def _remember(self, key: tuple, value: Any) -> None:
         while len(self._known) >= 32:
             del self._known[next(iter(self._known))]
         self._known[key] = value
+
+
+def _seen(example: data.Example, shape: data.Shape, render: Renderer, tokenizer: Any) -> Iterator[Seen]:
+    """The first sequence of each of its sides."""
+
+    def pieces(tokens: Sequence[int], weights: Sequence[float]) -> tuple[tuple[str, bool], ...]:
+        found = []
+        for learned, group in groupby(zip(tokens, weights, strict=True), key=lambda one: one[1] > 0):
+            found.append((tokenizer.decode([token for token, _ in group], skip_special_tokens=False), learned))
+        return tuple(found)
+
+    if shape == "prompts":
+        tokens = render.prompt(example.prompt)
+        yield Seen(example.row, pieces(tokens, [0.0] * len(tokens)), len(tokens), expected=example.answer)
+        return
+    sides = {"pairs": ("better", "worse"), "labels": ("good" if example.good else "bad",)}.get(shape, ("",))
+    for side, messages in zip(sides, example.conversations(), strict=True):
+        row = render.examples(messages)[0]
+        yield Seen(example.row, pieces(row.tokens, row.weights), len(row.tokens), side)
 
 
 def _get(values: dict[str, Any], field: str) -> Any:

@@ -109,9 +109,11 @@ class Teaching:
         if not told:
             raise StateError("there is nothing corrected in this chat", "Correct an answer first.")
         rows = [{"messages": [*one.messages, _said(one.correction)], "rejected": one.answer} for one in told]
+        # Where it had said nothing there is no worse answer to learn from.
+        layout = "rejected_message" if all(one.answer.strip() for one in told) else "messages"
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         title = " ".join((name or f"Corrections of {conversation.title}").replace("/", " ").replace("\\", " ").split())[:100]
-        return self._library.add(f"{title}.jsonl", text.encode("utf-8", "replace"), format="messages")
+        return self._library.add(f"{title}.jsonl", text.encode("utf-8", "replace"), format=layout)
 
     # -- lessons
 

@@ -20,6 +20,7 @@ from sqlalchemy import select
 
 from engine import Engine, Recipe, paths
 from engine.areas import Areas
+from engine.data.shelf import Row
 from engine.drafts import Draft
 from engine.errors import EngineError, NotFound
 from engine.jobs import host, logs
@@ -39,7 +40,7 @@ CARRIERS = {"recipe", "changes", "spec"}
 _FREE = """
 after after_id after_step along answer answers asking base_model conversation conversations count curve curves
 draft endpoint field filters format group job known last lesson limit mapping max_length max_tokens messages metric model most
-name notes offset on_start options path prompt say search seconds setting settings side source speaker start state store now
+name notes offset on_start options path prompt row say search seconds setting settings side source speaker start state store now
 text title top turn turns value values who
 """
 FREE = set(_FREE.split())
@@ -163,6 +164,7 @@ def fill(name: str, parameter: inspect.Parameter, mine: Things) -> Any:
     values |= {"who": [], "messages": [], "turns": [], "conversations": [], "conversation": None, "answers": [], "after": {}, "curves": {}}
     values |= {"source": b'{"prompt": "a", "completion": "b"}\n', "speaker": mine.engine.playground.speaker("base:nano"), "side": 0}
     values |= {"model": mine.engine.models()[0], "setting": "tour", "value": "done", "field": "seed", "state": "done", "known": None}
+    values |= {"row": Row(0, 1, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "task")}
     values |= {"turn": 0, "seconds": 1.0, "lesson": mine.engine.store.lesson(mine.ids["lesson_id"], mine.engine.owner), "endpoint": "local"}
     return values.get(parameter.name, "something")
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from engine import Engine, Recipe, guard, models, paths, policy
+from engine.data.shelf import Row
 from engine.errors import DataError, EngineError, NotAllowed
 from engine.jobs import host, logs
 from engine.jobs.runner import Runner
@@ -88,7 +89,7 @@ def test_it_is_said_why(visitor: Engine, file: Path) -> None:
     with pytest.raises(NotAllowed, match="folders of this machine"):
         visitor.planner.suggest({"data": {"demo": "piglatin"}, "base_model": str(models.nano_folder())})
     with pytest.raises(NotAllowed, match="folders of this machine"):
-        visitor.datasets.seen([], base_model=str(models.nano_folder()))
+        visitor.datasets.seen(Row(0, 1, [], "task"), base_model=str(models.nano_folder()))
 
 
 def test_ones_own_machine_has_no_such_limits(file: Path) -> None:

@@ -303,7 +303,7 @@ def _proposal(desk: Desk, state: State) -> Proposal:
 def _summary(recipe: Recipe, planned: Plan) -> tuple[str, ...]:
     figures = planned.figures
     learns = "all of its weights" if recipe.full else f"an adapter of rank {recipe.lora.rank} (LoRA)"
-    passes = planned.steps * recipe.training.batch_size / max(1, figures["train"])
+    passes = planned.steps * recipe.training.batch_size / max(1, figures["epoch"])
     replay = f", {figures['replay']:,} of them to keep older skills" if figures["replay"] else ""
     often = f"every example about {figure(passes)} times" if passes >= 1 else f"about {100 * passes:.0f} % of them come up"
     where = "on this machine" if recipe.endpoint == "local" else f"at {recipe.endpoint}"

@@ -5,9 +5,12 @@ of models but, for counting tokens, a tokenizer that it is given.
 """
 
 from engine.data.check import check
-from engine.data.dataset import load_data
-from engine.data.examples import DataSet, Example, Problem, Report, with_system
-from engine.data.formats import FORMATS, read_examples
+from engine.data.dataset import load_data, source
+from engine.data.examples import SHAPES, DataSet, Example, Problem, Report, Shape, with_system
+from engine.data.formats import FORMATS, KEPT, read_examples
 from engine.data.shelf import chats_file
 
-__all__ = ["FORMATS", "DataSet", "Example", "Problem", "Report", "chats_file", "check", "load_data", "read_examples", "with_system"]
+__all__ = [
+    "FORMATS", "KEPT", "SHAPES", "DataSet", "Example", "Problem", "Report", "Shape", "chats_file", "check", "load_data", "read_examples",
+    "source", "with_system",
+]  # fmt: skip

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from engine.data.examples import Problem, Report
+from engine.data.examples import Problem, Report, Shape
 from engine.data.files import unit
 from engine.data.formats import read_examples
 from engine.data.lengths import NO_LIMIT, measure
@@ -23,17 +23,25 @@ def check(
     tokenizer: PreTrainedTokenizerFast | None = None,
     renderer: str = "auto",
     max_length: int | None = None,
+    shape: Shape | None = None,
 ) -> dict[str, Any]:
     """A JSON-ready report on the file; with a tokenizer also lengths, and how many examples exceed `max_length` tokens
-    (by default the model's own limit). Raises DataError where the file can't be used at all."""
-    report = read_examples(path, format, mapping)
+    (by default the model's own limit). `shape` is what is needed; without it rows are what they are. Raises DataError where the file
+    can't be used at all."""
+    report = read_examples(path, format, mapping, shape)
+    first = report.examples[0]
     result: dict[str, Any] = {
         "file": str(path),
         "format": report.format,
+        "shape": report.shape,
+        "notes": report.notes,
         "columns": report.mapping,
         **report.stats,
         "problems": [problem.to_dict() | {"place": problem.place} for problem in report.problems],
-        "first_example": report.examples[0].messages,
+        "first_example": first.messages,
+        **({"first_rejected": first.rejected} if first.rejected is not None else {}),
+        **({"first_good": first.good} if first.good is not None else {}),
+        **({"first_columns": first.columns} if first.columns else {}),
     }
     if tokenizer is not None:
         result["tokens"], refused = _tokens(report, tokenizer, renderer, max_length, unit(Path(path).expanduser()))
@@ -47,13 +55,14 @@ def _tokens(
     render = get_renderer(renderer, tokenizer)
     limit = max_length or tokenizer.model_max_length
     known_limit = limit < NO_LIMIT
-    measured = measure(report.examples, render, limit)
+    measured = measure(report.examples, render, limit, report.shape)
     problems = [Problem(one.row, "", one.refused.message, one.refused.next_step, unit) for one in measured if one.refused]
     shown = [one for one in measured if not one.refused]
     cut = [one for one in shown if known_limit and one.tokens > limit]
     return {
         "renderer": render.name,
-        "total": sum(one.tokens for one in shown),
+        "total": sum(one.total for one in shown),
+        "answers": sum(one.answer for one in shown),
         "learned_from": sum(one.learned for one in shown),
         "median": median([one.tokens for one in shown]) if shown else 0,
         "longest": max((one.tokens for one in shown), default=0),

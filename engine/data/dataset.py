@@ -6,43 +6,40 @@ A held-out example's prompt is never in the training part. Knows nothing of toke
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine import knowledge
 from engine.data import demos, shelf
-from engine.data.examples import DataSet, Example, Problem, with_system
-from engine.data.formats import read_examples
+from engine.data.examples import DataSet, Example, Problem, Report, Shape, with_system
+from engine.data.formats import KEPT, read_examples
 from engine.errors import DataError
 
 if TYPE_CHECKING:
-    from engine.recipe import Recipe
+    from engine.recipe import DataSpec, Mixed, Recipe
 
 _SPLIT_FROM = 10
 
 
-def load_data(recipe: Recipe, skills: bool | None = None) -> DataSet:
+def load_data(recipe: Recipe, skills: bool | None = None, shape: Shape | None = None) -> DataSet:
     """The data set of a recipe, its system prompt put before each conversation that has none of its own.
 
-    `skills` says whether to bring the general-skills prompts; by default they come where they mean something, with nano.
-    Raises DataError.
+    `skills` says whether to bring the general-skills prompts; by default they come where they mean something, with nano. `shape` is
+    that of the rows that the method learns from, unless it is said. Raises DataError.
     """
-    spec = recipe.data
-    if spec.demo:
-        demo = demos.find(spec.demo)
-        name, train_path, held_out_path, format, mapping = demo.name, demo.train, str(demo.held_out), "messages", {}
-    elif spec.path:
-        train_path = Path(spec.path).expanduser()
-        name, held_out_path, format, mapping = train_path.stem, spec.held_out_path, spec.format, spec.mapping
-    elif spec.dataset:
-        # What couldn't be used was left out, with the person's knowledge, when the file was added.
-        train_path, held_out_path, format, mapping = shelf.chats_file(spec.dataset), spec.held_out_path, "messages", {}
-        name = recipe.name or spec.dataset
-    else:
+    spec, shape = recipe.data, shape or knowledge.shape(recipe.method)
+    if not (spec.demo or spec.path or spec.dataset):
         raise DataError("the recipe names no data", "Give a demo, a file or a data set of the library.", where="data")
-    report = read_examples(train_path, format, mapping)
-    examples, problems = report.examples, list(report.problems)
+    file, format, mapping = source(spec, shape)
+    name = spec.demo or (file.stem if spec.path else recipe.name or spec.dataset)
+    report = read_examples(file, format, mapping, shape)
+    examples, problems, notes = report.examples, list(report.problems), list(report.notes)
+    held_out_path = str(demos.find(spec.demo, shape).held_out) if spec.demo else spec.held_out_path
     if held_out_path:
-        held_out_report = read_examples(held_out_path, format, mapping)
+        # What is kept apart of a data set of the library is a file as it came.
+        own = ("auto", {}) if spec.dataset else (format, mapping)
+        held_out_report = read_examples(held_out_path, *own, shape)
         problems += held_out_report.problems
         held_out, repeated = _apart(held_out_report.examples, examples)
         if not held_out:
@@ -56,13 +53,37 @@ def load_data(recipe: Recipe, skills: bool | None = None) -> DataSet:
         train = examples
     else:
         train, held_out = _split(examples, spec.held_out_fraction, spec.held_out_max, recipe.seed)
+    for number, mixed in enumerate(spec.mix, 1):
+        found = _mixed_in(mixed, number, shape, held_out)
+        train, problems, notes = train + found.examples, problems + found.problems, notes + found.notes
     if skills is None:
         skills = recipe.base_model == "nano"
     # The file goes through the skills in turn, so that its first so many rows hold each about equally often.
     skill_examples = read_examples(demos.SKILLS_FILE, "messages").examples[: recipe.evaluation.skills_max] if skills else []
     for example in [*train, *held_out, *skill_examples]:
         example.messages = with_system(example.messages, recipe.system_prompt)
-    return DataSet(name, train, held_out, problems, sum(example.kind == "replay" for example in train), skill_examples)
+    weights = [mixed.weight for mixed in spec.mix]
+    replayed = sum(example.kind == "replay" for example in train)
+    return DataSet(name, train, held_out, problems, replayed, skill_examples, shape, notes, (1 - sum(weights), *weights))
+
+
+def source(spec: DataSpec | Mixed, shape: Shape) -> tuple[Path, str, dict[str, str]]:
+    """Where its rows are, and how they are to be read: (file, format, mapping). Raises DataError."""
+    if spec.demo:
+        return demos.find(spec.demo, shape).train, "auto", {}
+    if spec.dataset:
+        # What couldn't be used was left out, with the person's knowledge, when the file was added.
+        return shelf.chats_file(spec.dataset), KEPT, {}
+    return Path(spec.path).expanduser(), spec.format, spec.mapping
+
+
+def _mixed_in(mixed: Mixed, number: int, shape: Shape, held_out: list[Example]) -> Report:
+    """A further source's rows, less those whose prompt is in the proof of the main one."""
+    report = read_examples(*source(mixed, shape), shape)
+    report.examples = [replace(example, source=number) for example in _unproven(report.examples, held_out)]
+    if not report.examples:
+        raise DataError("every prompt that is mixed in is kept for the proof", "Mix in other data.", where=f"data.mix {number}")
+    return report
 
 
 def _split(examples: list[Example], fraction: float, most: int, seed: int) -> tuple[list[Example], list[Example]]:
@@ -95,6 +116,12 @@ def _apart(held_out: list[Example], train: list[Example]) -> tuple[list[Example]
     """(held-out examples whose prompt isn't trained on, the others)."""
     trained = {prompt for example in train for prompt in example.prompts()}
     return [e for e in held_out if _key(e) not in trained], [e for e in held_out if _key(e) in trained]
+
+
+def _unproven(examples: list[Example], held_out: list[Example]) -> list[Example]:
+    """Those that teach no prompt of the proof, in none of their turns."""
+    proven = {_key(example) for example in held_out}
+    return [example for example in examples if proven.isdisjoint(example.prompts())]
 
 
 def _repeated(example: Example) -> Problem:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Message = dict[str, str]
 Kind = Literal["task", "replay"]
+Shape = Literal["answers", "pairs", "labels", "prompts"]
+"""What rows say: an answer to learn, a better and a worse answer, an answer found good or bad, a prompt to be tried."""
+SHAPES: tuple[Shape, ...] = ("answers", "pairs", "labels", "prompts")
 
 
 @dataclass
 class Example:
-    """A conversation that ends in the assistant's answer; `row` is where it stood in its file, counted from 1."""
+    """A conversation that ends in the assistant's answer, or in the prompt where there is none; `row` is where it stood in its file,
+    counted from 1. In pairs the answer is the better one, in prompts what is expected, if it is known."""
 
     messages: list[Message]
     row: int
@@ -20,26 +24,41 @@ class Example:
     rejected: str | None = None
     """A worse answer to the same prompt."""
     good: bool | None = None
-    """Whether people found the answer good, where they were asked."""
+    """Whether the answer was found good."""
     columns: dict[str, Any] = field(default_factory=dict)
-    """The row's other columns."""
+    """What else the row said, by the names of its columns."""
+    source: int = 0
+    """Which of the recipe's sources it is from: 0 is the main one, the others are mixed in."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is an answer."""
+        return self.messages[-1]["role"] == "assistant"
 
     @property
     def prompt(self) -> list[Message]:
         """All messages before the last answer."""
-        return self.messages[:-1]
+        return self.messages[:-1] if self.answered else self.messages
 
     @property
     def answer(self) -> str:
-        """The last answer."""
-        return self.messages[-1]["content"]
+        """The last answer; empty where there is none."""
+        return self.messages[-1]["content"] if self.answered else ""
+
+    def conversations(self) -> list[list[Message]]:
+        """What a model is shown of it: one conversation, or of a pair both, the better one first."""
+        if self.rejected is None:
+            return [self.messages]
+        return [self.messages, [*self.prompt, {"role": "assistant", "content": self.rejected}]]
 
     def prompts(self) -> Iterator[tuple[tuple[str, str], ...]]:
-        """What precedes each assistant turn, in a form that can be compared and hashed."""
+        """What precedes each assistant turn, in a form that can be compared and hashed; last the prompt itself."""
         said = tuple((message["role"], message["content"]) for message in self.messages)
         for place, (role, _) in enumerate(said):
             if role == "assistant":
                 yield said[:place]
+        if not self.answered:
+            yield said
 
 
 @dataclass
@@ -75,6 +94,9 @@ class Report:
     stats: dict[str, Any]
     mapping: dict[str, str] = field(default_factory=dict)
     """The column that was read for each standard field."""
+    shape: Shape = "answers"
+    notes: list[str] = field(default_factory=list)
+    """How rows of another shape were read so that they serve."""
 
 
 @dataclass
@@ -89,6 +111,26 @@ class DataSet:
     """How many of `train` are there so that older skills aren't forgotten."""
     skills: list[Example]
     """General skills that the base model has, to measure forgetting; empty where none are known for it."""
+    shape: Shape = "answers"
+    notes: list[str] = field(default_factory=list)
+    """What people should know of how it was read."""
+    shares: tuple[float, ...] = (1.0,)
+    """How much of what is drawn comes from each source, the main one first."""
+
+    @property
+    def epoch(self) -> int:
+        """How many rows are drawn until the main source has been gone through once."""
+        counts = [0] * len(self.shares)
+        for example in self.train:
+            counts[example.source] += 1
+        return sum(draws(counts, self.shares))
+
+
+def draws(counts: Sequence[int], shares: Sequence[float]) -> list[int]:
+    """How many rows of each source are drawn while the first is gone through once. A source without rows gives none."""
+    main = counts[0]
+    others = [max(1, round(main * share / shares[0])) if count and main else 0 for count, share in zip(counts, shares, strict=True)]
+    return [main, *others[1:]]
 
 
 def with_system(messages: list[Message], system_prompt: str) -> list[Message]:

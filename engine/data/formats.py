@@ -1,51 +1,41 @@
-"""Rows to examples: chat messages, prompt/completion and Alpaca, under the names that people give their columns.
+"""Files to examples: which layout the rows have, every row read by it, and what can't be used told.
 
-A row that can't be used becomes a Problem, never a silence. To add a format: a function, and an entry in `FORMATS`.
-Knows nothing of how files are stored nor of how examples are used.
+A row that can't be used becomes a Problem, never a silence. The layouts themselves are in `layouts`; here nothing is known of what
+is in them, nor of how examples are used.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from engine.data.examples import Example, Message, Problem, Report
-from engine.data.files import kind_of, read_rows, unit
+from engine.data.examples import SHAPES, Example, Problem, Report, Shape
+from engine.data.files import read_rows, unit
+from engine.data.layouts import FORMATS, Bad, Format
+from engine.data.shapes import SERVES, converted, mismatch
 from engine.errors import DataError
 
-ROLES = {
-    "system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant",
-    "bot": "assistant", "model": "assistant", "chatgpt": "assistant", "tool": "tool", "function": "tool",
-}  # fmt: skip
+KEPT = "kept"
+"""As the library writes what it has read: every shape, nothing to be recognised."""
 _SAMPLE_ROWS = 50
+_MARKS = ("kind",)
+
+Rows = list[tuple[int, dict[str, Any]]]
 
 
-class _Bad(Exception):
-    """A row that can't be used: field, what is wrong, what to do."""
-
-
-@dataclass(frozen=True)
-class Format:
-    """How one layout is recognised and read. `fields`: each standard field with the other names it goes by."""
-
-    fields: dict[str, tuple[str, ...]]
-    required: tuple[str, ...]
-    read: Callable[[dict[str, Any]], list[Message]]
-
-
-def read_examples(path: str | Path, format: str = "auto", mapping: dict[str, str] | None = None) -> Report:
+def read_examples(path: str | Path, format: str = "auto", mapping: dict[str, str] | None = None, shape: Shape | None = None) -> Report:
     """All examples in a file and a Problem for every other row.
 
-    `mapping` gives your column for a standard field: {"prompt": "Question"}. Raises DataError where the file as a whole can't
-    be read, or holds no usable row.
+    `mapping` gives your column for a standard field: {"prompt": "Question"}. `shape` is what is needed: rows of another shape that serve
+    it are read as it, and `notes` say so; without it rows are read as what they are. Raises DataError where the file as a whole can't
+    be read, holds no usable row, or has rows that can't serve.
     """
     path = Path(path).expanduser()
-    if format != "auto" and format not in FORMATS:
+    if format not in ("auto", KEPT) and format not in FORMATS:
         raise DataError(f"there is no format called {format!r}", f"Choose one of: auto, {', '.join(FORMATS)}.", where="format")
-    rows: list[tuple[int, dict[str, Any]]] = []
+    rows: Rows = []
     problems: list[Problem] = []
     total = 0
     for number, row in read_rows(path):
@@ -56,27 +46,50 @@ def read_examples(path: str | Path, format: str = "auto", mapping: dict[str, str
             rows.append((number, row))
     if not rows:
         _nothing_usable(path, problems)
-    name, columns = _recognise([row for _, row in rows[:_SAMPLE_ROWS]], format, mapping or {}, path)
-    examples = []
-    for number, row in rows:
-        try:
-            examples.append(Example(_read(row, name, columns), number, "replay" if row.get("kind") == "replay" else "task"))
-        except _Bad as bad:
-            field, message, fix = bad.args
-            problems.append(Problem(number, columns.get(field, field), message, fix, unit(path)))
+    if format == KEPT:
+        columns: dict[str, str] = {}
+        name, examples, have = KEPT, [_kept(row, number) for number, row in rows], _kept_shape(rows[0][1])
+    else:
+        name, columns = _recognise([row for _, row in rows[:_SAMPLE_ROWS]], format, mapping or {}, path, shape)
+        have = FORMATS[name].shape
+        examples = []
+        for number, row in rows:
+            try:
+                examples.append(_read(row, number, name, columns, shape))
+            except Bad as bad:
+                field, message, fix = bad.args
+                problems.append(Problem(number, columns.get(field, field), message, fix, unit(path)))
     problems.sort(key=lambda problem: problem.row)
     if not examples:
         _nothing_usable(path, problems)
-    stats = {
+    notes = []
+    if shape is not None:
+        _must_serve(have, shape, path)
+        examples, note = converted(examples, have, shape)
+        notes = [note] if note else []
+        if not examples:
+            raise DataError("no answer in the file was found good", "There is nothing to learn by example here.", where=str(path))
+    return Report(name, examples, problems, _stats(total, examples, problems), columns, shape or have, notes)
+
+
+def _stats(total: int, examples: list[Example], problems: list[Problem]) -> dict[str, Any]:
+    said = [message for example in examples for message in example.messages]
+    return {
         "rows": total,
         "examples": len(examples),
         "problems": len(problems),
         "replay": sum(example.kind == "replay" for example in examples),
-        "answers": sum(message["role"] == "assistant" for example in examples for message in example.messages),
-        "characters": sum(len(message["content"]) for example in examples for message in example.messages),
-        "repeated_prompts": len(examples) - len({tuple(example.prompts())[-1] for example in examples}),
+        "answers": sum(message["role"] == "assistant" for message in said),
+        "characters": sum(len(message["content"]) for message in said) + sum(len(example.rejected or "") for example in examples),
+        "repeated_prompts": len(examples) - len({list(example.prompts())[-1] for example in examples}),
     }
-    return Report(name, examples, problems, stats, columns)
+
+
+def _must_serve(have: Shape, want: Shape, path: Path) -> None:
+    if want not in SHAPES:
+        raise DataError(f"there is no shape {want!r}", f"Choose one of: {', '.join(SHAPES)}.", where="shape")
+    if have not in SERVES[want]:
+        raise DataError(*mismatch(have, want), where=str(path))
 
 
 def _nothing_usable(path: Path, problems: list[Problem]) -> None:
@@ -87,10 +100,13 @@ def _nothing_usable(path: Path, problems: list[Problem]) -> None:
     raise DataError(count + first.message, first.fix, where=f"{path}, {first.place}")
 
 
-def _recognise(rows: list[dict[str, Any]], format: str, mapping: dict[str, str], path: Path) -> tuple[str, dict[str, str]]:
+def _recognise(
+    rows: list[dict[str, Any]], format: str, mapping: dict[str, str], path: Path, shape: Shape | None
+) -> tuple[str, dict[str, str]]:
     """The format and the column to read for each of its fields."""
-    candidates = FORMATS if format == "auto" else {format: FORMATS[format]}
-    known = {field for layout in candidates.values() for field in layout.fields}
+    every = FORMATS if format == "auto" else {format: FORMATS[format]}
+    candidates = {name: layout for name, layout in every.items() if shape is None or layout.shape in SERVES[shape]}
+    known = {field for layout in every.values() for field in layout.fields}
     if unknown := sorted(set(mapping) - known):
         raise DataError(f"{unknown[0]!r} isn't a standard field", f"Map one of: {', '.join(sorted(known))}.", where="mapping")
     seen = dict.fromkeys(name for row in rows for name in row)
@@ -98,21 +114,13 @@ def _recognise(rows: list[dict[str, Any]], format: str, mapping: dict[str, str],
     if absent is not None:
         fix = f"Its columns are: {', '.join(map(str, seen))}."
         raise DataError(f"the mapping names a column {absent!r} that the file doesn't have", fix, where=str(path))
-    best: tuple[int, str, dict[str, str]] | None = None
-    for name, layout in candidates.items():
-        if not set(mapping) <= set(layout.fields):
-            continue
-        columns = {}
-        for field, aliases in layout.fields.items():
-            options = [mapping[field]] if field in mapping else [field, *aliases]
-            column = _column(options, rows)
-            if column and column not in columns.values():
-                columns[field] = column
-        fitting = sum(all(columns.get(field) in row for field in layout.required) for row in rows)
-        if fitting and (best is None or fitting > best[0]):
-            best = (fitting, name, columns)
-    if best:
-        return best[1], best[2]
+    if best := _best(rows, candidates, mapping):
+        return best
+    if shape is not None and (other := _best(rows, every, mapping)):
+        raise DataError(*mismatch(FORMATS[other[0]].shape, shape), where=str(path))
+    # Rows of which none is as it should be are to be told one by one what they lack.
+    if other := _best(rows, candidates, mapping, lax=True):
+        return other
     if format != "auto":
         needed = " and ".join(FORMATS[format].required)
         fix = f"The columns are: {', '.join(map(str, seen))}. Say which is which with a mapping, or choose another format."
@@ -124,7 +132,29 @@ def _recognise(rows: list[dict[str, Any]], format: str, mapping: dict[str, str],
     )
 
 
-def _column(options: list[str], rows: list[dict[str, Any]]) -> str | None:
+def _best(
+    rows: list[dict[str, Any]], candidates: dict[str, Format], mapping: dict[str, str], lax: bool = False
+) -> tuple[str, dict[str, str]] | None:
+    """The most particular of the layouts that fit at least half as many rows as the one that fits most; `lax` looks at columns alone."""
+    fitting: dict[str, tuple[int, dict[str, str]]] = {}
+    for name, layout in candidates.items():
+        if not set(mapping) <= set(layout.fields):
+            continue
+        columns: dict[str, str] = {}
+        for field, aliases in layout.fields.items():
+            options = [mapping[field]] if field in mapping else [field, *aliases]
+            column = _column(options, rows)
+            if column and column not in columns.values():
+                columns[field] = column
+        whole = [row for row in rows if all(columns.get(field) in row for field in layout.required)]
+        count = sum(lax or layout.fits({field: row[column] for field, column in columns.items() if column in row}) for row in whole)
+        if count:
+            fitting[name] = (count, columns)
+    most = max((count for count, _ in fitting.values()), default=0)
+    return next(((name, columns) for name, (count, columns) in fitting.items() if 2 * count >= most), None)
+
+
+def _column(options: Sequence[str], rows: list[dict[str, Any]]) -> str | None:
     """The first of the names that the rows use, exactly or but for case."""
     seen = dict.fromkeys(name for row in rows for name in row)
     for option in options:
@@ -134,125 +164,66 @@ def _column(options: list[str], rows: list[dict[str, Any]]) -> str | None:
     return None
 
 
-def _read(row: dict[str, Any], name: str, columns: dict[str, str]) -> list[Message]:
+def _read(row: dict[str, Any], number: int, name: str, columns: dict[str, str], shape: Shape | None) -> Example:
     layout = FORMATS[name]
     values = {field: row[column] for field, column in columns.items() if column in row}
     for field in layout.required:
         if field not in values:
-            raise _Bad(field, "the field is missing", f"Give each row {' and '.join(layout.required)}.")
-    messages = layout.read(values)
-    for message in messages:
+            raise Bad(field, "the field is missing", f"Give each row {' and '.join(layout.required)}.")
+    told = layout.read(values)
+    kind = "replay" if row.get("kind") == "replay" else "task"
+    read = {column for field, column in columns.items() if field not in layout.kept}
+    others = {str(column): _plain(value) for column, value in row.items() if column not in read and column not in _MARKS}
+    example = Example(told.messages, number, kind, told.rejected, told.good, others)
+    _check(example, name, layout, open_=layout.shape == "prompts" or shape == "prompts")
+    return example
+
+
+def _check(example: Example, name: str, layout: Format, *, open_: bool) -> None:
+    messages = example.messages
+    for text in (*(message["content"] for message in messages), example.rejected or ""):
         try:
-            message["content"].encode("utf-8")
+            text.encode("utf-8")
         except UnicodeEncodeError:
-            raise _Bad("", "the text holds half a character (a lone surrogate)", "Take out the broken \\ud8.. escape.") from None
-    if messages[-1]["role"] != "assistant":
+            raise Bad("", "the text holds half a character (a lone surrogate)", "Take out the broken \\ud8.. escape.") from None
+    asked, answered = layout.required[0], layout.required[0 if open_ else -1]
+    if layout.shape in ("pairs", "labels"):
+        asked = next((field for field in ("prompt", "messages", "input") if field in layout.fields), asked)
+        answered = next(field for field in ("chosen", "completion", "preferred_output", "messages") if field in layout.fields)
+    if not example.answered and not (open_ and messages[-1]["role"] in ("user", "tool")):
         fix = "End the conversation with the assistant's answer."
-        raise _Bad(layout.required[-1], f"the last message is the {messages[-1]['role']}'s, so there is no answer to learn", fix)
-    answers = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
-    if answers[0] == 0:
-        raise _Bad(layout.required[-1], "the conversation starts with an answer", "Put a user message before it.")
+        raise Bad(answered, f"the last message is the {messages[-1]['role']}'s, so there is no answer to learn", fix)
+    if messages[0]["role"] == "assistant":
+        raise Bad(answered, "the conversation starts with an answer", "Put a user message before it.")
     for place, message in enumerate(messages):
         if not message["content"].strip():
             what = {"assistant": "answer", "user": "prompt"}.get(message["role"], f"{message['role']} message")
-            field = layout.required[-1 if message["role"] == "assistant" else 0]
-            which = f" (message {place + 1})" if name == "messages" else ""
-            raise _Bad(field, f"the {what} is empty{which}", "Fill it in or take out the row.")
-    return messages
+            which = f" (message {place + 1})" if "messages" in layout.fields else ""
+            field = answered if message["role"] == "assistant" else asked
+            raise Bad(field, f"the {what} is empty{which}", "Fill it in or take out the row.")
+    if example.rejected is not None and not example.rejected.strip():
+        field = next(name for name in ("rejected", "rejected_message", "non_preferred_output") if name in layout.fields)
+        raise Bad(field, "the worse answer is empty", "Fill it in or take out the row.")
 
 
-def _text(values: dict[str, Any], field: str, default: str | None = None) -> str:
-    value = values.get(field, default)
-    if value is None and default is not None:
-        return default
-    if not isinstance(value, str):
-        raise _Bad(field, f"the field is {kind_of(value)}, not text", 'Write it as text: "...".')
-    return value
+def _kept(row: dict[str, Any], number: int) -> Example:
+    kind = "replay" if row.get("kind") == "replay" else "task"
+    return Example(row["messages"], row.get("row", number), kind, row.get("rejected"), row.get("good"), row.get("columns", {}))
 
 
-def _system(values: dict[str, Any]) -> list[Message]:
-    text = _text(values, "system", "")
-    return [{"role": "system", "content": text}] if text.strip() else []
+def _kept_shape(row: dict[str, Any]) -> Shape:
+    return row.get("shape", "answers")
 
 
-def _pair(question: str, answer: str) -> list[Message]:
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+def _plain(value: Any) -> Any:
+    """As JSON has it: Parquet knows dates, bytes and decimals too."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, dict):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value.isoformat() if isinstance(value, date | datetime) else str(value)
 
 
-def _messages(values: dict[str, Any], field: str = "messages") -> list[Message]:
-    said = values[field]
-    if isinstance(said, str) and said.lstrip().startswith("["):
-        try:
-            said = json.loads(said)
-        except ValueError:
-            raise _Bad(field, "the text isn't a JSON list of messages", 'Write [{"role": "user", "content": ...}, ...].') from None
-    if not isinstance(said, list):
-        raise _Bad(field, f"the field is {kind_of(said)}, not a list of messages", 'Write [{"role": "user", "content": ...}, ...].')
-    if not said:
-        raise _Bad(field, "the list of messages is empty", "Give a user message and the assistant's answer.")
-    messages = [_message(item, place, field) for place, item in enumerate(said, 1)]
-    return messages if any(message["role"] == "system" for message in messages) else _system(values) + messages
-
-
-def _message(item: Any, place: int, field: str) -> Message:
-    if not isinstance(item, dict):
-        raise _Bad(field, f"message {place} is {kind_of(item)}, not an object", 'Write {"role": "user", "content": "..."}.')
-    role, content = item.get("role", item.get("from")), item.get("content", item.get("value"))
-    if not isinstance(role, str) or role.lower() not in ROLES:
-        what = f"has the unknown role {role!r}" if role is not None else "has no role"
-        raise _Bad(field, f"message {place} {what}", "Roles are system, user, assistant and tool.")
-    if isinstance(content, list) and all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in content):
-        content = "".join(part["text"] for part in content)
-    if item.get("tool_calls"):
-        fix = "Write the call out in its content, or take out the row."
-        raise _Bad(field, f"message {place} calls tools, which can't be learned from", fix)
-    if not isinstance(content, str):
-        what = "has no content" if content is None else f"has a content that is {kind_of(content)}, not text"
-        raise _Bad(field, f"message {place} {what}", 'Give each message "content": "...".')
-    return {"role": ROLES[role.lower()], "content": content}
-
-
-def _prompt_completion(values: dict[str, Any]) -> list[Message]:
-    # Conversational prompt/completion rows hold lists of messages instead of texts.
-    sides = []
-    for field, role in (("prompt", "user"), ("completion", "assistant")):
-        listed = isinstance(values[field], list)
-        sides += _messages(values, field) if listed else [{"role": role, "content": _text(values, field)}]
-    return sides if any(message["role"] == "system" for message in sides) else _system(values) + sides
-
-
-def _alpaca(values: dict[str, Any]) -> list[Message]:
-    messages = _system(values)
-    history = values.get("history") or []
-    if isinstance(history, str):
-        try:
-            history = json.loads(history)
-        except ValueError:
-            history = None
-    if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
-        raise _Bad("history", "the history isn't a list of pairs", 'Write [["question", "answer"], ...].')
-    for question, answer in history:
-        if not isinstance(question, str) or not isinstance(answer, str):
-            raise _Bad("history", "a pair of the history isn't two texts", 'Write [["question", "answer"], ...].')
-        messages += _pair(question, answer)
-    instruction, extra = _text(values, "instruction"), _text(values, "input", "")
-    return messages + _pair("\n\n".join(part for part in (instruction, extra) if part.strip()), _text(values, "output"))
-
-
-FORMATS = {
-    "messages": Format({"messages": ("conversations", "conversation", "chat"), "system": ("system_prompt",)}, ("messages",), _messages),
-    "alpaca": Format(
-        {"instruction": (), "input": (), "output": ("response",), "system": ("system_prompt",), "history": ()},
-        ("instruction", "output"),
-        _alpaca,
-    ),
-    "prompt_completion": Format(
-        {
-            "prompt": ("question", "query", "user", "input", "instruction"),
-            "completion": ("answer", "response", "output", "assistant", "target"),
-            "system": ("system_prompt",),
-        },
-        ("prompt", "completion"),
-        _prompt_completion,
-    ),
-}
+__all__ = ["FORMATS", "KEPT", "read_examples"]

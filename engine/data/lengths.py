@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
-from engine.data.examples import Example, Message
+from engine.data.examples import Example, Shape
 from engine.errors import ModelError
 
 if TYPE_CHECKING:
@@ -26,11 +26,14 @@ Part = Literal["prompt", "answer", "cut"]
 
 @dataclass(frozen=True)
 class Measured:
-    """One example in tokens. `refused` is why the renderer can't show it; `tokens` is its longest sequence then 0."""
+    """One example in tokens. `tokens` is its longest sequence (of a pair, the longer side), `total` all of them together, `answer` the
+    answer's own, or of a pair the better one's. `refused` is why the renderer can't show it; all are 0 then."""
 
     row: int
     tokens: int = 0
+    total: int = 0
     learned: int = 0
+    answer: int = 0
     unanswered: bool = False
     refused: ModelError | None = None
 
@@ -43,24 +46,43 @@ class Token:
     part: Part
 
 
-def measure(examples: Iterable[Example], render: Renderer, limit: int = NO_LIMIT) -> list[Measured]:
-    """Each example's length. `unanswered`: what lies within `limit` tokens holds nothing of the answer."""
+@dataclass(frozen=True)
+class Shown:
+    """One sequence. `side` is better or worse in a pair, else empty."""
+
+    side: str
+    tokens: list[Token]
+
+
+def measure(examples: Iterable[Example], render: Renderer, limit: int = NO_LIMIT, shape: Shape = "answers") -> list[Measured]:
+    """Each example's length. `unanswered`: what lies within `limit` tokens holds nothing of some answer, or not the whole prompt
+    where nothing but a prompt is read."""
     found = []
     for example in examples:
         try:
-            sequences = render.examples(example.messages)
+            found.append(_of_prompt(example, render, limit) if shape == "prompts" else _of_answers(example, render, limit))
         except ModelError as error:
             found.append(Measured(example.row, refused=error))
-            continue
-        found.append(
-            Measured(
-                example.row,
-                max(len(sequence.tokens) for sequence in sequences),
-                sum(sequence.completion_tokens for sequence in sequences),
-                any(not any(sequence.weights[:limit]) for sequence in sequences),
-            )
-        )
     return found
+
+
+def _of_answers(example: Example, render: Renderer, limit: int) -> Measured:
+    sides = [render.examples(messages) for messages in example.conversations()]
+    sequences = [sequence for side in sides for sequence in side]
+    return Measured(
+        example.row,
+        max(len(sequence.tokens) for sequence in sequences),
+        sum(len(sequence.tokens) for sequence in sequences),
+        sum(sequence.completion_tokens for sequence in sequences),
+        sum(sequence.completion_tokens for sequence in sides[0]),
+        any(not any(sequence.weights[:limit]) for sequence in sequences),
+    )
+
+
+def _of_prompt(example: Example, render: Renderer, limit: int) -> Measured:
+    length = len(render.prompt(example.prompt))
+    expected = sum(sequence.completion_tokens for sequence in render.examples(example.messages)[-1:]) if example.answered else 0
+    return Measured(example.row, length, length, answer=expected, unanswered=length > limit)
 
 
 def summary(measured: list[Measured], limit: int | None) -> dict[str, Any]:
@@ -71,7 +93,7 @@ def summary(measured: list[Measured], limit: int | None) -> dict[str, Any]:
     over = [one for one in shown if limit is not None and one.tokens > limit]
     return {
         "measured": len(measured),
-        "tokens": sum(lengths),
+        "tokens": sum(one.total for one in shown),
         "learned": sum(one.learned for one in shown),
         "median": median(lengths) if lengths else 0,
         "p95": lengths[math.ceil(0.95 * len(lengths)) - 1] if lengths else 0,
@@ -97,15 +119,24 @@ def histogram(sorted_lengths: list[int]) -> list[dict[str, int]]:
     return [{"low": place * width, "high": (place + 1) * width, "count": counts.get(place, 0)} for place in range(first, last + 1)]
 
 
-def seen(messages: list[Message], render: Renderer, tokenizer: PreTrainedTokenizerFast, limit: int | None) -> list[list[Token]]:
-    """The training sequences of a conversation, token by token. Raises ModelError."""
+def seen(
+    example: Example, render: Renderer, tokenizer: PreTrainedTokenizerFast, limit: int | None, shape: Shape = "answers"
+) -> list[Shown]:
+    """The sequences that a model sees of an example, token by token: of a pair both sides, of a prompt the prompt. Raises ModelError."""
+    if shape == "prompts":
+        tokens = render.prompt(example.prompt)
+        return [Shown("", _readable(tokens, _cut(["prompt"] * len(tokens), limit), tokenizer))]
+    sides = ("better", "worse") if example.rejected is not None else ("",)
     shown = []
-    for sequence in render.examples(messages):
-        parts: list[Part] = ["answer" if weight > 0 else "prompt" for weight in sequence.weights]
-        if limit is not None:
-            parts[limit:] = ["cut"] * len(parts[limit:])
-        shown.append(_readable(sequence.tokens, parts, tokenizer))
+    for side, messages in zip(sides, example.conversations(), strict=True):
+        for sequence in render.examples(messages):
+            parts: list[Part] = ["answer" if weight > 0 else "prompt" for weight in sequence.weights]
+            shown.append(Shown(side, _readable(sequence.tokens, _cut(parts, limit), tokenizer)))
     return shown
+
+
+def _cut(parts: list[Part], limit: int | None) -> list[Part]:
+    return parts if limit is None else [*parts[:limit], *(["cut"] * len(parts[limit:]))]
 
 
 def _readable(tokens: list[int], parts: list[Part], tokenizer: PreTrainedTokenizerFast) -> list[Token]:

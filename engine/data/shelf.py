@@ -12,7 +12,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any
 
 from engine import paths
-from engine.data.examples import Example, Message, Problem, Report
+from engine.data.examples import Example, Message, Problem, Report, Shape
 from engine.data.files import read_rows
 from engine.data.formats import read_examples
 from engine.errors import DataError
@@ -40,11 +40,16 @@ class Row:
     row: int
     messages: list[Message]
     kind: str
+    shape: Shape = "answers"
+    rejected: str | None = None
+    good: bool | None = None
+    columns: dict[str, Any] = field(default_factory=dict)
 
     @property
     def example(self) -> Example:
         """For the renderers."""
-        return Example(self.messages, self.row, "replay" if self.kind == "replay" else "task")
+        kind = "replay" if self.kind == "replay" else "task"
+        return Example(self.messages, self.row, kind, self.rejected, self.good, self.columns)
 
 
 def folder(dataset_id: str) -> Path:
@@ -79,8 +84,7 @@ def read_into(place: Path, file: Path, format: str, mapping: dict[str, str]) -> 
     with (place / CHATS).open("wb") as chats:
         for example in report.examples:
             offsets.append(chats.tell())
-            line = {"messages": example.messages, "row": example.row, "kind": example.kind}
-            chats.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            chats.write(json.dumps(_line(example, report.shape), ensure_ascii=False).encode() + b"\n")
         offsets.append(chats.tell())
     (place / OFFSETS).write_bytes(offsets.tobytes())
     kept = {"problems": [_told(problem) for problem in report.problems[:_PROBLEMS_KEPT]], "groups": _groups(report.problems)}
@@ -136,7 +140,7 @@ def rows(chats: Path, start: int, most: int) -> list[Row]:
 
 
 def search(chats: Path, text: str, most: int) -> list[int]:
-    """The places of at most `most` rows in which some message holds the text, whatever the case."""
+    """The places of at most `most` rows in which some message, the worse answer or another column holds the text, whatever the case."""
     wanted = text.casefold()
     if not wanted.strip():
         return []
@@ -144,11 +148,18 @@ def search(chats: Path, text: str, most: int) -> list[int]:
     hint = json.dumps(text, ensure_ascii=False)[1:-1].casefold()
     found: list[int] = []
     for position, line in enumerate(_lines(chats)):
-        if hint in line.casefold() and any(wanted in message["content"].casefold() for message in json.loads(line)["messages"]):
+        if hint in line.casefold() and any(wanted in said.casefold() for said in _texts(json.loads(line))):
             found.append(position)
             if len(found) >= most:
                 break
     return found
+
+
+def _texts(line: dict[str, Any]) -> Iterator[str]:
+    yield from (message["content"] for message in line["messages"])
+    yield line.get("rejected") or ""
+    for value in line.get("columns", {}).values():
+        yield value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def spread(chats: Path, most: int) -> Iterator[Row]:
@@ -188,8 +199,35 @@ def _scanned(chats: Path, _changed: int) -> list[int]:
     return begins
 
 
+def _line(example: Example, shape: Shape) -> dict[str, Any]:
+    """As it is kept: what a row doesn't have isn't written."""
+    more = {"rejected": example.rejected, "good": example.good, "columns": example.columns or None}
+    line = {"messages": example.messages, "row": example.row, "kind": example.kind, "shape": shape}
+    return line | {name: value for name, value in more.items() if value is not None}
+
+
 def _row(line: dict[str, Any], position: int) -> Row:
-    return Row(position, line.get("row", position + 1), line["messages"], line.get("kind", "task"))
+    said = {name: line[name] for name in ("shape", "rejected", "good", "columns") if name in line}
+    return Row(position, line.get("row", position + 1), line["messages"], line.get("kind", "task"), **said)
+
+
+def portable(row: Row) -> dict[str, Any]:
+    """A row as other tools read it: chats; pairs and labels with the prompt apart; prompts with what is expected."""
+    prompt, answer = row.example.prompt, row.example.answer
+    if row.shape == "pairs":
+        said: dict[str, Any] = {"prompt": prompt, "chosen": [_answer(answer)], "rejected": [_answer(row.rejected or "")]}
+    elif row.shape == "labels":
+        said = {"prompt": prompt, "completion": [_answer(answer)], "label": row.good}
+    elif row.shape == "prompts":
+        said = {"prompt": prompt} | ({"answer": answer} if row.example.answered else {})
+    else:
+        said = {"messages": row.messages}
+    more = {name: value for name, value in row.columns.items() if name not in said}
+    return said | more | ({"kind": row.kind} if row.kind != "task" else {})
+
+
+def _answer(text: str) -> Message:
+    return {"role": "assistant", "content": text}
 
 
 def _told(problem: Problem) -> dict[str, Any]:
@@ -209,15 +247,32 @@ def _groups(found: list[Problem]) -> list[dict[str, Any]]:
 def figures(report: Report) -> dict[str, Any]:
     """The reader's counts, and what else people want to know of a data set before they train on it."""
     examples = report.examples
-    whole = Counter(tuple((message["role"], message["content"]) for message in example.messages) for example in examples)
+    whole = Counter((list(example.prompts())[-1], example.answer, example.rejected, example.good) for example in examples)
     turns = Counter(sum(message["role"] == "assistant" for message in example.messages) for example in examples)
-    answers = [len(example.answer) for example in examples]
+    answers = [len(example.answer) for example in examples if example.answered]
     return {
         **report.stats,
+        "shape": report.shape,
         "columns": report.mapping,
         "duplicates": len(examples) - len(whole),
         "with_system": sum(example.messages[0]["role"] == "system" for example in examples),
         "turns": {str(number): turns[number] for number in sorted(turns)},
-        "answer_characters": {"median": median(answers), "longest": max(answers)},
+        "answer_characters": {"median": median(answers), "longest": max(answers)} if answers else {"median": 0, "longest": 0},
         "empty_answers": sum("answer is empty" in problem.message for problem in report.problems),
+        "other_columns": sorted({name for example in examples for name in example.columns}),
+        **_of_shape(report),
     }
+
+
+def _of_shape(report: Report) -> dict[str, Any]:
+    """What there is to know of pairs, labels or prompts only."""
+    examples = report.examples
+    if report.shape == "pairs":
+        # A model that learns from pairs learns what the better ones have in common, and length is the easiest to see.
+        return {
+            "longer_chosen": sum(len(example.answer) > len(example.rejected or "") for example in examples),
+            "rejected_median": median(len(example.rejected or "") for example in examples),
+        }
+    if report.shape == "labels":
+        return {"good": sum(bool(example.good) for example in examples), "bad": sum(not example.good for example in examples)}
+    return {"expected": sum(example.answered for example in examples)} if report.shape == "prompts" else {}

@@ -26,6 +26,19 @@ def method(name: str) -> dict[str, Any]:
     return _one("methods", "method", name)
 
 
+def shapes() -> dict[str, dict[str, Any]]:
+    """What rows of data can say, by name: title, short, meaning, row, add (what rows lack that aren't such), methods."""
+    return copy.deepcopy(_load("shapes"))
+
+
+def shape(method: str) -> Any:
+    """The shape of the rows that a method learns from: answers, pairs, labels or prompts. Raises NotFound."""
+    for name, known in _load("shapes").items():
+        if method in known["methods"]:
+            return name
+    raise NotFound(f"there is no method called {method!r}", f"There are: {', '.join(_load('methods'))}.")
+
+
 def metrics() -> dict[str, dict[str, Any]]:
     """Every metric by name: title, meaning, unit, better (up, down, neither), healthy, band, axis, red_flags [{sign, action, rule}]."""
     return copy.deepcopy(_load("metrics"))

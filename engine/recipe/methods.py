@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from engine.recipe.field import Part, field
 
-METHODS = ("sft",)
+METHODS = ("sft", "dpo", "kto")
 """The methods that can be chosen. Parts whose methods aren't here stand in no form and no guide."""
 
 

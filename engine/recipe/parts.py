@@ -9,14 +9,34 @@ from pydantic import model_validator
 from engine.recipe.field import Part, field
 
 RENDERERS = ("auto", "chat_template", "llama3", "qwen3", "chatml", "role_colon")
-FORMATS = ("auto", "messages", "prompt_completion", "alpaca")
+FORMATS = (
+    "auto", "messages", "prompt_completion", "alpaca",
+    "preference", "openai_preference", "rejected_message", "labelled", "labelled_messages", "prompt", "prompt_messages",
+)  # fmt: skip
+
+
+class Mixed(Part):
+    """A further source of examples that is mixed in."""
+
+    demo: str = field("", "A data set that ships with Thinker, by name.")
+    path: str = field("", "A file.")
+    dataset: str = field("", "A data set of your library, by its id.", pattern="^([0-9a-f]{12})?$")
+    format: Literal[FORMATS] = field("auto", "How its rows are laid out; auto looks at them.")
+    mapping: dict[str, str] = field({}, "Your column for each standard field: {standard: yours}.")
+    weight: float = field(0.2, "The share of all rows drawn that are from here.", gt=0, lt=1, healthy=(0.05, 0.5))
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Mixed:
+        if sum(map(bool, (self.demo, self.path, self.dataset))) != 1:
+            raise ValueError("each source that is mixed in is one of demo, path and dataset")
+        return self
 
 
 class DataSpec(Part):
     """Which examples, and how to read them."""
 
     demo: str = field("", "A data set that ships with Thinker, by name; leave empty for your own file.")
-    path: str = field("", "Your own file: JSONL, JSON, CSV or Parquet of chat messages, prompt/completion or Alpaca rows.")
+    path: str = field("", "Your own file: JSONL, JSON, CSV or Parquet of chats, prompts with answers, pairs, thumbs or prompts.")
     dataset: str = field("", "A data set of your library, by its id, which stays the same when it is renamed.", pattern="^([0-9a-f]{12})?$")
     format: Literal[FORMATS] = field("auto", "How rows are laid out; auto looks at them.")
     mapping: dict[str, str] = field({}, "Your column for each standard field, where the names differ: {standard: yours}.")
@@ -25,6 +45,26 @@ class DataSpec(Part):
         0.1, "The share of examples kept for the proof when no held-out file is given.", ge=0, le=0.5, healthy=(0.05, 0.2)
     )
     held_out_max: int = field(400, "At most this many held-out examples.", unit="examples", ge=1, healthy=(100, 500))
+    curriculum: Literal["none", "length", "column"] = field(
+        "none",
+        "In which order examples are first gone through: none draws them, length goes from short to long, column from low to high numbers "
+        "(curriculum). Later times they are drawn.",
+    )
+    curriculum_column: str = field("", "The column that says how hard each example is, as a number; low is easy.", max_length=200)
+    mix: tuple[Mixed, ...] = field(
+        (),
+        "Further data to learn from: for each {demo, path or dataset, weight}; the weight is its share of all rows drawn (multi-task "
+        "mixing). The proof stays on the main data.",
+        max_length=16,
+    )
+
+    @model_validator(mode="after")
+    def _order_that_can_be(self) -> DataSpec:
+        if (self.curriculum == "column") != bool(self.curriculum_column):
+            raise ValueError("curriculum and curriculum_column go together: name the column, or choose another curriculum")
+        if sum(source.weight for source in self.mix) > 0.999:
+            raise ValueError("the weights in mix leave nothing for the main data: together they have to stay below 1")
+        return self
 
 
 class Start(Part):

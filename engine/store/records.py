@@ -264,6 +264,11 @@ class LibrarySet(_Record):
     """It comes with Thinker, and can't be changed."""
 
     @property
+    def shape(self) -> Any:
+        """What its rows say: answers, pairs, labels or prompts."""
+        return self.stats.get("shape", "answers")
+
+    @property
     def examples(self) -> int:
         """How many rows can be learned from."""
         return self.stats.get("examples", 0)

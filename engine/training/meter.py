@@ -36,6 +36,7 @@ class Meter:
         self._marked: dict[str, int] = {}
         self.step_cost: dict[str, int] = {}
         self.proof_cost: dict[str, int] = {}
+        self.spent: BudgetSpent | None = None
 
     @property
     def seconds(self) -> float:
@@ -67,7 +68,11 @@ class Meter:
         self.proof_cost = self._since_mark()
 
     def reached(self, ahead: Mapping[str, int] | None = None) -> BudgetSpent | None:
-        """The limit that is reached, or would be passed by what lies `ahead`; None while there is room."""
+        """The limit that is reached, or would be passed by what lies `ahead`; None while there is room. `spent` keeps it."""
+        self.spent = self._reached(ahead)
+        return self.spent
+
+    def _reached(self, ahead: Mapping[str, int] | None) -> BudgetSpent | None:
         soon = Counter(self.counted) + Counter(ahead or {})
         budget, now, then = self.budget, sum(self.counted.values()), sum(soon.values())
         if budget.max_tokens is not None and (now >= budget.max_tokens or then > budget.max_tokens):

@@ -10,18 +10,21 @@ from engine.rendering import Rendered, Renderer
 from engine.training.desk import datum
 
 
-def rendered(examples: Sequence[Example], renderer: Renderer, limit: int, what: str, notes: list[str]) -> list[Rendered]:
-    """Token sequences, at most limit + 1 tokens (inputs and targets are shifted by one). Notes what was cut or lost."""
-    found = [row for example in examples for row in renderer.examples(example.messages, limit + 1)]
-    kept = [row for row in found if row.completion_tokens]
-    cut = [row for row in kept if row.truncated]
+def rendered(
+    examples: Sequence[Example], renderer: Renderer, limit: int, what: str, notes: list[str]
+) -> tuple[list[Rendered], list[Example]]:
+    """Token sequences, at most limit + 1 tokens (inputs and targets are shifted by one), and the example that each is of. Notes what
+    was cut or lost."""
+    found = [(row, example) for example in examples for row in renderer.examples(example.messages, limit + 1)]
+    kept = [(row, example) for row, example in found if row.completion_tokens]
+    cut = [row for row, _ in kept if row.truncated]
     if cut:
         tokens = sum(row.truncated for row in cut)
         notes.append(f"{len(cut):,} {what} examples were cut to {limit:,} tokens ({tokens:,} tokens lost)")
     if len(kept) < len(found):
         lost = len(found) - len(kept)
         notes.append(f"{lost:,} {what} examples were left out: their prompts alone are longer than {limit:,} tokens")
-    return kept
+    return [row for row, _ in kept], [example for _, example in kept]
 
 
 def last_answer(messages: Sequence[dict[str, str]], renderer: Renderer, limit: int) -> Rendered:

@@ -32,6 +32,7 @@ def test_lengths_in_tokens(write, tokenizer):
     assert tokens == {
         "renderer": "chat_template",
         "total": 19,
+        "answers": 9,
         "learned_from": 9,
         "median": 9.5,
         "longest": 11,

@@ -142,12 +142,13 @@ def test_lengths_are_worked_out_once(engine: Engine, monkeypatch: pytest.MonkeyP
 
 def test_what_the_model_sees(engine: Engine) -> None:
     messages = [{"role": "user", "content": "Hi 😀"}, {"role": "assistant", "content": "Yo"}]
-    (tokens,) = engine.datasets.seen(messages)
+    row = shelf.Row(0, 1, messages, "task")
+    (tokens,) = (shown.tokens for shown in engine.datasets.seen(row))
     assert "".join(token.text for token in tokens) == "<|user|>Hi 😀<|end|><|assistant|>Yo<|end|>"
     assert "".join(token.text for token in tokens if token.part == "answer") == "Yo<|end|>"
-    assert [token.part for token in engine.datasets.seen(messages, max_length=5)[0]][-1] == "cut"
+    assert [token.part for token in engine.datasets.seen(row, max_length=5)[0].tokens][-1] == "cut"
     with pytest.raises(NotFound, match="isn't on this machine"):
-        engine.datasets.seen(messages, "Qwen/none-such")
+        engine.datasets.seen(row, "Qwen/none-such")
 
 
 def test_names(engine: Engine) -> None:

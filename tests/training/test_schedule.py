@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from engine.data.examples import Example
+from engine.errors import DataError, RecipeError
 from engine.recipe import Recipe, Training
-from engine.training.schedule import learning_rate, rows_of_step, total_steps
+from engine.training.schedule import Order, learning_rate, order, rows_of_step, total_steps
 
 
 def training(**values) -> Training:
@@ -100,3 +102,78 @@ def test_the_same_in_every_process():
         for seed in ("1", "2")
     ]
     assert said == [str([rows_of_step(step, 5, 13, 7) for step in range(9)])] * 2
+
+
+def test_mixed_sources_are_drawn_by_their_shares():
+    # 12 rows of the main source at 60 %, 5 at 25 %, 40 at 15 %: an epoch is 12 + 12 x 25/60 + 12 x 15/60 = 12 + 5 + 3.
+    sources = [0] * 12 + [1] * 5 + [2] * 40
+    order = Order(4, 7, sources, (0.6, 0.25, 0.15))
+    assert order.rows == 20
+    epochs = [list(chain.from_iterable(order.of_step(step) for step in range(5 * e, 5 * e + 5))) for e in range(13)]
+    for epoch in epochs:
+        assert sorted(row for row in epoch if row < 12) == list(range(12))
+        assert sorted(row for row in epoch if 12 <= row < 17) == list(range(12, 17))
+        assert len([row for row in epoch if row >= 17]) == 3
+    # 13 epochs draw 39 of the 40: a source that isn't gone through yet gives no row twice.
+    assert len({row for epoch in epochs for row in epoch if row >= 17}) == 39
+    assert epochs[0] != epochs[1]
+    again = Order(4, 7, sources, (0.6, 0.25, 0.15))
+    assert [again.of_step(step) for step in (40, 3, 17)] == [order.of_step(step) for step in (40, 3, 17)]
+
+
+def test_a_small_source_is_gone_through_again_and_again():
+    order = Order(5, 0, [0] * 10 + [1] * 2, (0.5, 0.5))
+    assert order.rows == 20
+    for epoch in range(3):
+        drawn = Counter(chain.from_iterable(order.of_step(step) for step in range(4 * epoch, 4 * epoch + 4)))
+        assert drawn[10] == drawn[11] == 5 and all(drawn[row] == 1 for row in range(10))
+
+
+def test_easy_first_then_drawn():
+    hardness = [float(row % 10) for row in range(30)]
+    order = Order(3, 1, [0] * 30, hardness=hardness)
+    first = [hardness[row] for step in range(10) for row in order.of_step(step)]
+    assert first == sorted(hardness)
+    second = [row for step in range(10, 20) for row in order.of_step(step)]
+    assert sorted(second) == list(range(30)) and [hardness[row] for row in second] != sorted(hardness)
+    # What is alike comes in an order that the seed draws.
+    assert order.of_step(0) != Order(3, 2, [0] * 30, hardness=hardness).of_step(0)
+
+
+def test_a_run_that_ends_early_goes_from_easy_to_hard_too():
+    hardness = [float(row) for row in range(100)]
+    order = Order(5, 1, [0] * 100, hardness=hardness, total=4)
+    seen = [row for step in range(4) for row in order.of_step(step)]
+    assert seen == sorted(seen) and len(set(seen)) == 20 and max(seen) > 60
+    rest = [row for step in range(4, 20) for row in order.of_step(step)]
+    assert sorted(seen + rest) == list(range(100))
+
+
+def test_shares_hold_while_it_gets_harder():
+    # The other source's rows are all longer than the main one's, older skills aren't known: each is spread over the whole epoch.
+    sources = [0] * 80 + [1] * 40
+    hardness = [float(row) if row < 60 else None for row in range(80)] + [1000.0 + row for row in range(40)]
+    order = Order(10, 3, sources, (2 / 3, 1 / 3), hardness)
+    halves = [[row for step in range(6 * half, 6 * half + 6) for row in order.of_step(step)] for half in (0, 1)]
+    for half in halves:
+        assert sum(row >= 80 for row in half) == pytest.approx(20, abs=2) and 4 <= sum(60 <= row < 80 for row in half) <= 16
+    assert max(row for row in halves[0] if row < 60) < min(row for row in halves[1] if row < 60)
+
+
+def test_the_order_of_a_recipe():
+    examples = [Example([{"role": "user", "content": "Q"}], n + 1, columns={"level": str(9 - n)}) for n in range(10)]
+    examples.append(Example([{"role": "user", "content": "Q"}], 11, "replay"))
+    lengths = [5, 4, 3, 2, 1, 6, 7, 8, 9, 10, 11]
+    made = {"training": {"batch_size": 11}}
+    by_length = order(Recipe.make({**made, "data": {"curriculum": "length"}}), examples, lengths)
+    assert by_length.of_step(0) == [4, 3, 2, 1, 0, 5, 6, 7, 8, 9, 10]
+    by_column = order(Recipe.make({**made, "data": {"curriculum": "column", "curriculum_column": "level"}}), examples, lengths)
+    assert [row for row in by_column.of_step(0) if row != 10] == list(range(9, -1, -1))
+    assert order(Recipe.make(made), examples, lengths).of_step(3) == rows_of_step(3, 11, 11, 0)
+    examples[4].columns["level"] = "hard"
+    with pytest.raises(DataError, match="row 5 holds 'hard' there, which is no number"):
+        order(Recipe.make({"data": {"curriculum": "column", "curriculum_column": "level"}}), examples, lengths)
+    with pytest.raises(DataError, match="row 1 has no such column"):
+        order(Recipe.make({"data": {"curriculum": "column", "curriculum_column": "grade"}}), examples, lengths)
+    with pytest.raises(RecipeError, match="go together"):
+        Recipe.make({"data": {"curriculum": "column"}})

@@ -47,7 +47,7 @@ def show(draft: Any) -> None:
 def _sentences(recipe: Any, plan: Any) -> list[str]:
     figures = plan.figures
     learns = "all of its weights" if recipe.full else f"an adapter of rank {recipe.lora.rank} (LoRA)"
-    passes = plan.steps * recipe.training.batch_size / max(1, figures["train"])
+    passes = plan.steps * recipe.training.batch_size / max(1, figures["epoch"])
     replay = f", {figures['replay']:,} of them to keep older skills" if figures["replay"] else ""
     lines = [
         f"**{words.literal(recipe.name or figures['file'])}**: {words.literal(recipe.base_model)} "

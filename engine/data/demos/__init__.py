@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine import knowledge
+from engine.data.examples import Shape
 from engine.errors import DataError
 
 _HERE = Path(__file__).parent
@@ -26,8 +28,14 @@ def names() -> list[str]:
     return sorted(path.name.removesuffix(".train.jsonl") for path in _HERE.glob("*.train.jsonl"))
 
 
-def find(name: str) -> Demo:
-    """The demo of that name. Raises DataError."""
+def find(name: str, shape: Shape = "answers") -> Demo:
+    """The demo of that name, where its rows of that shape are: pairs serve labels too. Raises DataError."""
     if name not in names():
         raise DataError(f"there is no demo called {name!r}", f"The demos are: {', '.join(names())}.", where="data.demo")
-    return Demo(name, _HERE / f"{name}.train.jsonl", _HERE / f"{name}.held_out.jsonl")
+    if shape in ("answers", "prompts"):
+        return Demo(name, _HERE / f"{name}.train.jsonl", _HERE / f"{name}.held_out.jsonl")
+    known = knowledge.pairs()
+    if name not in known:
+        advice = f"Demos with pairs: {', '.join(known)}. Or bring pairs of your own."
+        raise DataError(f"the demo {name} has no pairs of a better and a worse answer", advice, where="data.demo")
+    return Demo(name, *(_HERE / known[name]["files"][part] for part in ("train", "held_out")))

@@ -20,7 +20,7 @@ from engine.training.methods import Base, Ticket
 from engine.training.methods.preference import Pull, Side, pair
 from engine.training.methods.reference import Reference
 from engine.training.rows import last_answer
-from engine.training.schedule import rows_of_step
+from engine.training.schedule import order
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,14 @@ class DPO(Base):
 
     def __init__(self, recipe: Recipe, data: DataSet, renderer: Renderer, context: int):
         limit = min(recipe.training.max_length or context, context)
-        self._spec, self._batch_size, self._seed = recipe.dpo, recipe.training.batch_size, recipe.seed
-        self.notes: list[str] = []
-        train = pairs(data.train, renderer, limit, "training", self.notes)
+        self._spec = recipe.dpo
+        self.notes: list[str] = list(data.notes)
+        train, origins = pairs(data.train, renderer, limit, "training", self.notes)
         # One list, held-out pairs last: a pair is known by its place in it.
-        self._pairs = train + pairs(data.held_out, renderer, limit, "held-out", self.notes)
-        self.rows = len(train)
+        self._pairs = train + pairs(data.held_out, renderer, limit, "held-out", self.notes)[0]
+        self._trained = len(train)
+        self._order = order(recipe, origins, [len(one.chosen.tokens) + len(one.rejected.tokens) for one in train])
+        self.rows = self._order.rows
         if not self.rows:
             raise DataError(
                 "no pair has two answers within the length limit", "Raise max_length, or shorten the examples.", where=data.name
@@ -84,10 +86,10 @@ class DPO(Base):
 
     @property
     def _held_out(self) -> range:
-        return range(self.rows, len(self._pairs))
+        return range(self._trained, len(self._pairs))
 
     def _rows(self, step: int) -> list[int]:
-        return rows_of_step(step, self._batch_size, self.rows, self._seed)
+        return self._order.of_step(step)
 
     def _forward(self, rows: Sequence[int]) -> Any:
         return self._desk.forward([weighed(side, 1.0) for side in self._sides(rows)])
@@ -128,9 +130,9 @@ class DPO(Base):
         return {prefix + name: value for name, value in values.items()}
 
 
-def pairs(examples: Sequence[Example], renderer: Renderer, limit: int, what: str, notes: list[str]) -> list[Pair]:
-    """The examples that have two answers, as tokens. Notes what was cut or lost."""
-    found, cut, lost = [], 0, 0
+def pairs(examples: Sequence[Example], renderer: Renderer, limit: int, what: str, notes: list[str]) -> tuple[list[Pair], list[Example]]:
+    """The examples that have two answers, as tokens, and each one's example. Notes what was cut or lost."""
+    found, origins, cut, lost = [], [], 0, 0
     for example in examples:
         if example.rejected is None:
             continue
@@ -141,11 +143,12 @@ def pairs(examples: Sequence[Example], renderer: Renderer, limit: int, what: str
             continue
         cut += bool(one.chosen.truncated or one.rejected.truncated)
         found.append(one)
+        origins.append(example)
     if cut:
         notes.append(f"{cut:,} {what} pairs were cut to {limit:,} tokens")
     if lost:
         notes.append(f"{lost:,} {what} pairs were left out: their prompts alone are longer than {limit:,} tokens")
-    return found
+    return found, origins
 
 
 def weighed(row: Rendered, weight: float) -> Any:

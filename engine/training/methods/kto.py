@@ -20,7 +20,10 @@ from engine.training.methods.dpo import answer_sums, weighed
 from engine.training.methods.preference import Side, single
 from engine.training.methods.reference import Reference
 from engine.training.rows import last_answer
-from engine.training.schedule import rows_of_step
+from engine.training.schedule import order
+
+_Rated = tuple[Rendered, Rendered, bool]
+"""An answer, the same prompt with the next row's answer, and whether the answer was found good."""
 
 
 class KTO(Base):
@@ -30,12 +33,14 @@ class KTO(Base):
 
     def __init__(self, recipe: Recipe, data: DataSet, renderer: Renderer, context: int):
         limit = min(recipe.training.max_length or context, context)
-        self._spec, self._batch_size, self._seed = recipe.kto, recipe.training.batch_size, recipe.seed
-        self.notes: list[str] = []
-        train = self._rated(data.train, renderer, limit, "training")
+        self._spec = recipe.kto
+        self.notes: list[str] = list(data.notes)
+        train, origins = self._rated(data.train, renderer, limit, "training")
         # One list, held-out answers last: an answer is known by its place in it.
-        self._rows = train + self._rated(data.held_out, renderer, limit, "held-out")
-        self.rows = len(train)
+        self._rows = train + self._rated(data.held_out, renderer, limit, "held-out")[0]
+        self._trained = len(train)
+        self._order = order(recipe, origins, [len(own.tokens) for own, _, _ in train])
+        self.rows = self._order.rows
         if not self.rows:
             raise DataError("no answer that was found good or bad fits", "Raise max_length, or shorten the examples.", where=data.name)
         if len({good for _, _, good in train}) == 1:
@@ -72,10 +77,10 @@ class KTO(Base):
 
     @property
     def _held_out(self) -> range:
-        return range(self.rows, len(self._rows))
+        return range(self._trained, len(self._rows))
 
     def _at(self, step: int) -> list[int]:
-        return rows_of_step(step, self._batch_size, self.rows, self._seed)
+        return self._order.of_step(step)
 
     def _forward(self, rows: Sequence[int]) -> Any:
         return self._desk.forward([weighed(self._rows[row][which], 1.0) for row in rows for which in (0, 1)])
@@ -116,10 +121,10 @@ class KTO(Base):
             values["reward_margin"] = values["chosen_reward"] - values["rejected_reward"]
         return {prefix + name: value for name, value in values.items()}
 
-    def _rated(self, examples: Sequence[Example], renderer: Renderer, limit: int, what: str) -> list[tuple[Rendered, Rendered, bool]]:
-        """(answer, the same prompt with the next row's answer, found good) of each. Notes what was cut or lost."""
+    def _rated(self, examples: Sequence[Example], renderer: Renderer, limit: int, what: str) -> tuple[list[_Rated], list[Example]]:
+        """The rated answers as tokens, and each one's example. Notes what was lost."""
         known = [example for example in examples if example.good is not None]
-        found, lost = [], 0
+        found, origins, lost = [], [], 0
         for place, example in enumerate(known):
             other = {"role": "assistant", "content": known[(place + 1) % len(known)].answer}
             own = last_answer(example.messages, renderer, limit)
@@ -127,6 +132,7 @@ class KTO(Base):
                 lost += 1
                 continue
             found.append((own, last_answer([*example.prompt, other], renderer, limit), bool(example.good)))
+            origins.append(example)
         if lost:
             self.notes.append(f"{lost:,} {what} answers were left out: their prompts alone are longer than {limit:,} tokens")
-        return found
+        return found, origins

@@ -15,7 +15,7 @@ from engine.recipe import Recipe
 from engine.rendering import Renderer
 from engine.training.methods import Base, Ticket
 from engine.training.rows import counts, datums, rendered
-from engine.training.schedule import rows_of_step
+from engine.training.schedule import order
 
 
 class SFT(Base):
@@ -26,11 +26,11 @@ class SFT(Base):
 
     def __init__(self, recipe: Recipe, data: DataSet, renderer: Renderer, context: int):
         limit = min(recipe.training.max_length or context, context)
-        self._batch_size, self._seed = recipe.training.batch_size, recipe.seed
-        self.notes: list[str] = []
-        self._train = rendered(data.train, renderer, limit, "training", self.notes)
-        self._held_out = rendered(data.held_out, renderer, limit, "held-out", self.notes)
-        self.rows = len(self._train)
+        self.notes: list[str] = list(data.notes)
+        self._train, origins = rendered(data.train, renderer, limit, "training", self.notes)
+        self._held_out, _ = rendered(data.held_out, renderer, limit, "held-out", self.notes)
+        self._order = order(recipe, origins, [len(row.tokens) for row in self._train])
+        self.rows = self._order.rows
         if not self.rows:
             raise DataError(
                 f"no training example has an answer within {limit:,} tokens", "Raise max_length, or shorten the examples.", where=data.name
@@ -38,7 +38,7 @@ class SFT(Base):
 
     def batch(self, step: int) -> tuple[list[Any], dict[str, float]]:
         """-> the step's datums, and {"tokens": real tokens, "targets": tokens learned from}."""
-        rows = [self._train[i] for i in rows_of_step(step, self._batch_size, self.rows, self._seed)]
+        rows = [self._train[i] for i in self._order.of_step(step)]
         return datums(rows), counts(rows)
 
     def submit(self, step: int, rate: float) -> Ticket:
