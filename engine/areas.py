@@ -9,6 +9,7 @@ from engine.defaults import Defaults
 from engine.drafts import Drafts
 from engine.keyring import Keyring
 from engine.library import Library
+from engine.spending import Spending
 from engine.next_steps import NextSteps
 from engine.planning import Planner
 from engine.presets import Presets
@@ -50,6 +51,11 @@ class Areas:
     def runs(self) -> Runs:
         """Many runs at a glance: cards, comparisons, the run doctor, what to copy."""
         return Runs(self.store, self.owner)
+
+    @cached_property
+    def spending(self) -> Spending:
+        """Tokens and money of runs, and what models cost: see engine.spending."""
+        return Spending(self.store, self.owner)
 
     @cached_property
     def travel(self) -> Travel:

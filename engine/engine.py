@@ -174,11 +174,16 @@ class Engine(Areas):
             self._keep(job)
         return job
 
-    def resume(self, job_id: str) -> Job:
-        """From the last checkpoint. Raises StateError."""
+    def resume(self, job_id: str, budget: dict[str, Any] | None = None) -> Job:
+        """From the last checkpoint; `budget` gives it other limits (max_dollars, max_tokens, max_minutes; None for none).
+
+        Raises StateError, also for a run that is at its limit and gets no higher one, and RecipeError for a limit that can't be.
+        """
         job = self.job(job_id)
         guard.turn(self.store, self.owner)
         guard.key(self.owner, job.endpoint)
+        if recipe := self.spending.raised(job, budget or {}):
+            self.store.change_recipe(job.id, recipe, self.owner)
         job = self.store.resume(job.id, self.owner)
         host.ensure_runner()
         return job

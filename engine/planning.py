@@ -13,14 +13,15 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from engine import data, endpoints, estimates, guard, knowledge, models, paths, places, starts, system
-from engine.advice import Concern, warnings
+from engine import data, endpoints, estimates, guard, knowledge, models, paths, places, starts, system, tokens_ahead
+from engine.advice import Concern, limits, warnings
 from engine.data.files import read_rows
 from engine.defaults import Defaults
 from engine.endpoints import tinker_cloud
 from engine.errors import RecipeError
 from engine.estimates import Estimate
 from engine.jobs import states
+from engine.knowledge import pricing
 from engine.library import Library
 from engine.places import Place
 from engine.recipe import DataSpec, Recipe
@@ -185,11 +186,13 @@ class Planner:
             trained = model.parameters if recipe.full else adapter
             memory = estimates.memory(model, load, free, full=recipe.full, trained=trained)
             found.append(memory)
-        if money := estimates.money(load, recipe.endpoint, knowledge.prices()):
+        tokens, price = tokens_ahead.expect(recipe, figures), pricing.find(recipe.endpoint, recipe.base_model)
+        if money := estimates.money(tokens, price):
             found.append(money)
         recommended = knowledge.recommend(config, recipe.base_model, lora=not recipe.full)
         told = warnings(recipe, figures, recommended, steps, model.hidden if model else 0, memory, free)
-        return Plan(steps, figures, tuple(found), tuple(told))
+        told += limits(recipe, tokens, price)
+        return Plan(steps, figures, tuple(found), tuple(sorted(told, key=lambda one: one.level != "stop")))
 
     def figures(self, recipe: Recipe) -> dict[str, Any]:
         """Counts and lengths of the recipe's data, as its model counts tokens. Raises EngineError."""
