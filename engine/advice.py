@@ -82,6 +82,6 @@ def limits(recipe: Recipe, tokens: Mapping[str, float], price: Price | None) -> 
         text = f"It is expected to cost {dollars(cost)}, more than its limit of {dollars(budget.max_dollars)}: it will stop before its end."
         found.append(Concern("care", text, "Raise the limit, or train fewer steps.", "budget.max_dollars"))
     if budget.max_tokens is not None and everything > budget.max_tokens:
-        text = f"It is expected to take {everything:,.0f} tokens, more than its limit of {budget.max_tokens:,}: it will stop before its end."
+        text = f"It is expected to take {everything:,.0f} tokens, more than its limit of {budget.max_tokens:,}: it will stop early."
         found.append(Concern("care", text, "Raise the limit, or train fewer steps.", "budget.max_tokens"))
     return found

@@ -117,7 +117,7 @@ class Engine(Areas):
         """What an endpoint is called; its own name for one that this version doesn't know."""
         from engine import endpoints
 
-        return endpoints.kind(endpoint).title if endpoint in endpoints.names() else endpoint
+        return endpoints.kind(endpoint, self.owner).title if endpoint in endpoints.names(self.owner) else endpoint
 
     # -- jobs
 
@@ -329,8 +329,8 @@ class Engine(Areas):
         if recipe.data.mix:
             mix = [mixed.model_dump() | ({"path": _absolute(mixed.path)} if mixed.path else {}) for mixed in recipe.data.mix]
             changes["data"]["mix"] = mix
-        guard.able(recipe)
-        if not endpoints.kind(recipe.endpoint).weights:
+        guard.able(self.owner, recipe)
+        if not endpoints.kind(recipe.endpoint, self.owner).weights:
             guard.offered(self.owner, recipe)
         elif not models.is_hub_id(recipe.base_model):
             folder = models.resolve(recipe.base_model)

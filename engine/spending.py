@@ -20,7 +20,7 @@ from engine.recipe import Budget, Recipe
 if TYPE_CHECKING:
     from engine.store import Job, Store
 
-_METRICS = tuple(f"{kind}_tokens" for kind in KINDS) + ("dollars",)
+_METRICS = (*(f"{kind}_tokens" for kind in KINDS), "dollars")
 LIMITS = tuple(Budget.model_fields)
 
 
@@ -66,18 +66,18 @@ class Spending:
         """Every price that is known, one's own first."""
         return pricing.table()
 
-    def price(self, endpoint: str, base_model: str) -> Price | None:
+    def price(self, endpoint: str, listed_as: str) -> Price | None:
         """What a model costs there; None where it isn't known."""
-        return pricing.find(endpoint, base_model)
+        return pricing.find(endpoint, listed_as)
 
-    def change(self, endpoint: str, base_model: str, prices: Mapping[str, float] | None) -> None:
-        """One's own price, {prefill, sample, train} in dollars a million tokens; `base_model` may be * for all. None forgets it.
+    def change(self, endpoint: str, listed_as: str, prices: Mapping[str, float] | None) -> None:
+        """One's own price, {prefill, sample, train} in dollars a million tokens; `listed_as` is the model's name there, or * for all. None forgets it.
 
         Raises NotAllowed where others use this machine too, RecipeError for what is no price, StorageError.
         """
         if policy.of(self._owner).shared:
             raise NotAllowed("prices are kept for all who use this machine", "Ask whoever runs it.")
-        pricing.change(endpoint, base_model, prices)
+        pricing.change(endpoint, listed_as, prices)
 
     def raised(self, job: Job, budget: Mapping[str, Any]) -> Recipe | None:
         """The job's recipe with other limits; None where they stay as they are. Raises StateError where the run is at its limit."""

@@ -17,6 +17,7 @@ from engine.data import load_data
 from engine.data.examples import DataSet
 from engine.endpoints import kind, start
 from engine.endpoints.client import Client, load_sdk
+from engine.endpoints.fitting import fits
 from engine.errors import EndpointLost
 from engine.recipe import Stage
 from engine.rendering import Renderer, get_renderer, load_tokenizer
@@ -38,7 +39,7 @@ IN_FLIGHT = 2  # updates submitted ahead of the one awaited
 def execute(run: JobRun) -> str:
     """Runs one attempt. -> done, paused or stopped. Raises EndpointLost when the endpoint died, EngineError otherwise."""
     recipe = run.recipe
-    place = kind(recipe.endpoint)
+    place = kind(recipe.endpoint, run.owner)
     if asked := run.wait_for_key(place.key):
         return RESTS[asked]
     folder = models.resolve(recipe.base_model, weights=place.weights)
@@ -49,7 +50,11 @@ def execute(run: JobRun) -> str:
     # While the endpoint gets ready in its own process, this one does what takes long here.
     renderer = get_renderer(recipe.renderer, load_tokenizer(folder))
     load_sdk()
-    stages = [_ready(stage, data, renderer, models.context_length(folder)) for stage, data in read]
+    context = endpoint.context()
+    for stage, _ in read:
+        fits(stage.recipe, context)
+    own = models.context_length(folder)
+    stages = [_ready(stage, data, renderer, min(own, context or own)) for stage, data in read]
     tell(run, stages)
     endpoint.ready(run.stage)
     run.stage("connecting")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine import Engine, keys, places
-from engine.endpoints import TINKER_KEY, tinker_cloud
+from engine.endpoints import TINKER_KEY, remote, tinker_cloud
 from engine.errors import EndpointError, KeyNeeded, ModelError, RecipeError, StateError
 from engine.jobs import host
 from engine.jobs.runner import Runner
@@ -91,7 +91,7 @@ def test_the_key_is_asked_for_first(engine: Engine) -> None:
     place = next(found for found in engine.planner.places() if found.name == "tinker")
     assert not place.ready and [check.met for check in place.checks] == [True, False]
     with pytest.raises(KeyNeeded):
-        tinker_cloud.start("nano", Path(), "local")
+        remote.start("nano", Path(), "local")
 
 
 def test_a_bad_key_is_told(engine: Engine) -> None:
@@ -108,7 +108,7 @@ def test_a_bad_key_is_told(engine: Engine) -> None:
 def test_a_good_key_is_told_too(engine: Engine) -> None:
     engine.keys.give("tinker", f"  '{KEY}'\n")
     assert engine.keys.check("tinker") == "127.0.0.1 takes it and offers 1 model to train"
-    assert tinker_cloud.models("local") == ["nano"]
+    assert remote.models("tinker", "local") == ["nano"]
     found = places.look()
     assert [place.name for place in found if place.ready][-1] == "tinker" and found[0].name == "local"
 
@@ -149,5 +149,5 @@ def test_the_url_is_the_sdks_unless_set(monkeypatch: pytest.MonkeyPatch) -> None
 
     assert tinker_cloud.url() == DEFAULT_BASE_URL == tinker_cloud.DEFAULT_URL
     monkeypatch.setenv("TINKER_BASE_URL", "https://elsewhere.example/x/")
-    assert tinker_cloud.url() == "https://elsewhere.example/x" and tinker_cloud.host() == "elsewhere.example"
+    assert tinker_cloud.url() == "https://elsewhere.example/x" and remote.address("tinker", "local").host == "elsewhere.example"
     assert TINKER_KEY.variable == "TINKER_API_KEY"

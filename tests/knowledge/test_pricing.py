@@ -65,7 +65,9 @@ def test_ones_own_price_goes_first(thinker_home: Path) -> None:
     assert set(yaml.safe_load((thinker_home / pricing.FILE).read_text())["endpoints"]) == {"lab"}
 
 
-@pytest.mark.parametrize("text", ["{", "endpoints: 5", "endpoints: {tinker: {models: {x: {prefill: lots}}}}", "[1]", "endpoints: {tinker: 1}"])
+@pytest.mark.parametrize(
+    "text", ["{", "endpoints: 5", "endpoints: {tinker: {models: {x: {prefill: lots}}}}", "[1]", "endpoints: {tinker: 1}"]
+)
 def test_a_file_that_cant_be_read_says_so(thinker_home: Path, text: str) -> None:
     thinker_home.mkdir(parents=True, exist_ok=True)
     (thinker_home / pricing.FILE).write_text(text)
