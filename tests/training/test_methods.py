@@ -1,0 +1,189 @@
+"""Every method through the real SDK against a real server on nano: what its first numbers are by independent means, that it learns, and
+that a pause, a stop or a kill changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import Engine, Recipe, models
+from engine.engine import Result
+from engine.jobs import host
+from tests.running import until
+
+pytestmark = pytest.mark.timeout(300)
+QUIET = {"proof": False, "skills": False, "samples_every": 0, "max_new_tokens": 12}
+WORDS = [f"word{i}" for i in range(40)]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same task as answers, pairs and ratings: say the word louder."""
+    folder = tmp_path_factory.mktemp("data")
+    rows: dict[str, list[dict[str, Any]]] = {
+        "sft": [{"prompt": f"Shout {word}", "completion": f"{word.upper()}!"} for word in WORDS],
+        "dpo": [{"prompt": f"Shout {word}", "chosen": f"{word.upper()}!", "rejected": f"{word}."} for word in WORDS],
+        "kto": [
+            {"prompt": f"Shout {word}", "completion": said, "label": good}
+            for word in WORDS
+            for said, good in ((f"{word.upper()}!", True), (f"{word}.", False))
+        ],
+    }
+    for name, found in rows.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
+    return {name: folder / f"{name}.jsonl" for name in rows}
+
+
+def recipe(files: dict[str, Path], method: str, **changes: Any) -> Recipe:
+    training = {"steps": 24, "batch_size": 8, "learning_rate": 2e-3, "schedule": "constant", "warmup": 0}
+    whole: dict[str, Any] = {"method": method, "data": {"path": str(files[method])}, "evaluation": {**QUIET, "eval_every": 6}}
+    whole |= {"training": training, "lora": {"rank": 8}, "checkpoints": {"every_steps": 6, "every_seconds": 0}}
+    return Recipe.make(whole).merged(changes)
+
+
+def curve(engine: Engine, job_id: str, name: str) -> list[float]:
+    return [value for _, value in engine.curve(job_id, name)]
+
+
+def test_dpo_equals_plain_pytorch(engine: Engine, files: dict[str, Path]) -> None:
+    """The first step's loss and the length of its gradient, with all weights trained, against transformers and autograd."""
+    import torch
+    import torch.nn.functional as F
+    from transformers import AutoModelForCausalLM
+
+    from engine.rendering import get_renderer, load_tokenizer
+
+    changes = {"full": True, "data": {"held_out_fraction": 0}, "training": {"batch_size": 40, "steps": 1, "grad_clip_norm": 0}}
+    found = engine.run(recipe(files, "dpo", **changes))
+    model = AutoModelForCausalLM.from_pretrained(models.nano_folder(), dtype=torch.float32)
+    renderer = get_renderer("auto", load_tokenizer(models.nano_folder()))
+    beta, nll = 0.1, 0.3
+    loss = torch.zeros(())
+    for word in WORDS:
+        sums, lengths = [], []
+        for said in (f"{word.upper()}!", f"{word}."):
+            messages = [{"role": "user", "content": f"Shout {word}"}, {"role": "assistant", "content": said}]
+            (row,) = renderer.examples(messages)
+            tokens, weights = torch.tensor(row.tokens), torch.tensor(row.weights)
+            logprobs = model(tokens[None, :-1]).logits[0].log_softmax(-1).gather(1, tokens[1:, None])[:, 0]
+            sums.append((logprobs * weights[1:]).sum())
+            lengths.append(weights[1:].sum())
+        gains = [now - now.detach() for now in sums]
+        loss = loss - (F.logsigmoid(beta * (gains[0] - gains[1])) + nll * sums[0] / lengths[0]) / len(WORDS)
+    loss.backward()
+    norm = torch.sqrt(sum((p.grad**2).sum() for p in model.parameters() if p.grad is not None))
+    assert curve(engine, found.job_id, "preference_loss") == [pytest.approx(loss.item(), rel=1e-4)]
+    # The server may multiply in bfloat16 on the way back.
+    assert curve(engine, found.job_id, "grad_norm") == [pytest.approx(norm.item(), rel=1e-2)]
+
+
+@pytest.mark.parametrize("variant", ["dpo", "ipo", "simpo"])
+def test_pairs_teach_to_prefer(engine: Engine, files: dict[str, Path], variant: str) -> None:
+    # What suits a mean over tokens is a larger beta.
+    options = {"variant": variant, "beta": 0.1 if variant == "dpo" else 2.0 if variant == "simpo" else 0.5}
+    found = engine.run(recipe(files, "dpo", dpo=options))
+    accuracy = curve(engine, found.job_id, "held_out_preference_accuracy")
+    assert accuracy[-1] == 1.0, accuracy
+    chosen = curve(engine, found.job_id, "held_out_chosen_logprob")
+    assert chosen[-1] > chosen[0] + 0.5, "with the NLL term the better answers get likelier too"
+    margin = curve(engine, found.job_id, "reward_margin")
+    assert margin[-1] > margin[0] + 0.5
+
+
+def test_the_first_numbers_of_pairs(engine: Engine, files: dict[str, Path]) -> None:
+    found = engine.run(recipe(files, "dpo", dpo={"nll": 0}, training={"steps": 2}))
+    assert curve(engine, found.job_id, "preference_loss")[0] == pytest.approx(0.693147, abs=1e-5)
+    assert curve(engine, found.job_id, "reference_shift")[0] == pytest.approx(0, abs=1e-5)
+
+
+def test_ratings_teach_to_prefer(engine: Engine, files: dict[str, Path]) -> None:
+    found = engine.run(recipe(files, "kto", training={"steps": 40}))
+    assert curve(engine, found.job_id, "preference_loss")[0] == pytest.approx(0.5, abs=1e-5), "1 - sigmoid(0)"
+    assert curve(engine, found.job_id, "held_out_preference_accuracy")[-1] >= 0.9
+    good, bad = (curve(engine, found.job_id, f"held_out_{kind}_reward")[-1] for kind in ("chosen", "rejected"))
+    assert good > 0 > bad
+
+
+def chain(files: dict[str, Path]) -> Recipe:
+    later = {"method": "dpo", "data": {"path": str(files["dpo"])}, "training": {"steps": 16, "learning_rate": 1e-3}}
+    return recipe(files, "sft", training={"steps": 10}, then=[later])
+
+
+def test_stages_follow_one_another(engine: Engine, files: dict[str, Path]) -> None:
+    found = engine.run(chain(files))
+    assert [step for step, _ in engine.curve(found.job_id, "train_loss")] == list(range(1, 11))
+    assert [step for step, _ in engine.curve(found.job_id, "preference_loss")] == list(range(11, 27))
+    reasons = {c.step: c.reason for c in engine.checkpoints(found.job_id) if c.kind == "weights"}
+    assert reasons[10] == "stage" and reasons[26] == "end"
+    before, after = curve(engine, found.job_id, "held_out_chosen_logprob")[0], curve(engine, found.job_id, "held_out_loss")[-1]
+    assert before == pytest.approx(-after, abs=0.02), "the second stage begins with what the first learned"
+    assert engine.job(found.job_id).total_steps == 26
+
+
+@pytest.fixture(scope="module", params=["dpo", "kto", "chain"])
+def whole(request: pytest.FixtureRequest, in_place: pytest.MonkeyPatch, files: dict[str, Path]) -> Iterator[tuple[Recipe, Result]]:
+    """A run that nothing disturbed."""
+    wanted = chain(files) if request.param == "chain" else recipe(files, request.param)
+    with Engine() as engine:
+        yield wanted, engine.run(wanted)
+
+
+def assert_same(engine: Engine, one: str, other: str) -> None:
+    names = set(engine.metric_names(other)) - {"seconds", "tokens_per_second", "cpu_percent", "memory_gb"}
+    assert set(engine.metric_names(one)) >= names
+    for name in names:
+        ours, theirs = engine.curve(one, name), engine.curve(other, name)
+        assert [step for step, _ in ours] == [step for step, _ in theirs], name
+        assert [value for _, value in ours] == pytest.approx([value for _, value in theirs], rel=0, abs=1e-5), name
+
+
+@pytest.mark.faults
+def test_a_kill_of_the_runner_changes_nothing(engine: Engine, whole: tuple[Recipe, Result]) -> None:
+    wanted, undisturbed = whole
+    job = engine.launch(wanted)
+    steps = sorted(step for step, _ in engine.curve(undisturbed.job_id, "learning_rate"))
+    until(lambda: engine.job(job.id).step >= steps[len(steps) // 2], 90)
+    os.kill(until(host.runner_info)["pid"], signal.SIGKILL)
+
+    def over() -> bool:
+        engine.revive()
+        return engine.job(job.id).state in ("done", "failed")
+
+    until(over, 120)
+    assert engine.job(job.id).state == "done" and engine.job(job.id).attempt > 1
+    assert_same(engine, job.id, undisturbed.job_id)
+
+
+def test_a_pause_changes_nothing(engine: Engine, whole: tuple[Recipe, Result]) -> None:
+    wanted, undisturbed = whole
+    job = engine.launch(wanted)
+    until(lambda: engine.job(job.id).step >= 3, 90)
+    engine.pause(job.id)
+    until(lambda: engine.job(job.id).state in ("paused", "done"), 60)
+    assert engine.job(job.id).state == "paused"
+    # What a run keeps in its folder may get lost; the reference is asked again.
+    for file in engine.job(job.id).folder.glob("reference.*.json"):
+        file.unlink()
+    engine.resume(job.id)
+    until(lambda: engine.job(job.id).state in ("done", "failed"), 90)
+    assert_same(engine, job.id, undisturbed.job_id)
+
+
+def test_it_ends_early_and_keeps_the_best(engine: Engine, files: dict[str, Path]) -> None:
+    # So high a rate ruins what was learned soon after.
+    training = {"steps": 200, "learning_rate": 0.08, "patience": 3, "keep_best": True}
+    found = engine.run(recipe(files, "sft", training=training, evaluation={"eval_every": 2}))
+    job = engine.job(found.job_id)
+    losses = dict(engine.curve(found.job_id, "held_out_loss"))
+    best = min(losses, key=losses.__getitem__)
+    assert job.step < 200 and job.total_steps >= job.step
+    saved = {c.step: c for c in engine.checkpoints(job.id) if c.kind == "weights"}
+    model = engine.model(engine.models(job.id)[0].id)
+    assert model.weights_path == saved[best].path and saved[best].reason == "best"
+    assert job.step == max(losses) and job.step - best == 6, "three measurements without anything better"
