@@ -19,7 +19,7 @@ from typing import Any
 
 import engine
 from engine.endpoints import Endpoint
-from engine.errors import EndpointError, EndpointLost, EngineError
+from engine.errors import EndpointError, EndpointLost, EngineError, KeyNeeded, PaymentNeeded
 
 SLICE_SECONDS = 0.25
 
@@ -114,6 +114,10 @@ class Client:
             return error
         if not self.endpoint.alive() or not _settles(self.endpoint):
             return EndpointLost(f"the server ended while {doing}", "The job goes on from its last checkpoint.")
+        if getattr(error, "status_code", None) == 402:
+            return PaymentNeeded(f"{doing}: the server asks for payment first", "See to the account's billing; then go on.")
+        if getattr(error, "status_code", None) in (401, 403):
+            return KeyNeeded(f"{doing}: the server refused the key", "Give another one in the settings.")
         body = getattr(error, "body", None)
         if isinstance(body, dict) and body.get("message"):
             return EndpointError(f"{doing}: {body['message']}", body.get("next_step", ""), where=body.get("where", ""))

@@ -82,8 +82,8 @@ def _trains_all(service: Any, model: str) -> bool:
     from engine.endpoints.full import create_full_training_client
 
     try:
-        client = create_full_training_client(service, model).result(timeout=120)
-        return client.get_info().result(timeout=60).is_lora is False
+        info = create_full_training_client(service, model).result(timeout=120).get_info()
+        return info.is_lora is False
     except Exception:
         return False
 
