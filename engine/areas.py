@@ -24,6 +24,7 @@ from engine.upkeep import Upkeep
 if TYPE_CHECKING:
     from engine.assistant import Assistant
     from engine.playground import Playground
+    from engine.ratings import Ratings
     from engine.registry import Registry
     from engine.teaching import Teaching
 
@@ -117,6 +118,13 @@ class Areas:
         from engine.playground import Playground
 
         return Playground(self.store, self.owner)
+
+    @cached_property
+    def ratings(self) -> Ratings:
+        """Answers found good or bad in chats: see engine.ratings."""
+        from engine.ratings import Ratings
+
+        return Ratings(self.store, self.owner, self.playground)
 
     @cached_property
     def registry(self) -> Registry:

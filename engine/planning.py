@@ -92,6 +92,27 @@ class Planner:
         """What people come for, by name: title, icon, meaning, method, data, row; the demo names its demo."""
         return knowledge.goals()
 
+    def shape(self, method: str) -> str:
+        """What rows a method learns from: answers, pairs, labels or prompts. Raises NotFound."""
+        return knowledge.shape(method)
+
+    def goals_for(self, shape: str) -> list[str]:
+        """Those that rows of this shape serve and that bring no data of their own, the ones made for it first."""
+        wants = {name: knowledge.shape(goal["method"]) for name, goal in knowledge.goals().items() if "demo" not in goal}
+        fitting = [name for name, want in wants.items() if shape in data.SERVES[want]]
+        return sorted(fitting, key=lambda name: wants[name] != shape)
+
+    def example_sets(self, method: str) -> dict[str, dict[str, Any]]:
+        """The data sets that ship and that a method can learn from: {name: {title, task, rows}}."""
+        pairs, demos = knowledge.pairs(), knowledge.demos()
+        if knowledge.shape(method) in ("answers", "prompts"):
+            return {name: {"title": demo["title"], "task": demo["task"], "rows": demo["examples"]["train"]} for name, demo in demos.items()}
+        return {
+            name: {"title": known["title"], "task": known["learns"], "rows": known["examples"]["train"]}
+            for name, known in pairs.items()
+            if name in demos
+        }
+
     def starts(self) -> dict[str, str]:
         """Tuned models that a run can go on from, newest first: {id: name}."""
         return {model.id: model.name for model in self._store.models(self._owner) if model.weights_path}
@@ -235,6 +256,8 @@ class Planner:
 
     def _figures(self, recipe: Recipe) -> dict[str, Any]:
         spec, shape = recipe.data, knowledge.shape(recipe.method)
+        # First, since it calls a data set by its name where something is wrong with it.
+        loaded = data.load_data(recipe)
         path, layout, mapping = data.source(spec, shape)
         tokenizer = load_tokenizer(models.resolve(recipe.base_model, weights=False))
         limit = recipe.training.max_length
@@ -242,7 +265,6 @@ class Planner:
             there = self._context(recipe)
             limit = min(filter(None, (limit, there)), default=None)
         report = data.check(path, layout, mapping, tokenizer, recipe.renderer, limit, shape)
-        loaded = data.load_data(recipe)
         epoch = order(recipe, loaded.train, [0] * len(loaded.train)).rows
         tokens, examples = report["tokens"], max(1, report["examples"])
         file = Path(path).name

@@ -36,6 +36,8 @@ class Start:
     stop: tuple[str, ...] = ()
     full: bool = False
     lora: dict[str, Any] | None = field(default=None)
+    question: str = ""
+    """What a reward model is asked about answers."""
 
 
 def find(store: Store, owner: str, ref: str) -> Start:
@@ -51,8 +53,10 @@ def find(store: Store, owner: str, ref: str) -> Start:
             f"{model.name} was kept for use only, not for training it further", "Train its run again.", where="recipe start.checkpoint"
         )
     told = (model.endpoint, model.sampler_path, model.renderer, model.system_prompt, tuple(model.stop))
-    shape = _shape(model.weights_path, _recipe(store, owner, model.job_id))
-    return Start(model.id, model.name, model.weights_path, model.base_model, *told, *shape)
+    recipe = _recipe(store, owner, model.job_id)
+    shape = _shape(model.weights_path, recipe)
+    question = recipe.reward_model.question if recipe and recipe.method == "reward_model" else ""
+    return Start(model.id, model.name, model.weights_path, model.base_model, *told, *shape, question)
 
 
 def named(store: Store, owner: str, changes: dict[str, Any]) -> Start | None:

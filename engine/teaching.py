@@ -69,20 +69,13 @@ class Teaching:
 
     def correct(self, conversation_id: str, turn_id: int, side: int, text: str) -> Correction:
         """Keeps what should have been said; again for the same answer, the newer text counts. Raises NotFound and StateError."""
-        conversation = self._playground.conversation(conversation_id)
-        turns = self._playground.turns(conversation_id)
-        place = next((number for number, turn in enumerate(turns) if turn.id == turn_id), None)
-        if place is None or not 0 <= side < len(turns[place].answers):
-            raise NotFound("The conversation has no such answer any more.", "Reload the page.")
-        turn, answer = turns[place], turns[place].answers[side]
+        messages, answer = self._playground.answered(conversation_id, turn_id, side)
         text = _checked(text)
         if exact_match(text, answer["text"]):
             raise StateError("that is what it said", "Change the answer to what it should have said.")
-        settings = self._playground.settings_of(conversation, self._playground.speakers_of(conversation))
-        messages = self._playground.messages(turns[:place], side, turn.prompt, settings)
         # What learns takes a moment to start: it can do so while more is corrected.
         host.ensure_runner()
-        values = {"turn_id": turn.id, "side": side, "speaker": answer["speaker"], "messages": messages}
+        values = {"turn_id": turn_id, "side": side, "speaker": answer["speaker"], "messages": messages}
         return self._store.save_correction(conversation_id, {**values, "answer": answer["text"], "correction": text}, self._owner)
 
     def tray(self, conversation_id: str) -> list[Correction]:

@@ -24,7 +24,7 @@ from engine.data.shelf import Row
 from engine.drafts import Draft
 from engine.errors import EngineError, NotFound
 from engine.jobs import host, logs
-from engine.playground import Settings
+from engine.playground import Answer, Settings
 from engine.recipe import DataSpec
 from engine.store import Job, schema
 from engine.store.artefacts import write_json_atomic
@@ -40,8 +40,8 @@ CARRIERS = {"recipe", "changes", "spec"}
 _FREE = """
 budget folder jobs key label listed_as needs_key prices public store_key tinker_path url
 after after_id after_step along answer answers asking base_model conversation conversations count curve curves
-draft endpoint field filters format group job known last lesson limit mapping max_length max_tokens messages metric model most
-name notes offset on_start options path prompt row say search seconds setting settings side source speaker start state store now
+draft endpoint field filters format good group job known last lesson limit mapping max_length max_tokens messages method metric model most
+name notes offset on_start options path prompt row say search seconds setting settings shape side source speaker start state store now
 text title top turn turns value values who
 """
 FREE = set(_FREE.split())
@@ -146,6 +146,8 @@ def make_things(engine: Engine) -> Things:
     told = {"turn_id": turn.id, "side": 0, "speaker": model.id, "messages": [{"role": "user", "content": mark}], "answer": mark}
     correction = store.save_correction(chat.id, {**told, "correction": f"{mark}!"}, owner)
     lesson = store.begin_lesson(chat.id, model.id, [], owner)
+    answer = Answer(engine.playground.speaker(model.id), text=mark, finish="stop")
+    engine.ratings.rate(chat.id, engine.playground.keep(chat.id, mark, [answer]).id, 0, True)
     talk = store.add_talk(owner, mark)
     preset = engine.presets.save(mark, job.recipe)
     engine.drafts.save(Draft(goal=mark, changes={"data": {"dataset": dataset.id}}))

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from app import navigation, services, session
-from app.components import chat_setup, teaching, tokens, trouble, words
+from app.components import chat_setup, teaching, thumbs, tokens, trouble, words
 from engine.amounts import duration
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
 
     from engine.playground import Answer, Exchange, Playground, Settings, Speaker
-    from engine.store import Conversation, Correction, Turn
+    from engine.store import Conversation, Correction, Rating, Turn
 
 _WIDTH = 860  # what reads well; two answers take all the room there is
 _PERSON, _MODEL = ":material/person:", ":material/neurology:"
@@ -40,8 +40,9 @@ def show(model_ref: str, with_ref: str, chat_id: str) -> None:
     with st.container(horizontal_alignment="center"):
         place = st.container(width="stretch" if len(who) > 1 else _WIDTH)
     corrections = services.engine().teaching.corrections(chat_id) if chat_id else []
+    ratings = services.engine().ratings.of_chat(chat_id) if chat_id else []
     with place:
-        _history(playground, turns, who, settings, corrections)
+        _history(playground, turns, who, settings, corrections, ratings)
         if not turns:
             # Filled anew in each run: the welcome must not stand beside the first answer.
             welcome = st.empty()
@@ -109,13 +110,18 @@ def _introduction(who: Sequence[Speaker]) -> str:
 
 
 def _history(
-    playground: Playground, turns: Sequence[Turn], who: Sequence[Speaker], settings: Settings, corrections: Sequence[Correction]
+    playground: Playground,
+    turns: Sequence[Turn],
+    who: Sequence[Speaker],
+    settings: Settings,
+    corrections: Sequence[Correction],
+    ratings: Sequence[Rating],
 ) -> None:
     for number, turn in enumerate(turns):
         _said_by_person(turn.prompt)
         for side, place in enumerate(_sides(len(turn.answers))):
             with place:
-                _said_by_model(playground, turns[:number], turn, side, settings, corrections, named=_needs_name(turn, who))
+                _said_by_model(playground, turns[:number], turn, side, settings, corrections, ratings, named=_needs_name(turn, who))
 
 
 def _needs_name(turn: Turn, who: Sequence[Speaker]) -> bool:
@@ -138,6 +144,7 @@ def _said_by_model(
     side: int,
     settings: Settings,
     corrections: Sequence[Correction],
+    ratings: Sequence[Rating],
     *,
     named: bool,
 ) -> None:
@@ -156,6 +163,8 @@ def _said_by_model(
             trouble.show_error(answer["error"])
         with st.container(horizontal=True, vertical_alignment="center"):
             st.caption(_figures(answer), width="content")
+            if answer["text"].strip():
+                thumbs.beside(turn, side, ratings)
             if answer["text"]:
                 tokens.switch(turn.id, side)
             if not answer.get("error") and not teaching.waits(told):

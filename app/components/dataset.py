@@ -32,6 +32,8 @@ def show(dataset_id: str) -> None:
         st.markdown("## Which column is which?", anchors=False)
         mapping.form(found)
         return
+    if found.shape != "answers":
+        st.markdown(f"**{dataset_words.shape_title(found.shape)}.** :gray[{dataset_words.shape_meaning(found.shape)}]")
     if found.state == "check":
         with st.container(border=True):
             troubles(library, found, most=3)
@@ -85,13 +87,13 @@ def _actions(library: Library, found: LibrarySet) -> None:
             )
             if found.state != "unmapped":
                 st.download_button(
-                    "As chats (JSONL)",
+                    "As chats (JSONL)" if found.shape == "answers" else "Usable rows (JSONL)",
                     lambda: library.as_chats(found.id)[1],
                     f"{found.file.rpartition('.')[0] or found.file}.chats.jsonl",
                     key="chats",
                     on_click="ignore",
                     width="stretch",
-                    help="The usable rows alone, each as a list of messages: the form that every tool reads.",
+                    help="The usable rows alone, in the form that most tools read.",
                 )
         if found.ships:
             return
@@ -130,7 +132,7 @@ def _delete(dataset_id: str, name: str) -> None:
 def _figures_at_a_glance(found: LibrarySet, known: dict[str, Any], model: str) -> None:
     tokens = f"In tokens of {model}: the pieces that it reads and writes, often about four letters of English each."
     figures = [
-        ("Examples", f"{found.examples:,}", "Rows that can be learned from."),
+        (f"{dataset_words.row_name(found.shape).capitalize()}s", f"{found.examples:,}", dataset_words.shape_meaning(found.shape)),
         ("Left out", f"{found.left_out:,}" if found.left_out else None, "Rows that can't be used, and why, is below."),
         ("Typical length", f"{known['median']:,.0f} tokens", f"Half of the rows are shorter (median). {tokens}"),
         ("95 % are within", f"{known['p95']:,} tokens", tokens),

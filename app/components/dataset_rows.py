@@ -9,7 +9,7 @@ import streamlit as st
 
 from app import address, session
 from app.components import dataset_words, words
-from app.components.conversation import conversation
+from app.components.conversation import example
 
 if TYPE_CHECKING:
     from engine.data.lengths import Token
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _PAGE = 10
 _MOST_TOKENS = 1500
+_SIDES = {"better": "The better answer: ", "worse": "The worse answer: "}
 _PARTS = {
     "prompt": ("gray", "Given: the model reads it, and isn't trained to write it"),
     "answer": ("green", "Learned: the model is trained to write this"),
@@ -63,7 +64,7 @@ def _row(found: LibrarySet, row: Row) -> None:
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             kind = " · keeps an older skill (replay)" if row.kind == "replay" else ""
-            st.caption(f"Example {row.position + 1:,}{kind}", width="content")
+            st.caption(f"{dataset_words.row_name(row.shape).capitalize()} {row.position + 1:,}{kind}", width="content")
             st.button(
                 "Its tokens",
                 key=f"seen-{row.position}",
@@ -73,7 +74,7 @@ def _row(found: LibrarySet, row: Row) -> None:
                 on_click=_look_at,
                 args=(row.position + 1,),
             )
-        conversation(row.messages)
+        example(row)
 
 
 def _look_at(number: int) -> None:
@@ -102,24 +103,33 @@ def seen(library: Library, found: LibrarySet, model: str) -> None:
             help=f"In tokens. {model} can look at {limit:,} at most; a recipe may cut earlier, to save time and memory.",
         )
     row = library.rows(found.id, number - 1, 1)[0]
-    sequences = library.seen(row.messages, model, longest)
-    if len(sequences) > 1:
-        st.caption(
-            f"The model learns this conversation as {len(sequences)} examples, one an answer: it shows past turns otherwise than new ones."
-        )
-    for place, tokens in enumerate(sequences, 1):
+    sequences = library.seen(row, model, longest)
+    _explain(row.shape, len(sequences))
+    for place, shown in enumerate(sequences, 1):
+        tokens = shown.tokens
         with st.container(border=True):
             counts = {part: sum(token.part == part for token in tokens) for part in _PARTS}
-            which = f"Part {place}: " if len(sequences) > 1 else ""
+            which = _SIDES.get(shown.side) or (f"Part {place}: " if len(sequences) > 1 else "")
             st.caption(
                 f"{which}{len(tokens):,} tokens: {counts['prompt']:,} given, {counts['answer']:,} learned"
                 + (f", {counts['cut']:,} cut off" if counts["cut"] else "")
             )
-            if not counts["answer"]:
+            if not counts["answer"] and row.shape != "prompts":
                 st.markdown(":orange[**Nothing of the answer is left to learn from.**] Cut later, or shorten what is asked.")
             _coloured(tokens[:_MOST_TOKENS])
             if len(tokens) > _MOST_TOKENS:
                 st.caption(f"The first {_MOST_TOKENS:,} tokens.")
+
+
+def _explain(shape: str, sequences: int) -> None:
+    if shape == "pairs":
+        st.caption("The model is shown both: it learns to find the first likelier than the second.")
+    elif shape == "prompts":
+        st.caption("The model reads this and tries an answer; what it tries is judged.")
+    elif sequences > 1:
+        st.caption(
+            f"The model learns this conversation as {sequences} examples, one an answer: it shows past turns otherwise than new ones."
+        )
 
 
 def _coloured(tokens: list[Token]) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from app import navigation, services, session
-from app.components import dataset_words, mapping, trouble, words
-from app.components.conversation import conversation
+from app.components import dataset_words, mapping, thumbs, trouble, words
+from app.components.conversation import example
 from engine import EngineError
 
 if TYPE_CHECKING:
@@ -24,6 +24,18 @@ _EXAMPLES = {
         '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello! What can I do for you?"}]}',
         "JSONL; any number of turns, every answer is learned from",
     ),
+    "A better and a worse answer": (
+        '{"prompt": "Is the shop open on Sunday?", "chosen": "Yes, from 10 to 4.", "rejected": "I don\'t know."}',
+        "JSONL; to learn what is liked more (preferences)",
+    ),
+    "Thumbs up and down": (
+        '{"prompt": "Is the shop open on Sunday?", "completion": "Of course!", "label": false}',
+        "JSONL; each answer with what somebody thought of it",
+    ),
+    "Prompts to be tried": (
+        '{"prompt": "What is 17 + 25?", "answer": "42", "level": 1}',
+        "JSONL; with what is expected, and anything else to judge answers by",
+    ),
 }
 
 
@@ -35,6 +47,7 @@ def show() -> None:
     for number, arrival in enumerate(session.arrivals()):
         with trouble.boundary():
             _arrival(library, arrival, number)
+    thumbs.collect()
     own = library.find()
     if own:
         _own(library, own)
@@ -89,12 +102,15 @@ def _arrival(library: Library, arrival: session.Arrival, number: int) -> None:
                     mapping.dialog(found.id)
                 _remove(found, number)
             return
-        st.markdown(f"Read as {dataset_words.layout(found.format)}: **{dataset_words.rows(found.examples, 'example')}** to learn from.")
+        st.markdown(
+            f"Read as {dataset_words.layout(found.format)}: **{dataset_words.rows(found.examples, dataset_words.row_name(found.shape))}** "
+            f"to learn from. :gray[{dataset_words.shape_meaning(found.shape)}]"
+        )
         if found.state == "check":
             troubles(library, found, most=3)
         for row in library.rows(found.id, 0, 1):
             st.caption("The first one:")
-            conversation(row.messages[:4], 300)
+            example(row, 300)
         with st.container(horizontal=True, vertical_alignment="center"):
             if found.state == "check":
                 accept_button(found, f"accept-{number}")
@@ -175,7 +191,10 @@ def title(found: LibrarySet) -> str:
 def _lesson() -> None:
     with st.container(border=True):
         st.markdown("## Nothing of yours yet: this is what a file looks like", anchors=False)
-        st.markdown("Each row is one example of the behaviour you want: what is asked, and the answer you would have liked.")
+        st.markdown(
+            "Each row is one example of the behaviour you want: what is asked, and the answer you would have liked. "
+            "Some goals learn from other rows: two answers of which one is better, thumbs, or prompts alone."
+        )
         with st.grid("auto", min_column_width=280) as grid:
             for name, (text, note) in _EXAMPLES.items():
                 with grid.cell():

@@ -29,15 +29,15 @@ def form(found: LibrarySet) -> None:
     columns, formats = known["columns"], list(dataset_words.FORMATS)
     st.caption("The first rows of the file, as they are:")
     st.dataframe(known["rows"], hide_index=True, alt=f"The first rows of {found.file}")
-    picked = st.radio(
+    picked = st.selectbox(
         "How is each row laid out?",
         formats,
         index=formats.index(found.format) if found.format in formats else 0,
-        format_func=dataset_words.FORMATS.__getitem__,
-        horizontal=True,
+        format_func=lambda name: f"{dataset_words.FORMATS[name]} ({dataset_words.TERMS[name]})",
         key=f"layout-{found.id}",
     )
     fields = known["fields"][picked]
+    st.caption(f"{dataset_words.shape_title(fields['shape'])}: {dataset_words.shape_meaning(fields['shape'])}")
     chosen: dict[str, str] = {}
     with st.grid(2, min_column_width=240) as grid:
         for place, name in enumerate(fields["fields"]):

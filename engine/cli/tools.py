@@ -7,16 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from engine import models, paths
+from engine import data, knowledge, models, paths
 from engine.cli.jobs import JsonFlag
 from engine.cli.screen import console, print_json
 from engine.engine import Engine
+from engine.recipe import FORMATS
 
 
 def data_check(
     file: Annotated[Path, typer.Argument(help="JSONL, JSON, CSV or Parquet.")],
     model: Annotated[str, typer.Option(help="Count tokens as this model does.")] = "nano",
-    format: Annotated[str, typer.Option(help="auto, messages, prompt_completion or alpaca.")] = "auto",
+    format: Annotated[str, typer.Option(help=f"How rows are laid out: {', '.join(FORMATS)}.")] = "auto",
+    method: Annotated[str, typer.Option(help="Whether this method can learn from it: sft, dpo, ...; without it, any.")] = "",
     renderer: Annotated[str, typer.Option(help="How a chat becomes tokens.")] = "auto",
     max_length: Annotated[int | None, typer.Option(help="Count what would be cut to this many tokens.")] = None,
     as_json: JsonFlag = False,
@@ -24,7 +26,8 @@ def data_check(
     """What a data file holds, and what is wrong with it, row by row."""
     out = console(as_json)
     with Engine() as engine:
-        report = engine.check_data(file, model, format=format, renderer=renderer, max_length=max_length)
+        shape = knowledge.shape(method) if method else None
+        report = engine.check_data(file, model, format=format, renderer=renderer, max_length=max_length, shape=shape)
     _print_report(out, report)
     if as_json:
         print_json(report)
@@ -74,8 +77,17 @@ def server_arguments(given: list[str]) -> list[str]:
     return arguments
 
 
+def _shape(name: str) -> str:
+    """What its rows are, and who learns from such."""
+    able = [method for method in knowledge.methods() if name in data.SERVES[knowledge.shape(method)]]
+    return f"{knowledge.shapes()[name]['title']}" + (f"; methods that learn from such: {', '.join(able)}" if able else "")
+
+
 def _print_report(out: Any, report: dict[str, Any]) -> None:
     out.print(f"{report['file']}: {report['examples']:,} examples of {report['rows']:,} rows ({report['format']})", markup=False)
+    out.print(f"  {_shape(report['shape'])}", markup=False)
+    for note in report["notes"]:
+        out.print(f"  {note}", markup=False)
     if tokens := report.get("tokens"):
         lengths = f"{tokens['total']:,} in all, {tokens['learned_from']:,} to learn from, {tokens['median']:,.0f} in the median example"
         out.print(f"  tokens ({tokens['renderer']}): {lengths}, {tokens['longest']:,} in the longest", markup=False)

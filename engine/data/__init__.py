@@ -8,9 +8,10 @@ from engine.data.check import check
 from engine.data.dataset import load_data, source
 from engine.data.examples import SHAPES, DataSet, Example, Problem, Report, Shape, with_system
 from engine.data.formats import FORMATS, KEPT, read_examples
+from engine.data.shapes import SERVES
 from engine.data.shelf import chats_file
 
 __all__ = [
-    "FORMATS", "KEPT", "SHAPES", "DataSet", "Example", "Problem", "Report", "Shape", "chats_file", "check", "load_data", "read_examples",
-    "source", "with_system",
+    "FORMATS", "KEPT", "SERVES", "SHAPES", "DataSet", "Example", "Problem", "Report", "Shape", "chats_file", "check", "load_data",
+    "read_examples", "source", "with_system",
 ]  # fmt: skip

@@ -33,7 +33,12 @@ def load_data(recipe: Recipe, skills: bool | None = None, shape: Shape | None = 
         raise DataError("the recipe names no data", "Give a demo, a file or a data set of the library.", where="data")
     file, format, mapping = source(spec, shape)
     name = spec.demo or (file.stem if spec.path else recipe.name or spec.dataset)
-    report = read_examples(file, format, mapping, shape)
+    try:
+        report = read_examples(file, format, mapping, shape)
+    except DataError as error:
+        # Where a data set of the library lies is nobody's concern.
+        where = error.where.replace(str(file), name) if spec.dataset else error.where
+        raise DataError(error.message, error.next_step, where=where) from error
     examples, problems, notes = report.examples, list(report.problems), list(report.notes)
     held_out_path = str(demos.find(spec.demo, shape).held_out) if spec.demo else spec.held_out_path
     if held_out_path:

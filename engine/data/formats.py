@@ -106,6 +106,9 @@ def _recognise(
     """The format and the column to read for each of its fields."""
     every = FORMATS if format == "auto" else {format: FORMATS[format]}
     candidates = {name: layout for name, layout in every.items() if shape is None or layout.shape in SERVES[shape]}
+    if shape == "prompts" and format == "auto" and "completion" not in mapping:
+        # Rows with an answer and rows without are prompts alike.
+        del candidates["prompt_completion"]
     known = {field for layout in every.values() for field in layout.fields}
     if unknown := sorted(set(mapping) - known):
         raise DataError(f"{unknown[0]!r} isn't a standard field", f"Map one of: {', '.join(sorted(known))}.", where="mapping")
@@ -116,11 +119,13 @@ def _recognise(
         raise DataError(f"the mapping names a column {absent!r} that the file doesn't have", fix, where=str(path))
     if best := _best(rows, candidates, mapping):
         return best
-    if shape is not None and (other := _best(rows, every, mapping)):
+    # Rows of which none is as it should be are to be told one by one what they lack, unless they are something else altogether.
+    meant = _best(rows, candidates, mapping, lax=True)
+    other = _best(rows, every, mapping) if shape is not None else None
+    if meant and (other is None or len(FORMATS[meant[0]].required) > len(FORMATS[other[0]].required)):
+        return meant
+    if other and shape is not None:
         raise DataError(*mismatch(FORMATS[other[0]].shape, shape), where=str(path))
-    # Rows of which none is as it should be are to be told one by one what they lack.
-    if other := _best(rows, candidates, mapping, lax=True):
-        return other
     if format != "auto":
         needed = " and ".join(FORMATS[format].required)
         fix = f"The columns are: {', '.join(map(str, seen))}. Say which is which with a mapping, or choose another format."

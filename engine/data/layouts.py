@@ -267,10 +267,32 @@ def _prompt_chat(values: dict[str, Any]) -> Told:
 def _expecting(values: dict[str, Any], messages: list[Message]) -> list[Message]:
     """The prompt, and as its answer what the row expects, if it says so in words or a number."""
     expected = values.get("answer")
-    if messages[-1]["role"] == "assistant" or expected is None or isinstance(expected, dict | list):
+    if messages[-1]["role"] == "assistant" or expected is None:
         return messages
+    if isinstance(expected, dict | list):
+        said = _spoken(expected)
+        return [*messages, said] if said else messages
     text = expected if isinstance(expected, str) else json.dumps(expected, default=str)
     return [*messages, {"role": "assistant", "content": text}] if text.strip() else messages
+
+
+def _spoken(expected: Any) -> Message | None:
+    """The one message that a structure is, where it is one; anything else is for rewards to read."""
+    items = expected if isinstance(expected, list) else [expected]
+    if len(items) == 1 and isinstance(items[0], dict) and items[0].get("role") == "assistant":
+        return _message(items[0], 1, "answer")
+    return None
+
+
+def _written(field: str) -> Callable[[dict[str, Any]], bool]:
+    """Whether the field is an answer in words: a bare number, or a structure, is what is expected of a prompt."""
+
+    def written(values: dict[str, Any]) -> bool:
+        said = values[field]
+        first = said[0] if isinstance(said, list) and said else said
+        return bool(said.strip()) if isinstance(said, str) else isinstance(first, dict) and bool({"role", "from"} & set(first))
+
+    return written
 
 
 _ASKED = ("question", "query", "user", "input", "instruction", "problem")
@@ -318,13 +340,14 @@ FORMATS = {
         {"prompt": _ASKED, "completion": _ANSWERED, "system": ("system_prompt",)},
         ("prompt", "completion"),
         _prompt_completion,
+        _written("completion"),
     ),
     "prompt_messages": Format(
         "prompts", {**_CHAT, "answer": _EXPECTED}, ("messages",), _prompt_chat, _ends("user", "tool"), kept=("answer",)
     ),
     "prompt": Format(
         "prompts",
-        {"prompt": _ASKED, "answer": (*_EXPECTED, "completion", "response", "output"), "system": ("system_prompt",)},
+        {"prompt": _ASKED, "answer": (*_EXPECTED, *_ANSWERED, "completion"), "system": ("system_prompt",)},
         ("prompt",),
         _prompt,
         kept=("answer",),

@@ -82,6 +82,13 @@ class Client:
         self.counted["prefill"] += len(prompt)
         return sampler.sample(types.ModelInput.from_ints(list(prompt)), count, params)
 
+    def logprobs(self, sampler: Any, tokens: Sequence[int]) -> Any:
+        """A future of each token's log-probability given those before it (nats); None for the first."""
+        from tinker import types
+
+        self.counted["prefill"] += len(tokens)
+        return sampler.compute_logprobs(types.ModelInput.from_ints(list(tokens)))
+
     def wrote(self, reply: Any) -> Any:
         """Counts what a sampler wrote. -> the same reply."""
         self.counted["sample"] += sum(len(sequence.tokens) for sequence in reply.sequences)

@@ -96,6 +96,10 @@ class JobRun:
         """What its recipe goes on from. Raises NotFound where that is gone meanwhile."""
         return starts.find(self._store, self.owner, self.recipe.start.checkpoint)
 
+    def find(self, ref: str) -> starts.Start:
+        """A tuned model or checkpoint of its owner's, by what recipes call it. Raises NotFound and RecipeError."""
+        return starts.find(self._store, self.owner, ref)
+
     def progress(self, step: int, total_steps: int, tokens: int, training_seconds: float) -> None:
         """How far the run is: updates done and to do, tokens trained on and seconds trained, of all attempts together."""
         values = {"step": step, "total_steps": total_steps, "tokens": tokens, "training_seconds": training_seconds}

@@ -139,6 +139,15 @@ class Playground:
         """A prompt with what was said to it, whole or not. Raises NotFound."""
         return self._store.add_turn(conversation_id, prompt, [answer.to_dict() for answer in answers], self._owner)
 
+    def answered(self, conversation_id: str, turn_id: int, side: int) -> tuple[list[Message], dict[str, Any]]:
+        """(the messages that were shown, the answer to them) of one side of a turn. Raises NotFound."""
+        conversation, turns = self.conversation(conversation_id), self.turns(conversation_id)
+        place = next((number for number, turn in enumerate(turns) if turn.id == turn_id), None)
+        if place is None or not 0 <= side < len(turns[place].answers):
+            raise NotFound("The conversation has no such answer any more.", "Reload the page.")
+        settings = self.settings_of(conversation, self.speakers_of(conversation))
+        return self.messages(turns[:place], side, turns[place].prompt, settings), turns[place].answers[side]
+
     def take_back(self, conversation_id: str, turn_id: int) -> str:
         """Removes a turn. -> its prompt, to be asked again. Raises NotFound."""
         return self._store.drop_turn(conversation_id, turn_id, self._owner).prompt

@@ -11,13 +11,12 @@ tooltips, the guide and the CLI read them here (`fields()`). It never holds a se
     recipe.py   the whole
 """
 
-from engine.recipe.chain import STAGE_ZERO, Stage
+from engine.recipe.chain import OF_STAGE, Stage
 from engine.recipe.methods import DPO, KTO, METHODS, RL, Distill, OwnLoss, Reward, RewardModel, RewardPart
 from engine.recipe.parts import FORMATS, RENDERERS, Budget, Checkpoints, DataSpec, Evaluation, Lora, Mixed, Start, Training
 from engine.recipe.recipe import Recipe, fields
 
 __all__ = [
-    "DPO", "FORMATS", "KTO", "METHODS", "RENDERERS", "RL", "Budget", "Checkpoints", "DataSpec", "Distill", "Evaluation", "Lora", "Mixed",
-    "OwnLoss",
-    "Recipe", "Reward", "RewardModel", "RewardPart", "STAGE_ZERO", "Stage", "Start", "Training", "fields",
+    "DPO", "FORMATS", "KTO", "METHODS", "OF_STAGE", "RENDERERS", "RL", "Budget", "Checkpoints", "DataSpec", "Distill", "Evaluation",
+    "Lora", "Mixed", "OwnLoss", "Recipe", "Reward", "RewardModel", "RewardPart", "Stage", "Start", "Training", "fields",
 ]  # fmt: skip

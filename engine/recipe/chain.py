@@ -12,34 +12,48 @@ if TYPE_CHECKING:
 
 MAY_CHANGE = ("method", "data", "training", "dpo", "kto", "rl", "reward", "reward_model", "distill", "own_loss")
 """What a later stage may say anew; the model, the place and how it is spoken to stay."""
-STAGE_ZERO = "stage:0"
-"""As the model of a reward: the one that the run's first stage trained."""
+OF_STAGE = "stage:"
+"""As a model's name, with a stage's number after it (the first is 0): what that stage of the same run trained."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage as a recipe of its own. `afresh`: it begins where the run began, not where the stage before it ended."""
+    """One stage as a recipe of its own. `begins`: the stage whose weights it goes on from; -1 is what the run starts from."""
 
     recipe: Recipe
-    afresh: bool = False
+    begins: int = -1
 
 
 def stages(recipe: Recipe) -> list[Stage]:
     """The recipe's stages in order, at least one. Raises RecipeError for a stage that can't be."""
     one = recipe.model_copy(update={"then": ()})
-    found = _whole(one)
+    found: list[Stage] = []
+    _add(found, one)
     for number, changes in enumerate(recipe.then, 2):
         where = f"recipe then, stage {number}"
         if unknown := sorted(set(changes) - set(MAY_CHANGE)):
             raise RecipeError(f"a later stage can't say {unknown[0]!r} anew", f"It may say: {', '.join(MAY_CHANGE)}.", where=where)
+        if found[-1].recipe.method == "reward_model":
+            raise RecipeError("nothing can follow a reward model", "Make it the last, or choose rlhf, which goes on with it.", where=where)
         try:
             one = one.merged(_renewed(changes))
         except RecipeError as error:
             raise RecipeError(error.message, error.next_step, where=f"{where}: {error.where}") from error
-        if one.method in ("rlhf", "reward_model"):
-            raise RecipeError(f"{one.method} can't be a later stage", "Make it a run of its own, or the first stage.", where=where)
-        found += _whole(one)
+        _add(found, one)
     return found
+
+
+def _add(found: list[Stage], recipe: Recipe) -> None:
+    """RLHF is a reward model and then reinforcement learning against it, both from the same beginning."""
+    last = len(found) - 1
+    if recipe.method != "rlhf":
+        found.append(Stage(recipe, last))
+        return
+    values, about = recipe.model_dump(mode="json"), recipe.reward_model
+    own = {**values["training"], "steps": about.steps, "epochs": 1.0, "learning_rate": about.learning_rate or recipe.training.learning_rate}
+    scored = {"parts": [{"kind": "reward_model", "model": f"{OF_STAGE}{len(found)}"}]}
+    found.append(Stage(type(recipe).make({**values, "method": "reward_model", "training": own}), last))
+    found.append(Stage(type(recipe).make({**values, "method": "rl", "reward": scored}), last))
 
 
 def _renewed(changes: dict[str, Any]) -> dict[str, Any]:
@@ -48,16 +62,3 @@ def _renewed(changes: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(data, dict) or not {"demo", "path", "dataset"} & set(data):
         return changes
     return {**changes, "data": {"demo": "", "path": "", "dataset": "", "mapping": {}, "held_out_path": "", **data}}
-
-
-def _whole(recipe: Recipe) -> list[Stage]:
-    """RLHF is a reward model and then reinforcement learning against it, which begins where the run began."""
-    if recipe.method != "rlhf":
-        return [Stage(recipe)]
-    about = recipe.reward_model
-    values = recipe.model_dump(mode="json")
-    own = {**values["training"], "steps": about.steps, "epochs": 1.0 if about.steps is None else values["training"]["epochs"]}
-    own["learning_rate"] = about.learning_rate or recipe.training.learning_rate
-    first = type(recipe).make({**values, "method": "reward_model", "training": own})
-    scored = {"parts": [{"kind": "reward_model", "model": STAGE_ZERO}]}
-    return [Stage(first), Stage(type(recipe).make({**values, "method": "rl", "reward": scored}), afresh=True)]

@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from engine.recipe.field import Part, field
 
-METHODS = ("sft", "dpo", "kto")
+METHODS = ("sft", "dpo", "kto", "reward_model")
 """The methods that can be chosen. Parts whose methods aren't here stand in no form and no guide."""
 
 

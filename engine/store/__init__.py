@@ -13,6 +13,7 @@ from engine.store.lifecycle import LeaseLost
 from engine.store.models import ModelQueries
 from engine.store.overview import Overview
 from engine.store.personal import PersonalQueries
+from engine.store.ratings import RatingQueries
 from engine.store.records import (
     Attempt,
     Checkpoint,
@@ -25,6 +26,7 @@ from engine.store.records import (
     Metric,
     Model,
     Preset,
+    Rating,
     Sample,
     Talk,
     Turn,
@@ -33,7 +35,17 @@ from engine.store.teaching import TeachingQueries
 from engine.store.workbench import WorkbenchQueries
 
 
-class Store(JobQueries, Overview, ModelQueries, ConversationQueries, WorkbenchQueries, DatasetQueries, PersonalQueries, TeachingQueries):
+class Store(
+    JobQueries,
+    Overview,
+    ModelQueries,
+    ConversationQueries,
+    WorkbenchQueries,
+    DatasetQueries,
+    PersonalQueries,
+    TeachingQueries,
+    RatingQueries,
+):
     """Everything that is remembered: SQLite at `paths.home()/thinker.db`, or PostgreSQL by `THINKER_DATABASE_URL`.
 
     Threads write, pages read; one Store may be shared by all threads of a process. Methods that a person's request
@@ -56,6 +68,7 @@ __all__ = [
     "Metric",
     "Model",
     "Preset",
+    "Rating",
     "Sample",
     "Store",
     "Talk",

@@ -38,12 +38,12 @@ class ConversationQueries(Database):
     def conversation(self, conversation_id: str, owner: str | None = "local") -> Conversation:
         """Raises NotFound, also for somebody else's."""
         with self.read() as connection:
-            return _conversation(_row(connection, conversation_id, owner))
+            return _conversation(own_row(connection, conversation_id, owner))
 
     def turns(self, conversation_id: str, owner: str | None = "local") -> list[Turn]:
         """Oldest first. Raises NotFound."""
         with self.read() as connection:
-            _row(connection, conversation_id, owner)
+            own_row(connection, conversation_id, owner)
             rows = connection.execute(select(turns).where(turns.c.conversation_id == conversation_id).order_by(turns.c.id)).all()
         return [_turn(row) for row in rows]
 
@@ -51,7 +51,7 @@ class ConversationQueries(Database):
         """The next prompt with its answers. Raises NotFound."""
         values = {"conversation_id": conversation_id, "prompt": prompt, "answers": to_json(answers), "at": self.now()}
         with self.write() as connection:
-            _row(connection, conversation_id, owner)
+            own_row(connection, conversation_id, owner)
             made = connection.execute(turns.insert().values(**values)).inserted_primary_key
             connection.execute(update(conversations).where(conversations.c.id == conversation_id).values(updated_at=values["at"]))
         return Turn(**{**values, "id": made[0], "answers": answers})
@@ -60,7 +60,7 @@ class ConversationQueries(Database):
         """Takes a turn out and gives it back. Raises NotFound."""
         mine = (turns.c.conversation_id == conversation_id, turns.c.id == turn_id)
         with self.write() as connection:
-            _row(connection, conversation_id, owner)
+            own_row(connection, conversation_id, owner)
             found = connection.execute(select(turns).where(*mine)).first()
             if found is None:
                 raise NotFound("The conversation has no such turn any more.", "Reload the page.")
@@ -74,19 +74,19 @@ class ConversationQueries(Database):
         values = {} if title is None else {"title": _title(title)}
         values |= {} if setup is None else {"setup": to_json(setup)}
         with self.write() as connection:
-            _row(connection, conversation_id, owner)
+            own_row(connection, conversation_id, owner)
             if values:
                 connection.execute(update(conversations).where(conversations.c.id == conversation_id).values(**values))
-            return _conversation(_row(connection, conversation_id, owner))
+            return _conversation(own_row(connection, conversation_id, owner))
 
     def delete_conversation(self, conversation_id: str, owner: str | None = "local") -> None:
         """With its turns, for good. Raises NotFound."""
         with self.write() as connection:
-            _row(connection, conversation_id, owner)
+            own_row(connection, conversation_id, owner)
             connection.execute(delete(conversations).where(conversations.c.id == conversation_id))
 
 
-def _row(connection: Connection, conversation_id: str, owner: str | None) -> Row:
+def own_row(connection: Connection, conversation_id: str, owner: str | None) -> Row:
     query = select(conversations).where(conversations.c.id == conversation_id)
     found = connection.execute(query if owner is None else query.where(conversations.c.owner == owner)).first()
     if found is None:

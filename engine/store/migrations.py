@@ -130,6 +130,21 @@ def m006_corrections(connection: Connection) -> None:
     )
 
 
+def m007_ratings(connection: Connection) -> None:
+    """Answers that people found good or bad."""
+    number = "DOUBLE PRECISION"
+    _run(
+        connection,
+        f"""CREATE TABLE ratings (
+            id TEXT PRIMARY KEY, owner TEXT NOT NULL,
+            conversation_id TEXT NOT NULL REFERENCES conversations(id) ON DELETE CASCADE, turn_id BIGINT NOT NULL, side INTEGER NOT NULL,
+            speaker TEXT NOT NULL, messages TEXT NOT NULL, answer TEXT NOT NULL, good BOOLEAN NOT NULL, created_at {number} NOT NULL,
+            updated_at {number} NOT NULL)""",
+        "CREATE INDEX ratings_of ON ratings (conversation_id, turn_id, side)",
+        "CREATE INDEX ratings_newest ON ratings (owner, updated_at)",
+    )
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m001_first_tables,
     m002_conversations_and_notes,
@@ -137,6 +152,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m004_data_library,
     m005_settings_and_talks,
     m006_corrections,
+    m007_ratings,
 )
 
 

@@ -244,6 +244,23 @@ class Preset(_Record):
 
 
 @dataclass(frozen=True)
+class Rating(_Record):
+    """An answer that a person found good or bad: what was asked (`messages`), what was said, and by whom (`speaker`)."""
+
+    id: str
+    owner: str
+    conversation_id: str
+    turn_id: int
+    side: int
+    speaker: str
+    messages: list[dict[str, str]]
+    answer: str
+    good: bool
+    created_at: float
+    updated_at: float
+
+
+@dataclass(frozen=True)
 class LibrarySet(_Record):
     """A data set that is kept. `state`: ready; check, as long as nobody has agreed to leave out the rows that can't be used; unmapped,
     where it isn't known which column is which (`error` says so). `stats` are the reader's counts."""

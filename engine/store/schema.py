@@ -144,6 +144,18 @@ corrections = Table(
     *(Column(name, Double) for name in ("created_at", "updated_at")),
 )
 
+ratings = Table(
+    "ratings",
+    metadata,
+    Column("id", Text, primary_key=True),
+    *(Column(name, Text) for name in ("owner", "conversation_id")),
+    Column("turn_id", BigInteger),
+    Column("side", Integer),
+    *(Column(name, Text) for name in ("speaker", "messages", "answer")),
+    Column("good", Boolean),
+    *(Column(name, Double) for name in ("created_at", "updated_at")),
+)
+
 drafts = Table("drafts", metadata, Column("owner", Text, primary_key=True), Column("content", Text), Column("updated_at", Double))
 
 presets = Table(

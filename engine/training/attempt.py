@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class StageWork:
-    """A stage made ready: its data is read, its examples are rendered. `answers` are the held-out rows' right answers as tokens."""
+    """A stage made ready: its data is read, its examples are rendered. `begins` is the stage whose weights it goes on from
+    (-1: the start), `answers` are the held-out rows' right answers as tokens."""
 
     recipe: Recipe
-    afresh: bool
+    begins: int
     data: DataSet
     method: Method
     total: int
@@ -140,6 +141,7 @@ class Attempt:
             began=self.began,
             total=self.work.total,
             open_start=opening,
+            open_sampler=self._start_sampler,
             left=self.left,
         )
         self.desk.training = training if training is not None else opening()
@@ -153,9 +155,8 @@ class Attempt:
 
     def _opening(self) -> Callable[[], Any]:
         """How a training client comes to be that stands where this stage begins."""
-        before = self.left.get(self.stage - 1)
-        if before and not self.work.afresh:
-            return partial(self.client.load, before["weights_path"])
+        if self.work.begins >= 0:
+            return partial(self.client.load, self.left[self.work.begins]["weights_path"])
         recipe = self.run.recipe
         if recipe.start.checkpoint:
             start = self.run.start()
@@ -164,3 +165,14 @@ class Attempt:
             return partial(self.client.create_full, recipe.base_model)
         lora = recipe.lora
         return partial(self.client.create, recipe.base_model, lora.rank, recipe.seed, lora.train_mlp, lora.train_attn, lora.train_unembed)
+
+    def _start_sampler(self) -> Any:
+        """A sampler of the weights that this stage begins with, by a name that lasts."""
+        if self.work.begins >= 0:
+            return self.client.sampler(path=self.left[self.work.begins]["sampler_path"])
+        if not self.run.recipe.start.checkpoint:
+            return self.client.sampler(base_model=self.run.recipe.base_model)
+        if path := self.run.start().sampler_path:
+            return self.client.sampler(path=path)
+        saved = self.desk.at_start().save_weights_for_sampler(f"{self.run.job_id}-start-{self.run.attempt}")
+        return self.client.sampler(path=self.client.wait(saved, "saving what it started from").path)

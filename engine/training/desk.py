@@ -39,12 +39,13 @@ class Desk:
         began: int = 0,
         total: int = 0,
         open_start: Callable[[], Any],
+        open_sampler: Callable[[], Sampler],
         left: Mapping[int, Mapping[str, str]] | None = None,
     ):
         self.run, self.client, self.recipe, self.renderer = run, client, recipe, renderer
         self.number, self.began, self.total, self.left = number, began, total, dict(left or {})
         self.training: Any = None
-        self._open_start = open_start
+        self._open_start, self._open_sampler = open_start, open_sampler
 
     @property
     def folder(self) -> Path:
@@ -89,19 +90,16 @@ class Desk:
         return self.client.wrote(reply)
 
     def logprobs(self, sampler: Sampler, tokens: Sequence[int]) -> Future:
-        """-> a future of each token's log-probability given those before it (nats); None for the first."""
-        from tinker import types
-
-        self.client.counted["prefill"] += len(tokens)
-        return sampler.compute_logprobs(types.ModelInput.from_ints(list(tokens)))
+        """A future of each token's log-probability given those before it (nats); None for the first."""
+        return self.client.logprobs(sampler, tokens)
 
     def at_start(self) -> Any:
         """A training client of its own that stands where this stage began, however far the stage has got."""
         return self._open_start()
 
     def start_sampler(self) -> Sampler:
-        """A sampler of the weights that this stage began with."""
-        return self.wait(self.at_start().save_weights_and_get_sampling_client(), "taking a snapshot")
+        """A sampler of the weights that this stage began with. It lasts: an endpoint forgets old snapshots, but no saved weights."""
+        return self._open_sampler()
 
 
 def datum(tokens: Sequence[int], **inputs: Sequence[float]) -> Datum:

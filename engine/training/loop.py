@@ -25,7 +25,7 @@ from engine.training import rows
 from engine.training.attempt import Attempt, StageWork
 from engine.training.methods import Ticket, make_method
 from engine.training.proving import Asked, finish, measure, measured_before, say_samples, tell
-from engine.training.saving import checkpoint
+from engine.training.saving import checkpoint, note
 from engine.training.schedule import learning_rate, total_steps
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _ready(stage: Stage, data: DataSet, renderer: Renderer, context: int) -> Sta
     answered = [example for example in data.held_out if example.answer]
     limit = min(stage.recipe.training.max_length or context, context)
     answers = rows.rendered(answered, renderer, limit, "held-out", [])[0] if stage.recipe.evaluation.proof else []
-    return StageWork(stage.recipe, stage.afresh, data, method, total_steps(stage.recipe.training, method.rows), answers)
+    return StageWork(stage.recipe, stage.begins, data, method, total_steps(stage.recipe.training, method.rows), answers)
 
 
 def _begin(at: Attempt) -> Attempt:
@@ -134,6 +134,8 @@ def _drive(at: Attempt) -> str:
             _end_stage(at)
             if at.stage + 1 == len(at.stages):
                 break
+            if doubt := _doubt(at):
+                return doubt
             at.next_stage()
             _say_opening(at)
             at.open()
@@ -159,6 +161,18 @@ def _end_stage(at: Attempt) -> None:
     """The stage's last state is safe, and so is what it leaves to those that follow."""
     checkpoint(at, "end" if at.stage + 1 == len(at.stages) else "stage")
     _leave(at)
+
+
+def _doubt(at: Attempt) -> str | None:
+    """Whether to ask before the next stage begins: once. -> paused, with the reason as the stage; resuming means going on all the same."""
+    doubt = at.work.method.doubt()
+    if not doubt or str(at.stage) in at.asked:
+        return None
+    at.asked.append(str(at.stage))
+    note(at, "asked")
+    at.run.log("warning", doubt)
+    at.run.stage(doubt)
+    return RESTS["pause"]
 
 
 def _leave(at: Attempt) -> None:

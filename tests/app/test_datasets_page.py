@@ -8,6 +8,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from engine import Engine
+from engine.playground import Answer, Settings
 from engine.recipe import Recipe
 from engine.store import LibrarySet
 from tests.app.conftest import ROOT, texts
@@ -168,3 +169,48 @@ def test_what_ships_can_only_be_looked_at() -> None:
 def test_a_link_to_nothing_says_so() -> None:
     page = open_page(set="feedface0000")
     assert not page.exception and "There is no data set feedface0000" in page.error[0].value.replace("\\", "")
+
+
+def kept(engine: Engine, *rows: object, name: str = "rows.jsonl") -> LibrarySet:
+    return engine.datasets.add(name, jsonl(*rows))
+
+
+def test_pairs_stand_side_by_side(engine: Engine) -> None:
+    made = kept(engine, *({"prompt": f"Q{n}", "chosen": f"The good one {n}", "rejected": f"bad {n}", "level": n} for n in range(12)))
+    page = open_page(set=made.id)
+    said = shown(page)
+    assert "Pairs of a better and a worse answer" in said and "Pairs `12`" in said
+    assert "Better (chosen)]  \nThe good one 3" in said and "Worse (rejected)]  \nbad 3" in said and "**level** 3" in said
+    assert len(page.get("column")) >= 20
+    page = open_page(set=made.id, view="seen")
+    said = shown(page)
+    assert "The better answer: " in said and "The worse answer: " in said and "find the first likelier" in said
+    page = open_page(set=made.id, view="figures")
+    assert "longer one in 100 % of the pairs" in shown(page) and "1 further column" in shown(page)
+
+
+def test_thumbs_and_prompts_are_read(engine: Engine) -> None:
+    made = kept(engine, *({"prompt": f"Q{n}", "completion": f"A{n}", "label": n % 5 == 0} for n in range(10)))
+    said = shown(open_page(set=made.id))
+    assert "thumb_up: Answer, found good]  \nA0" in said and "thumb_down: Answer, found bad]  \nA1" in said
+    assert "2 answers were found good, 8 bad" in shown(open_page(set=made.id, view="figures"))
+    made = kept(engine, {"prompt": "Q1", "answer": 42, "tests": "assert x"}, {"prompt": "Q2"}, name="prompts.jsonl")
+    said = shown(open_page(set=made.id))
+    assert "Expected]  \n42" in said and "**tests** assert x" in said and "Nothing is expected in words" in said
+    seen = shown(open_page(set=made.id, view="seen"))
+    assert "tries an answer" in seen and "Nothing of the answer" not in seen
+
+
+def test_a_data_set_of_thumbs_is_made_by_one_press(engine: Engine) -> None:
+    assert "Make a data set of your thumbs" not in [button.label for button in open_page().button]
+    who = [engine.playground.speaker("base:nano")]
+    chat = engine.playground.begin("Hi", who, Settings())
+    for number in range(3):
+        turn = engine.playground.keep(chat.id, f"Hi {number}", [Answer(who[0], text=f"Yo {number}", finish="stop")])
+        engine.ratings.rate(chat.id, turn.id, 0, number > 0)
+    page = open_page()
+    assert "3 answers" in shown(page) and "2 up, 1 down" in shown(page)
+    page.button(key="thumbs-save").click().run()
+    assert not page.exception
+    (made,) = engine.datasets.find()
+    assert (made.shape, made.examples, made.stats["good"]) == ("labels", 3, 2)

@@ -174,3 +174,14 @@ def test_another_tab_follows_what_is_being_answered(engine: Engine, server: Sayi
     assert not other.exception
     assert said(other) == ["one", "echo: one", "two words", "echo: two words"]
     assert len(engine.playground.turns(chat)) == 2 and shared.under_way(chat) is None, "kept, and once"
+
+
+def test_thumbs_beside_an_answer(engine: Engine) -> None:
+    page = say(open_page(), "first")
+    assert engine.ratings.count() == (0, 0)
+    chat = page.query_params["chat"]
+    key = f"thumbs-{engine.playground.turns(chat)[0].id}-0"
+    for verdict, wanted in ((1, (1, 0)), (0, (0, 1)), (None, (0, 0)), (1, (1, 0))):
+        page.feedback(key=key).set_value(verdict).run()
+        assert not page.exception and engine.ratings.count() == wanted
+    assert open_page(chat=chat).feedback(key=key).value == 1

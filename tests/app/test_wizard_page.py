@@ -155,3 +155,38 @@ def test_a_runs_start_in_each_state(runs: Runs) -> None:
         assert page.button(key="watch").label == "Watch it learn"
     page = open_wizard(job="feedface0000")
     assert not page.exception and page.error
+
+
+PAIRS = "\n".join(json.dumps({"prompt": f"word {n}", "chosen": f"WORD {n}", "rejected": f"word{n}"}) for n in range(80)).encode()
+PROMPTS = "\n".join(json.dumps({"prompt": f"word {n}", "level": n}) for n in range(80)).encode()
+
+
+def test_the_data_step_says_what_rows_a_method_needs(engine: Engine) -> None:
+    pairs, good = engine.datasets.add("pairs.jsonl", PAIRS), engine.datasets.add("words.jsonl", GOOD)
+    engine.drafts.update(goal="answer", step=1, changes={"method": "dpo", "data": {"dataset": pairs.id}})
+    page = open_wizard()
+    shown = texts(page)
+    assert not page.exception and "two answers to it, of which one is better" in shown
+    assert re.search(r":green\[WORD \d+<\|end\|>\]", shown) and re.search(r":orange\[word\d+<\|end\|>\]", shown)
+    assert "the better answer, " in shown and not page.button(key="continue").disabled
+    # Of the example sets, only those that have pairs.
+    assert [button.key for button in page.button if str(button.key).startswith("set-")] == ["set-piglatin"]
+    engine.drafts.change("data.dataset", good.id)
+    page = open_wizard()
+    shown = texts(page)
+    assert "these are prompts with answers, and pairs of a better and a worse answer are needed" in shown.lower()
+    assert "chats.jsonl" not in shown and page.button(key="continue").disabled
+
+
+def test_rows_that_serve_are_read_so_and_it_is_said(engine: Engine) -> None:
+    page = open_wizard(data=engine.datasets.add("pairs.jsonl", PAIRS).id)
+    draft = engine.drafts.get()
+    assert not page.exception and not page.button(key="continue").disabled
+    wanted = engine.planner.shape(draft.changes.get("method", "sft"))
+    note = "the better answer of each is learned" in texts(page)
+    assert draft.goal == engine.planner.goals_for("pairs")[0] and note == (wanted == "answers")
+    engine.drafts.discard()
+    prompts = engine.datasets.add("prompts.jsonl", PROMPTS)
+    engine.drafts.update(goal="answer", step=1, changes={"data": {"dataset": prompts.id}})
+    page = open_wizard()
+    assert "these are prompts to try answers to" in texts(page).lower() and page.button(key="continue").disabled

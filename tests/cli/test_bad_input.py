@@ -39,7 +39,7 @@ def refused(call, thinker_home: Path):
         ("zipped.csv", b"PK\x03\x04" + b"x" * 100, ("zipped.csv", "Excel")),
         ("wrong.jsonl", f"{GOOD}\n".encode() * 3 + b'{"prompt": "caf\xe9", "completion": "b"}', ("wrong.jsonl", "line 4", "UTF-8")),
         ("columns.jsonl", b'{"foo": 1, "bar": 2}\n', ("columns.jsonl", "foo")),
-        ("none.jsonl", b'{"prompt": "a"}\n', ("none.jsonl",)),
+        ("none.jsonl", b'{"prompt": ""}\n', ("none.jsonl",)),
         ("broken.json", b'[{"prompt": "a",\n "completion": }]', ("broken.json", "line 2")),
         ("notes.docx", b"text", ("notes.docx", ".docx")),
     ],

@@ -74,6 +74,8 @@ def test_bad_labels(read, label):
         ({"prompt": "Q"}, "prompt", [USER], {}),
         ({"problem": "Q", "level": 3, "tags": ["a"]}, "prompt", [USER], {"level": 3, "tags": ["a"]}),
         ({"prompt": "Q", "ground_truth": 42}, "prompt", [USER, {"role": "assistant", "content": "42"}], {"ground_truth": 42}),
+        ({"question": "Q", "answer": 4.5}, "prompt", [USER, {"role": "assistant", "content": "4.5"}], {"answer": 4.5}),
+        ({"prompt": [USER], "answer": {"total": 3}}, "prompt", [USER], {"answer": {"total": 3}}),
         ({"prompt": [SYSTEM, USER], "expected": ""}, "prompt", [SYSTEM, USER], {"expected": ""}),
         ({"messages": [USER], "reference_answer": "A"}, "prompt_messages", [USER, ANSWER], {"reference_answer": "A"}),
         ({"messages": [*MORE], "rubric": {"x": 1}}, "prompt_messages", MORE, {"rubric": {"x": 1}}),
@@ -157,6 +159,13 @@ def test_answers_serve_prompts_open_chats_among_them(read):
     report = read({"messages": [USER, ANSWER]}, {"messages": [USER, ANSWER]}, {"messages": MORE}, shape="prompts")
     assert [one.answer for one in report.examples] == ["A", "A", ""] and report.notes == [] and not report.problems
     assert read({"question": "Q", "answer": "A"}, shape="prompts").examples[0].answer == "A"
+    some = read(*[{"prompt": "Q", "completion": [ANSWER]}] * 3, {"prompt": "Q"}, shape="prompts")
+    assert [one.answer for one in some.examples] == ["A", "A", "A", ""] and not some.problems
+
+
+def test_numbers_are_no_answers_to_learn_and_are_told_one_by_one(read):
+    with pytest.raises(DataError, match="none of the 2 rows can be used; the first: the field is a number, not text"):
+        read({"prompt": "Q", "completion": 1}, {"prompt": "R", "completion": 2}, shape="answers")
 
 
 @pytest.mark.parametrize(

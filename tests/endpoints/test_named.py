@@ -141,7 +141,9 @@ def test_a_context_too_long_is_said_before_the_launch(engine: Engine, other: Cal
     assert (stopped.level, stopped.field) == ("stop", "training.max_length") and "24 tokens at once" in stopped.text
 
 
-@pytest.mark.parametrize(("status", "error"), [(401, KeyNeeded), (403, KeyNeeded), (402, PaymentNeeded), (500, EndpointError), (404, NotFound)])
+@pytest.mark.parametrize(
+    ("status", "error"), [(401, KeyNeeded), (403, KeyNeeded), (402, PaymentNeeded), (500, EndpointError), (404, NotFound)]
+)
 def test_refusals(engine: Engine, other: Callable[[Answer], str], status: int, error: type[Exception]) -> None:
     engine.remotes.add("lab", other(lambda path: (status, {"message": "no"})), key=KEY)
     with pytest.raises(error) as caught:
@@ -159,7 +161,16 @@ def test_names_and_urls(engine: Engine, thinker_home: Path) -> None:
     for name in ("local", "tinker", "Lab", "", "a b", "-x", "x" * 41, "../up"):
         with pytest.raises(RecipeError, match="server's name|is taken"):
             engine.remotes.add(name, "http://127.0.0.1:1")
-    for url in ("", "not a url", "ftp://x", "http://", "http://user:secret@host", "https://host/?key=tml-x", "https://host#f", "http://" + "x" * 500):
+    for url in (
+        "",
+        "not a url",
+        "ftp://x",
+        "http://",
+        "http://user:secret@host",
+        "https://host/?key=tml-x",
+        "https://host#f",
+        "http://" + "x" * 500,
+    ):
         with pytest.raises(RecipeError) as caught:
             engine.remotes.add("lab", url)
         assert "secret" not in str(caught.value)

@@ -61,7 +61,10 @@ def test_listed(engine: Engine) -> None:
     assert {(one.step, one.kind) for one in kept} >= {(2, "weights"), (2, "sampler_weights"), (4, "weights"), (4, "sampler_weights")}
     assert {one.job_id for one in kept} == {job.id} and all(one.bytes and one.bytes > 1000 for one in kept)
     assert all(abs(one.saved_at - time.time()) < 300 and one.expires_at is None and not one.public for one in kept)
-    assert [one.path for one in kept if one.used_by] and {one.path for one in kept if one.used_by} == {model.sampler_path, model.weights_path}
+    assert [one.path for one in kept if one.used_by] and {one.path for one in kept if one.used_by} == {
+        model.sampler_path,
+        model.weights_path,
+    }
     assert kept == sorted(kept, key=lambda one: -one.saved_at) and all(one.page == "" for one in kept), "no console knows this server"
     assert engine.stored.places() == ["tinker"] and summed(kept).startswith(f"{len(kept)} checkpoints, ")
     assert {point.path for point in engine.checkpoints(job.id)} == {one.path for one in kept}
@@ -102,7 +105,9 @@ def test_fetched_as_a_peft_folder(engine: Engine, server: RunningServer, tmp_pat
 
     told: list[str] = []
     folder = engine.stored.download("tinker", at(engine, 4, "sampler_weights").path, tmp_path / "mine", told.append)
-    assert {file.name for file in folder.iterdir()} >= {"adapter_model.safetensors", "adapter_config.json"} and told[0] == "having it packed"
+    assert {file.name for file in folder.iterdir()} >= {"adapter_model.safetensors", "adapter_config.json"} and told[
+        0
+    ] == "having it packed"
     assert json.loads((folder / "adapter_config.json").read_text())["peft_type"] == "LORA"
     own = load_file(server.checkpoint_folder(at(engine, 4, "sampler_weights").path) / "adapter_model.safetensors")
     fetched = load_file(folder / "adapter_model.safetensors")

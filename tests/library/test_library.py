@@ -239,3 +239,84 @@ def test_a_large_file_stays_fast(engine: Engine) -> None:
     assert engine.datasets.search(kept.id, "answer 99999 ") == [99999]
     assert engine.datasets.lengths(kept.id)["measured"] == library.MEASURED_ROWS
     assert os.path.getsize(shelf.folder(kept.id) / shelf.OFFSETS) == 8 * 100_001
+
+
+PAIRS = [{"prompt": f"Q{n}", "chosen": f"good {n}", "rejected": f"a longer bad {n}", "level": n} for n in range(30)]
+LABELS = [{"prompt": f"Q{n}", "completion": f"A{n}", "label": "up" if n % 2 else "down", "who": "Ann"} for n in range(30)]
+PROMPTS = [{"prompt": f"Q{n}", **({"answer": f"A{n}"} if n % 3 == 0 else {}), "tests": [f"t{n}"]} for n in range(30)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "shape", "told"),
+    [
+        (PAIRS, "pairs", {"longer_chosen": 0, "rejected_median": 15}),
+        (LABELS, "labels", {"good": 15, "bad": 15}),
+        (PROMPTS, "prompts", {"expected": 10}),
+    ],
+)
+def test_every_shape_is_kept_whole(engine: Engine, rows: list[dict], shape: str, told: dict) -> None:
+    kept = engine.datasets.add("rows.jsonl", jsonl(*rows))
+    assert (kept.shape, kept.examples, kept.state) == (shape, 30, "ready")
+    assert kept.stats == kept.stats | told | {"duplicates": 0, "repeated_prompts": 0}
+    place = Path(engine.store.dataset(kept.id).file)
+    assert place.name == "rows.jsonl"
+    # What a run reads of the library is what it would read of the file.
+    source = {"dataset": kept.id}
+    from_library = load_data(Recipe.make({"data": source}), shape=shape)
+    original = Path(shelf.original(kept.id))
+    from_file = load_data(Recipe.make({"data": {"path": str(original)}}), shape=shape)
+    assert (from_library.train, from_library.held_out) == (from_file.train, from_file.held_out)
+    # And what can be taken away reads as the same again.
+    name, text = engine.datasets.as_chats(kept.id)
+    again = engine.datasets.add(name, text)
+    assert [row.example for row in engine.datasets.rows(again.id, 0, 30)] == [row.example for row in engine.datasets.rows(kept.id, 0, 30)]
+    assert again.shape == shape and engine.datasets.lengths(again.id)["tokens"] == engine.datasets.lengths(kept.id)["tokens"] > 0
+
+
+def test_both_sides_of_a_pair_count_and_are_seen(engine: Engine) -> None:
+    kept = engine.datasets.add("a.jsonl", jsonl({"prompt": "Hi", "chosen": "Yo", "rejected": "Hello"}))
+    # <|user|> Hi <|end|> <|assistant|> and Yo <|end|> or Hello <|end|>, in bytes: 5 + 3 and 5 + 6 tokens.
+    found = engine.datasets.lengths(kept.id)
+    assert (found["tokens"], found["longest"], found["learned"]) == (19, 11, 9)
+    better, worse = engine.datasets.seen(engine.datasets.rows(kept.id)[0])
+    assert ["".join(token.text for token in side.tokens if token.part == "answer") for side in (better, worse)] == [
+        "Yo<|end|>",
+        "Hello<|end|>",
+    ]
+    prompts = engine.datasets.add("b.jsonl", jsonl({"prompt": "Hi", "answer": "Yo"}, {"prompt": "Hi there", "level": 1}), format="prompt")
+    (shown,) = engine.datasets.seen(engine.datasets.rows(prompts.id)[0])
+    assert "".join(token.text for token in shown.tokens) == "<|user|>Hi<|end|><|assistant|>"
+    assert engine.datasets.search(kept.id, "hello") == [0] and engine.datasets.search(prompts.id, "1") == [1]
+
+
+def test_a_set_that_an_older_version_kept_is_read(engine: Engine) -> None:
+    kept = engine.datasets.add("a.jsonl", pairs(12))
+    chats = shelf.chats_file(kept.id)
+    old = [
+        json.dumps({name: line[name] for name in ("messages", "row", "kind")}) for line in map(json.loads, chats.read_text().splitlines())
+    ]
+    chats.write_text("".join(f"{line}\n" for line in old))
+    (chats.parent / shelf.OFFSETS).unlink()
+    stats = {name: value for name, value in kept.stats.items() if name not in ("shape", "other_columns")}
+    engine.store.set_dataset(kept.id, stats=stats)
+    assert engine.datasets.get(kept.id).shape == "answers" and len(engine.datasets.rows(kept.id, 0, 20)) == 12
+    assert len(load_data(Recipe.make({"data": {"dataset": kept.id}})).train) == 11
+    with pytest.raises(DataError, match="these are prompts with answers") as raised:
+        load_data(Recipe.make({"name": "mine", "data": {"dataset": kept.id}}), shape="pairs")
+    assert raised.value.where == "mine"
+
+
+def test_mixed_in_sets_are_their_owners_and_needed(engine: Engine) -> None:
+    main, other = engine.datasets.add("a.jsonl", pairs(30)), engine.datasets.add("b.jsonl", pairs(40))
+    recipe = Recipe.make({"data": {"dataset": main.id, "mix": [{"dataset": other.id, "weight": 0.2}]}, "training": {"steps": 3}})
+    assert engine.planner.figures(recipe)["epoch"] == 27 + 7
+    job = engine.launch(recipe)
+    assert engine.datasets.used_by(other.id) == [job]
+    with pytest.raises(StateError, match="needs it"):
+        engine.datasets.delete(other.id)
+    with Engine("stranger") as stranger:
+        mine = stranger.datasets.add("c.jsonl", pairs(50))
+        stolen = recipe.merged({"data": {"dataset": mine.id}})
+        for use in (stranger.launch, stranger.planner.plan, stranger.planner.preview):
+            with pytest.raises(NotFound):
+                use(stolen)

@@ -10,18 +10,30 @@ import streamlit as st
 from app import navigation, session
 from app.components import dataset_words, mapping, trouble, words
 from app.components.datasets import unclear
-from app.components.wizard import frame
-from engine import EngineError
-from engine.amounts import size
+from app.components.wizard import frame, goal
+from engine import EngineError, Recipe
 from engine.recipe import DataSpec
 
-_FIELDS = {"prompt": "What the model is asked (prompt)", "completion": "What it should answer (completion)"}
+_FIELDS = {
+    "answers": ("prompt", "completion"),
+    "pairs": ("prompt", "chosen", "rejected"),
+    "labels": ("prompt", "completion", "label"),
+    "prompts": ("prompt", "answer"),
+}
+_COLOURS = {
+    "answers": ":green[Green is what it learns to write]; the rest is only read.",
+    "pairs": "It learns to find :green[the better answer] likelier than :orange[the worse one]; the rest is only read.",
+    "labels": "It learns to write more like :green[what was found good] and less like :orange[what was found bad].",
+    "prompts": "It reads this and tries an answer; what it tries is judged.",
+}
 
 
 def show(draft: Any) -> None:
     """The choice, then what was chosen as the model will see it."""
     st.markdown("## What does it learn from?", anchors=False)
-    st.caption("Examples of prompts with good answers. A part is kept aside, and proves afterwards what was learned.")
+    method = _method(draft)
+    shape = frame.engine().planner.shape(method)
+    st.caption(f"{dataset_words.shape_meaning(shape)} A part is kept aside, and proves afterwards what was learned.")
     own, ready = st.columns(2, gap="large")
     with own:
         key = f"upload-{session.form_generation()}"
@@ -30,9 +42,9 @@ def show(draft: Any) -> None:
             _earlier(draft, library)
     with ready:
         st.markdown("**Or an example set**")
-        for name, demo in frame.engine().demos().items():
+        for name, demo in frame.engine().planner.example_sets(method).items():
             chosen = draft.data().get("demo") == name
-            label = f"{demo['title']} ({demo['examples']['train']:,} examples)"
+            label = f"{demo['title']} ({dataset_words.rows(demo['rows'], dataset_words.row_name(shape))})"
             icon = ":material/check:" if chosen else ":material/school:"
             st.button(label, key=f"set-{name}", icon=icon, disabled=chosen, on_click=_take, args=({"demo": name},))
             st.caption(words.literal(demo["task"]))
@@ -44,10 +56,12 @@ def bring(dataset_id: str) -> None:
 
     def begin() -> None:
         engine = frame.engine()
-        goals, draft, source = engine.planner.goals(), engine.drafts.get(), engine.datasets.source(dataset_id)
-        own = [name for name, goal in goals.items() if "demo" not in goal]
+        draft, source = engine.drafts.get(), engine.datasets.source(dataset_id)
+        fitting = engine.planner.goals_for(engine.datasets.get(dataset_id).shape)
+        if fitting and draft.goal not in fitting:
+            goal.choose(draft, fitting[0])
         _take(source)
-        frame.update(goal=draft.goal if draft.goal in own else own[0], step=1, expert=False)
+        frame.update(step=1, expert=False)
 
     trouble.attempt(begin)
 
@@ -60,7 +74,7 @@ def _earlier(draft: Any, library: list[Any]) -> None:
         "From your library",
         list(by_id),
         index=list(by_id).index(chosen) if chosen in by_id else None,
-        format_func=lambda one: f"{by_id[one].name} ({by_id[one].file}, {size(by_id[one].bytes)})",
+        format_func=lambda one: f"{by_id[one].name} ({dataset_words.facts(by_id[one])})",
         key=key,
         placeholder="Choose a data set",
         on_change=lambda: _take({"dataset": st.session_state[key]} if st.session_state[key] else {}),
@@ -97,6 +111,8 @@ def _content(draft: Any) -> bool:
         # Where the upload lies is nobody's concern; which file it is, is.
         path = draft.data().get("path", "")
         trouble.show_error(error.to_dict() | {"where": error.where.replace(path, Path(path).name) if path else error.where})
+        if kept is not None:
+            _other_goals(draft, kept)
         _mapping(draft, None)
         return False
     st.divider()
@@ -112,24 +128,48 @@ def _content(draft: Any) -> bool:
                 st.metric(label, value)
     share = figures["truncated"] / max(1, figures["rows"])
     columns = ", ".join(f"{field} = {column}" for field, column in figures["columns"].items() if field != column)
-    layout = f"Layout: {figures['format'].replace('_', ' and ')}{f' ({columns})' if columns else ''}."
+    layout = f"Layout: {dataset_words.layout(figures['format'])}{f', with {columns}' if columns else ''}."
     st.caption(
         words.literal(
             f"{layout} {words.percent(share)} are cut off at {figures['max_length']:,} tokens." if figures["max_length"] else layout
         )
     )
+    for note in figures["notes"]:
+        st.info(words.literal(f"{note[0].upper()}{note[1:]}."), icon=":material/info:")
     _problems(figures["problems"], kept.left_out if kept else 0)
     if kept is not None:
         navigation.link_to_dataset(kept.id, "Look inside: every row, its tokens, its columns")
     if draft.data().get("path"):
         _mapping(draft, figures)
-    st.markdown("**The first five, as the model sees them.** :green[Green is what it learns to write]; the rest is only read.")
+    st.markdown(f"**The first five, as the model sees them.** {_COLOURS[figures['shape']]}")
     for example in seen:
         with st.container(border=True):
-            parts = [f":green[{_visible(text)}]" if learned else _visible(text) for text, learned in example.pieces if text]
+            colour = "orange" if example.side in ("worse", "bad") else "green"
+            parts = [f":{colour}[{_visible(text)}]" if learned else _visible(text) for text, learned in example.pieces if text]
             st.markdown(" ".join(parts))
-            st.caption(f"Row {example.row:,}, {example.tokens:,} tokens")
+            expected = f", expected: {_visible(example.expected)}" if example.expected else ""
+            side = f", the {example.side} answer" if example.side else ""
+            st.caption(f"Row {example.row:,}{side}, {example.tokens:,} tokens{expected}")
     return True
+
+
+def _method(draft: Any) -> str:
+    """The one that the goal or the recipe names."""
+    goals = frame.engine().planner.goals()
+    return draft.changes.get("method") or goals.get(draft.goal, {}).get("method") or Recipe().method
+
+
+def _other_goals(draft: Any, kept: Any) -> None:
+    """What this data set could be used for instead."""
+    planner = frame.engine().planner
+    others = [name for name in planner.goals_for(kept.shape) if name != draft.goal]
+    if draft.goal in planner.goals_for(kept.shape) or not others:
+        return
+    st.caption("Goals that these rows serve:")
+    with st.container(horizontal=True):
+        for name in others[:4]:
+            title = planner.goals()[name]["title"]
+            st.button(words.literal(title), key=f"instead-{name}", on_click=goal.choose, args=(draft, name))
 
 
 def _visible(text: str) -> str:
@@ -163,14 +203,14 @@ def _mapping(draft: Any, figures: dict[str, Any] | None) -> None:
         columns = frame.engine().planner.columns(spec)
     except EngineError:
         return
-    if len(columns) < 2 or (figures and figures["format"] == "messages"):
+    if len(columns) < 2 or (figures and "messages" in figures["format"]):
         return
     with st.expander("Which column is which", expanded=figures is None):
-        for field, label in _FIELDS.items():
+        for field in _FIELDS[frame.engine().planner.shape(_method(draft))]:
             now = spec.mapping.get(field) or (figures or {}).get("columns", {}).get(field)
             key = f"map-{field}-{session.form_generation()}"
             st.selectbox(
-                label,
+                dataset_words.field(field),
                 columns,
                 index=columns.index(now) if now in columns else None,
                 key=key,

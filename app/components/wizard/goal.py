@@ -8,6 +8,7 @@ import streamlit as st
 
 from app.components import words
 from app.components.wizard import frame
+from engine import Recipe
 
 _LAST = len(frame.STEPS) - 1
 
@@ -39,7 +40,7 @@ def _card(draft: Any, name: str, goal: dict[str, Any]) -> None:
     elif draft.goal == name:
         st.badge("Chosen", icon=":material/check:", color="green")
     else:
-        st.button(f"Choose: {goal['title'].lower()}", key=f"goal-{name}", on_click=_choose, args=(draft, name))
+        st.button(f"Choose: {goal['title'].lower()}", key=f"goal-{name}", on_click=choose, args=(draft, name))
 
 
 def begin_demo(demo: str) -> None:
@@ -48,9 +49,13 @@ def begin_demo(demo: str) -> None:
     frame.update(goal=name, step=_LAST, changes={"data": {"demo": demo}}, expert=False)
 
 
-def _choose(draft: Any, name: str) -> None:
+def choose(draft: Any, name: str) -> None:
+    """Another goal; what was set for the one before stays, unless that was a demo."""
     came_with_demo = draft.goal and "demo" in frame.engine().planner.goals()[draft.goal]
-    changes = {} if came_with_demo else draft.changes
+    changes = {key: value for key, value in ({} if came_with_demo else draft.changes).items() if key != "method"}
+    method = frame.engine().planner.goals()[name]["method"]
+    if method != Recipe().method:
+        changes["method"] = method
     frame.update(goal=name, changes=changes, reached=1 if came_with_demo else draft.reached)
 
 

@@ -17,6 +17,8 @@ _METHODS = {
     "dpo": "engine.training.methods.dpo:DPO",
     "kto": "engine.training.methods.kto:KTO",
     "rl": "engine.training.methods.rl:RL",
+    "distill": "engine.training.methods.distill:make",
+    "reward_model": "engine.training.methods.reward_model:RewardModel",
 }
 
 
@@ -60,6 +62,9 @@ class Method(Protocol):
     def score(self, examples: list[Example], answers: list[str]) -> dict[str, float]:
         """What the method itself thinks of greedy answers to held-out prompts, for the proof; empty where it has no opinion."""
 
+    def doubt(self) -> str:
+        """A reason to ask the person before what follows this stage begins; empty where there is none."""
+
     def state(self) -> dict[str, Any]:
         """What has to be kept with a checkpoint, JSON-ready."""
 
@@ -96,6 +101,9 @@ class Base:
 
     def score(self, examples: list[Example], answers: list[str]) -> dict[str, float]:
         return {}
+
+    def doubt(self) -> str:
+        return ""
 
     def state(self) -> dict[str, Any]:
         return {}
