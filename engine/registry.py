@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine import models
+from engine import endpoints, models
 from engine.amounts import size
 from engine.errors import ModelError, NotFound, RecipeError, StateError
 from engine.jobs import states
@@ -50,7 +50,8 @@ class Parent:
 
 @dataclass(frozen=True)
 class About:
-    """A model and where it comes from. `job` and `recipe` are None once its run is deleted; `files` says whether the weights are there."""
+    """A model and where it comes from. `job` and `recipe` are None once its run is deleted; `files` says whether the weights are here;
+    `away` is the endpoint elsewhere that keeps them."""
 
     model: Model
     job: Job | None
@@ -59,6 +60,7 @@ class About:
     changes: list[Change] = field(default_factory=list)
     bytes: int = 0
     files: bool = False
+    away: str = ""
     whole: bool = False
     parent: Parent | None = None
     children: list[Model] = field(default_factory=list)
@@ -109,6 +111,7 @@ class Registry:
             changes=_changes(recipe) if recipe else [],
             bytes=sum(_bytes(found) for found in map(folder_of, (model.sampler_path, model.weights_path)) if found),
             files=folder is not None,
+            away=self._away(model),
             whole=folder is not None and not (folder / "adapter_config.json").is_file(),
             parent=self._parent(model),
             children=[found for found in self._store.models(self._owner) if found.parent == model.id],
@@ -192,6 +195,13 @@ class Registry:
         except NotFound:
             return Parent("a model that is gone")
         return Parent(ref)
+
+    def _away(self, model: Model) -> str:
+        try:
+            return "" if endpoints.kind(model.endpoint, self._owner).weights else model.endpoint
+        except RecipeError:
+            # A server that was forgotten, or is another person's.
+            return ""
 
     def _model(self, model_id: str) -> Model:
         return self._store.model(model_id, self._owner)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engine import policy
+from engine import endpoints, policy
 from engine.amounts import dollars
 from engine.errors import NotAllowed, RecipeError, StateError
 from engine.jobs import states
@@ -62,6 +62,10 @@ class Spending:
         last = self._store.last_values([job.id for job in jobs], _METRICS, self._owner) if jobs else {}
         return {job.id: self._of(job, last.get(job.id, {})) for job in jobs}
 
+    def places(self) -> list[str]:
+        """The endpoints that models can have a price at."""
+        return endpoints.names(self._owner)
+
     def table(self) -> list[Price]:
         """Every price that is known, one's own first."""
         return pricing.table()
@@ -71,7 +75,8 @@ class Spending:
         return pricing.find(endpoint, listed_as)
 
     def change(self, endpoint: str, listed_as: str, prices: Mapping[str, float] | None) -> None:
-        """One's own price, {prefill, sample, train} in dollars a million tokens; `listed_as` is the model's name there, or * for all. None forgets it.
+        """One's own price, {prefill, sample, train} in dollars a million tokens; None forgets it. `listed_as` is the model's name
+        there, or * for all.
 
         Raises NotAllowed where others use this machine too, RecipeError for what is no price, StorageError.
         """

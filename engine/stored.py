@@ -84,7 +84,9 @@ class Stored:
             if len(found) < _PAGE:
                 break
         labels, used = self._labels(), self._used()
-        kept = [self._kept(endpoint, one, labels, used) for one in raw]
+        runs = {str((one.get("user_metadata") or {}).get("job", "")) for one in raw}
+        ours = {job.id for job in self._store.jobs_by_id(runs, self._owner)}
+        kept = [self._kept(endpoint, one, labels, used, ours) for one in raw]
         return sorted((one for one in kept if one), key=lambda one: -(one.saved_at or 0))
 
     def label(self, endpoint: str, tinker_path: str, label: str) -> None:
@@ -191,7 +193,7 @@ class Stored:
             raise NotFound(f"{tinker_path[:80]!r} is no checkpoint's path", "Choose one of the list.")
         return found[1], found[2], found[3]
 
-    def _kept(self, endpoint: str, one: dict[str, Any], labels: dict[str, str], used: dict[str, list[str]]) -> Kept | None:
+    def _kept(self, endpoint: str, one: dict[str, Any], labels: dict[str, str], used: dict[str, list[str]], ours: set[str]) -> Kept | None:
         path = str(one.get("tinker_path", ""))
         found = _PATH.fullmatch(path)
         if not found:
@@ -207,7 +209,7 @@ class Stored:
             saved_at=_seconds(one.get("time")),
             expires_at=_seconds(one.get("expires_at")),
             public=bool(one.get("public")),
-            job_id=str(about.get("job", "")),
+            job_id=str(about.get("job", "")) if about.get("job") in ours else "",
             step=int(about["step"]) if str(about.get("step", "")).isdecimal() else None,
             label=labels.get(path, ""),
             used_by=tuple(used.get(path, ())),

@@ -16,6 +16,8 @@ from engine.training.schedule import total_steps
 
 PAIRED = ("dpo", "reward_model")
 SAMPLED = ("rl", "distill")
+WATCHED_PROMPTS = 64
+"""Held-out prompts that RL answers at each measurement."""
 
 
 def expect(recipe: Recipe, figures: Mapping[str, Any]) -> Counter[str]:
@@ -60,6 +62,10 @@ def watching(recipe: Recipe, figures: Mapping[str, Any], steps: int) -> Counter[
     evaluation = recipe.evaluation
     times = 1 + math.ceil(steps / evaluation.eval_every) if evaluation.eval_every else 1
     found = _counted(prefill=times * figures["held_out"] * figures["mean"])
+    if recipe.method == "rl":
+        # It is answers to held-out prompts that are measured, not how likely the right ones are.
+        asked = times * min(figures["held_out"], WATCHED_PROMPTS)
+        found = _counted(prefill=asked * _prompt(recipe, figures), sample=asked * recipe.rl.max_new_tokens)
     if evaluation.samples_every and evaluation.samples:
         asked = (1 + math.ceil(steps / evaluation.samples_every)) * min(evaluation.samples, figures["held_out"])
         found += _counted(prefill=asked * _prompt(recipe, figures), sample=asked * _answer(recipe, figures))

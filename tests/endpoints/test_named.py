@@ -159,7 +159,7 @@ def test_refusals(engine: Engine, other: Callable[[Answer], str], status: int, e
 
 def test_names_and_urls(engine: Engine, thinker_home: Path) -> None:
     for name in ("local", "tinker", "Lab", "", "a b", "-x", "x" * 41, "../up"):
-        with pytest.raises(RecipeError, match="server's name|is taken"):
+        with pytest.raises(RecipeError, match=r"server's name|is taken"):
             engine.remotes.add(name, "http://127.0.0.1:1")
     for url in (
         "",

@@ -1,4 +1,4 @@
-"""What lies at an endpoint elsewhere: a run's checkpoints on a second server, listed, labelled, published, left to expire, fetched, deleted."""
+"""What lies at an endpoint elsewhere: a run's checkpoints on a second server, listed, labelled, published, expiring, fetched, deleted."""
 
 from __future__ import annotations
 

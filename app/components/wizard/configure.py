@@ -15,7 +15,7 @@ _USUAL = ("training.learning_rate", "training.batch_size", "training.steps", "lo
 _ADVANCED = (
     "training.schedule", "training.warmup", "training.weight_decay", "training.grad_clip_norm", "training.max_length", "lora.train_mlp",
     "lora.train_attn", "lora.train_unembed", "system_prompt", "evaluation.eval_every", "evaluation.samples_every",
-    "evaluation.max_new_tokens", "checkpoints.every_steps", "seed",
+    "evaluation.max_new_tokens", "checkpoints.every_steps", "budget.max_dollars", "budget.max_tokens", "budget.max_minutes", "seed",
 )  # fmt: skip
 
 
