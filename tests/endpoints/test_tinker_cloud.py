@@ -132,7 +132,12 @@ def test_the_real_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
             offers = [offer for offer in engine.remotes.offers("tinker") if offer.trainable]
             priced = [(price.train, offer.name) for offer in offers if (price := engine.spending.price("tinker", offer.name))]
             model = os.environ.get("REAL_TINKER_MODEL") or min(priced)[1]
-            values = {**SHORT, "base_model": model, "training": {"steps": 2, "batch_size": 2, "learning_rate": 1e-4}, "data": {"held_out_max": 2}}
+            values = {
+                **SHORT,
+                "base_model": model,
+                "training": {"steps": 2, "batch_size": 2, "learning_rate": 1e-4},
+                "data": {"held_out_max": 2},
+            }
             values |= {"budget": {"max_dollars": 0.5}, "lora": {"rank": 8}}
             result = engine.run(engine.demo_recipe("piglatin", values))
             job = engine.job(result.job_id)
