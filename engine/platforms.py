@@ -41,6 +41,11 @@ def is_macos(system: str = sys.platform) -> bool:
     return system == "darwin"
 
 
+def is_linux(system: str = sys.platform) -> bool:
+    """True on Linux, that inside Windows (WSL) and in containers too."""
+    return system.startswith("linux")
+
+
 def default_home(system: str = sys.platform, env: Mapping[str, str] | None = None, user_home: Path | None = None) -> Path:
     """The usual place for an application's own data; not created."""
     env = os.environ if env is None else env

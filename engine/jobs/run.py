@@ -17,6 +17,7 @@ from engine.jobs import logs
 from engine.jobs.buffer import MetricsBuffer
 from engine.jobs.usage import Usage
 from engine.store import Checkpoint, Job, LeaseLost, Store, artefacts
+from engine.training.rewards.asking import Asker
 
 _POLL_S = 0.2
 KEY_WAIT_S = 10.0  # whoever holds the key may be handing it over just now
@@ -99,6 +100,10 @@ class JobRun:
     def find(self, ref: str) -> starts.Start:
         """A tuned model or checkpoint of its owner's, by what recipes call it. Raises NotFound and RecipeError."""
         return starts.find(self._store, self.owner, ref)
+
+    def asker(self) -> Asker:
+        """What asks other models over HTTP in its owner's name."""
+        return Asker(self._store, self.owner)
 
     def progress(self, step: int, total_steps: int, tokens: int, training_seconds: float) -> None:
         """How far the run is: updates done and to do, tokens trained on and seconds trained, of all attempts together."""

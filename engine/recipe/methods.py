@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from engine.recipe.field import Part, field
 
-METHODS = ("sft", "dpo", "kto", "reward_model")
+METHODS = ("sft", "dpo", "kto", "rl", "reward_model", "rlhf", "distill")
 """The methods that can be chosen. Parts whose methods aren't here stand in no form and no guide."""
 
 
@@ -86,6 +86,7 @@ class RL(Part):
         return self
 
 
+REWARD_QUESTION = "Is that a good answer? Say yes or no."
 REWARDS = (
     "exact", "normalised", "numeric", "regex", "json_schema", "length", "contains", "code_tests", "judge", "reward_model", "python",
 )  # fmt: skip
@@ -108,9 +109,18 @@ class RewardPart(Part):
     shortest: int | None = field(None, "Answers with fewer lose score (length).", ge=0)
     longest: int | None = field(None, "Answers with more lose score (length).", ge=0)
     unit: Literal["characters", "words", "tokens"] = field("words", "What length counts.")
-    tests: str = field("tests", "The column that holds each row's tests: Python with assert, run after the answer's code (code_tests).")
+    tests: str = field(
+        "tests",
+        "The column that holds each row's tests: Python with assert, run after the answer's code, or a list of {input, output} (code_tests).",
+        max_length=100,
+    )
+    every_test: bool = field(False, "Code has to pass every test; otherwise the share that it passes counts (code_tests).")
     seconds: float = field(5.0, "The longest that a program may run (code_tests, python).", gt=0, le=120, unit="seconds")
     rubric: str = field("", "What a good answer is, in words (judge).", max_length=20_000)
+    question: str = field(
+        REWARD_QUESTION, "What the reward model is asked after each answer; its score is the log-odds of yes (reward_model).",
+        min_length=1, max_length=1000,
+    )  # fmt: skip
     model: str = field("", "The judge's or the reward model's name: a model of yours, or what the judge's server calls it.", max_length=400)
     url: str = field("", "The judge's server, if it isn't a model of yours: any that speaks OpenAI's API, up to /v1.", max_length=400)
     code: str = field(
@@ -123,7 +133,7 @@ class RewardPart(Part):
         missing = {
             "regex": ("pattern", self.pattern),
             "json_schema": ("form", self.form),
-            "judge": ("rubric", self.rubric),
+            "judge": ("rubric and model", self.rubric.strip() and self.model),
             "reward_model": ("model", self.model),
             "python": ("code", self.code),
             "length": ("shortest or longest", self.shortest is not None or self.longest is not None),
@@ -158,7 +168,7 @@ class RewardModel(Part):
     steps: int | None = field(None, "Updates of the reward model; empty goes through the pairs once, with rlhf only.", unit="steps", ge=1)
     learning_rate: float | None = field(None, "The reward model's learning rate; empty takes that of training, with rlhf only.", gt=0, le=1)
     question: str = field(
-        "Is that a good answer? Say yes or no.",
+        REWARD_QUESTION,
         "What the reward model is asked after each answer; its score is the log-odds of yes.",
         min_length=1,
         max_length=1000,

@@ -23,7 +23,7 @@ from engine.training.methods.preference import log_sigmoid, sigmoid
 from engine.training.schedule import order
 
 YES, NO = "yes", "no"
-SUREST = 1e-4  # p is kept this far from 0 and 1, so that a score stays within about 9
+SUREST = 1e-4  # p is kept this far from 1, where log(1 - p) can't be told from rounding
 BINS = 5
 
 
@@ -128,9 +128,8 @@ def asked(renderer: Renderer, messages: Sequence[Message], question: str) -> lis
 
 
 def odds(logprob: float) -> float:
-    """From log p to the log-odds of it: log p - log(1 - p)."""
-    p = min(max(math.exp(logprob), SUREST), 1 - SUREST)
-    return math.log(p) - math.log1p(-p)
+    """From log p to the log-odds of it: log p - log(1 - p). A model that never says yes still finds it likelier after some answers."""
+    return logprob - math.log(_rest(logprob))
 
 
 def calibration_error(leads: Sequence[float]) -> float:
