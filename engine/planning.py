@@ -84,6 +84,17 @@ class Planner:
         """The base models that an endpoint has to choose from; empty where any can be named. Raises EngineError."""
         return [] if endpoints.kind(endpoint, self._owner).weights else remote.models(endpoint, self._owner)
 
+    def about_model(self, endpoint: str, base_model: str) -> list[str]:
+        """What is known of a model where it would be trained: the most tokens that it takes at once, and its price. In words."""
+        found = []
+        with suppress(EngineError):
+            context = None if endpoints.kind(endpoint, self._owner).weights else remote.offer(endpoint, base_model, self._owner).context
+            found += [f"takes up to {context:,} tokens at once (context)"] if context else []
+        price = pricing.find(endpoint, base_model)
+        if price is not None and not price.free:
+            found.append(price.told)
+        return found
+
     def trains_all_weights(self, endpoint: str) -> bool:
         """Whether full fine-tuning can be had there. Raises RecipeError for an unknown endpoint."""
         return endpoints.kind(endpoint, self._owner).full

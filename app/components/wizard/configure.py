@@ -115,6 +115,8 @@ def _model(draft: Any, base_model: str) -> None:
         _choice(base_model, offered)
     else:
         fields.show("base_model", base_model, _take_model)
+    if offered and (known := frame.engine().planner.about_model(draft.changes.get("endpoint") or "local", base_model)):
+        st.caption(words.literal(words.sentence("; ".join(known))))
     if base_model == "nano":
         st.caption("nano ships with Thinker: 1.3 million parameters, learns in seconds, knows letters and little else.")
 
