@@ -10,7 +10,8 @@ from pathlib import Path
 
 from engine import endpoints, keys, models, paths, policy
 from engine.amounts import size
-from engine.endpoints import tinker_cloud
+from engine.endpoints import remote
+from engine.endpoints.fitting import fits
 from engine.errors import EndpointError, KeyNeeded, NotAllowed, RecipeError
 from engine.recipe import DataSpec, Recipe, Reward
 from engine.starts import folder_of
@@ -81,14 +82,14 @@ def elsewhere(owner: str, what: str) -> None:
 
 def key(owner: str, endpoint: str) -> None:
     """What the endpoint needs is there. Raises KeyNeeded, and RecipeError for an unknown endpoint."""
-    need = endpoints.kind(endpoint).key
+    need = endpoints.kind(endpoint, owner).key
     if need is not None and keys.find(owner, need) is None:
         raise KeyNeeded(f"the key for {need.title} isn't there", f"Give it in the settings; you get one at {need.get_one}.")
 
 
-def able(asked: Recipe) -> None:
+def able(owner: str, asked: Recipe) -> None:
     """The endpoint can do what is asked. Raises RecipeError and EndpointError."""
-    place = endpoints.kind(asked.endpoint)
+    place = endpoints.kind(asked.endpoint, owner)
     if asked.full and not place.full:
         raise RecipeError(f"{place.title} trains adapters (LoRA) only", "Switch off full.", where="recipe full")
     if place.weights and find_spec("torch") is None:
@@ -98,8 +99,7 @@ def able(asked: Recipe) -> None:
 
 def offered(owner: str, asked: Recipe) -> None:
     """Whoever trains it has the model. Raises EngineError."""
-    if asked.base_model not in (known := tinker_cloud.models(owner)):
-        raise tinker_cloud.missing(asked.base_model, known)
+    fits(asked, remote.offer(asked.endpoint, asked.base_model, owner).context)
 
 
 def previews(owner: str, asked: Recipe) -> None:
@@ -107,11 +107,11 @@ def previews(owner: str, asked: Recipe) -> None:
     name, where = asked.evaluation.preview_endpoint, "recipe evaluation.preview_endpoint"
     if not name or not asked.evaluation.previews or name == asked.endpoint:
         return
-    place, own = endpoints.kind(name), endpoints.kind(asked.endpoint)
+    place, own = endpoints.kind(name, owner), endpoints.kind(asked.endpoint, owner)
     key(owner, name)
-    if not place.weights and asked.base_model not in (known := tinker_cloud.models(owner)):
-        raise tinker_cloud.missing(asked.base_model, known)
-    if not (kept := endpoints.storage(asked.endpoint, owner)) or kept != endpoints.storage(name, owner):
+    if not place.weights:
+        remote.offer(name, asked.base_model, owner)
+    if endpoints.storage(asked.endpoint, owner) != endpoints.storage(name, owner):
         advice = "Leave preview_endpoint empty, so that previews are answered where the run is."
         raise RecipeError(
             f"what is saved at {own.title} can't be read at {place.title}: they keep their checkpoints apart", advice, where=where

@@ -156,6 +156,13 @@ def settle(store: Store, owner: str, recipe: Recipe) -> Recipe:
     )
 
 
+def decided(before: Recipe, settled: Recipe) -> dict[str, dict[str, Any]]:
+    """What the profile decided, by field: {value, reason, source}."""
+    reason = {"reason": f"From the profile {name_of(settled.profile)}.", "source": "its content"}
+    old, new = (recipe.model_dump(mode="json") for recipe in (before, settled))
+    return {part: {"value": new[part], **reason} for part in ("system_prompt", "stop") if new[part] != old[part]}
+
+
 def find(store: Store, owner: str, name: str) -> Profile:
     """One that ships or the owner's own. Raises NotFound."""
     found = {**_shipped(), **_own(store, owner)}

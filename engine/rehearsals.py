@@ -13,14 +13,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import engine
 from engine import data, guard, keys, paths, platforms, settling
-from engine.errors import EngineError, RecipeError, StorageError
+from engine.endpoints import kind
+from engine.errors import RecipeError, StorageError
+from engine.estimates import Estimate
 from engine.library import Library
 from engine.recipe import DataSpec, Recipe
 from engine.rehearsing.report import Check, checks
@@ -86,17 +88,14 @@ class Rehearsals:
         return checks(self.get(rehearsal_id).report)
 
     def latest(self, recipe: Recipe) -> Rehearsal | None:
-        """The newest of this very recipe, with its files as they are; None where there is none."""
-        try:
-            settled, files = self._looked_at(recipe)
-        except EngineError:
-            return None
+        """The newest of this very recipe, with its files as they are; None where there is none. Raises EngineError as `start`."""
+        settled, files = self._looked_at(recipe)
         found = self._store.rehearsals(self._owner, digest(settled), limit=5)
         same = [one for one in found if one.files == files]
         return self.get(same[0].id) if same else None
 
     def stamp(self, recipe: Recipe) -> Rehearsal | None:
-        """The rehearsal that this recipe stood; None where it stood none, or was changed since, or a newer one failed."""
+        """The rehearsal that this recipe stood; None where it stood none, or was changed since, or a newer one failed. Raises EngineError."""
         found = self.latest(recipe)
         return found if found is not None and found.state == PASSED else None
 
@@ -109,12 +108,11 @@ class Rehearsals:
         found = self._store.rehearsals(self._owner, known, states=(PASSED,), limit=50)
         return next((one for one in found if one.ended_at is not None and one.ended_at <= job.created_at), None)
 
-    def advised(self, recipe: Recipe, estimates: tuple[Any, ...]) -> str:
+    def advised(self, endpoint: str, estimates: Sequence[Estimate]) -> str:
         """Why to rehearse it first; empty where a try costs about as much as the run."""
-        from engine.endpoints import kind
-
-        if kind(recipe.endpoint).key is not None:
-            return f"{kind(recipe.endpoint).title} charges for what it does; this try costs nothing there."
+        place = kind(endpoint, self._owner)
+        if place.key is not None:
+            return f"{place.title} charges for what it does; this try costs nothing there."
         large = [one for one in estimates if one.name in ("time", "money") and one.size != "small"]
         return f"The run takes {large[0].text}; this try takes a minute or so." if large else ""
 

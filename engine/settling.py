@@ -19,7 +19,7 @@ def settle(store: Store, owner: str, recipe: Recipe) -> Recipe:
     changes: dict[str, Any] = {"data": given}
     if spec.mix:
         changes["data"]["mix"] = [mixed.model_dump() | ({"path": _absolute(mixed.path)} if mixed.path else {}) for mixed in spec.mix]
-    if endpoints.kind(recipe.endpoint).weights and not models.is_hub_id(recipe.base_model):
+    if endpoints.kind(recipe.endpoint, owner).weights and not models.is_hub_id(recipe.base_model):
         folder = models.resolve(recipe.base_model)
         changes["base_model"] = "nano" if folder.resolve() == models.nano_folder().resolve() else str(folder.resolve())
     return recipe.merged(changes)

@@ -35,7 +35,7 @@ def panel(recipe: Recipe, plan: Any) -> None:
     with st.container(border=True):
         if found is None:
             st.markdown("**Rehearse it first?**")
-            if reason := engine.rehearsals.advised(recipe, plan.estimates):
+            if reason := engine.rehearsals.advised(recipe.endpoint, plan.estimates):
                 st.markdown(f":orange-badge[recommended] {words.literal(reason)}")
             st.caption(_WHAT)
             _button("Rehearse", recipe)

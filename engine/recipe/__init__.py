@@ -17,6 +17,7 @@ from engine.recipe.parts import (
     FORMATS,
     RENDERERS,
     TRANSFORMS,
+    Budget,
     Checkpoints,
     DataSpec,
     Evaluation,
@@ -30,7 +31,7 @@ from engine.recipe.parts import (
 from engine.recipe.recipe import Recipe, fields
 
 __all__ = [
-    "DPO", "FORMATS", "KTO", "METHODS", "OF_STAGE", "RENDERERS", "RL", "TRANSFORMS", "Checkpoints", "DataSpec", "Distill", "Evaluation",
-    "Lora", "Mixed", "OwnLoss", "Preview", "Recipe", "Reward", "RewardModel", "RewardPart", "Stage", "Start", "Training", "Transform",
-    "fields",
+    "DPO", "FORMATS", "KTO", "METHODS", "OF_STAGE", "RENDERERS", "RL", "TRANSFORMS", "Budget", "Checkpoints", "DataSpec", "Distill",
+    "Evaluation", "Lora", "Mixed", "OwnLoss", "Preview", "Recipe", "Reward", "RewardModel", "RewardPart", "Stage", "Start", "Training",
+    "Transform", "fields",
 ]  # fmt: skip

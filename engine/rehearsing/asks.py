@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from engine import guard, models, starts
-from engine.endpoints import kind, tinker_cloud
+from engine.endpoints import kind, remote
 from engine.errors import NotFound, RecipeError
 from engine.recipe import OF_STAGE, Recipe
 from engine.rehearsing.report import Found, Report
@@ -81,11 +81,12 @@ def _one(asker: Asker, store: Store, owner: str, recipe: Recipe, other: Other) -
 
 def _base(owner: str, recipe: Recipe, other: Other, same: str) -> Found:
     """A bare base model: where the run is, it is asked there; loading a large one for a question would take as long as the run's start."""
-    if not kind(recipe.endpoint).weights:
+    place = kind(recipe.endpoint, owner)
+    if not place.weights:
         guard.key(owner, recipe.endpoint)
-        if other.name not in (known := tinker_cloud.models(owner)):
-            raise tinker_cloud.missing(other.name, known)
-        return Found(f"{kind(recipe.endpoint).title} has {other.name}{same}")
+        if other.name not in (known := [offer.name for offer in remote.offers(recipe.endpoint, owner) if offer.sampleable]):
+            raise remote.missing(remote.address(recipe.endpoint, owner), other.name, known)
+        return Found(f"{place.title} has {other.name}{same}")
     if models.at_hand(other.name) is None:
         advice = "It is downloaded when the run starts; see that there is a network and room for it."
         return Found(f"the weights of {other.name} aren't on this machine yet{same}", "care", advice, other.field)

@@ -17,10 +17,10 @@ from engine.data.examples import DataSet, Example
 from engine.endpoints import kind
 from engine.errors import DataError, ModelError
 from engine.estimates import Estimate
-from engine.planning import Seen, seen
 from engine.recipe import Recipe, Stage
 from engine.rehearsing.report import Found, Report
 from engine.rendering import Rendered, Renderer, get_renderer, load_tokenizer
+from engine.seen import Seen, seen
 from engine.store import Store
 from engine.training.methods import Method, make_method
 from engine.training.schedule import total_steps
@@ -50,9 +50,9 @@ def place(report: Report, owner: str, recipe: Recipe) -> bool:
 
     def work() -> Found:
         guard.key(owner, recipe.endpoint)
-        guard.able(recipe)
+        guard.able(owner, recipe)
         found = next((one for one in places.look(owner) if one.name == recipe.endpoint), None)
-        title = kind(recipe.endpoint).title
+        title = kind(recipe.endpoint, owner).title
         if found is None:
             return Found(f"{title} is asked when the run starts")
         missing = [check for check in found.checks if not (check.met or check.optional)]
@@ -80,7 +80,7 @@ def model(report: Report, store: Store, owner: str, recipe: Recipe) -> Speech | 
 
     def work() -> Found:
         guard.model(owner, recipe.base_model, recipe.endpoint)
-        here = kind(recipe.endpoint).weights
+        here = kind(recipe.endpoint, owner).weights
         if not here:
             guard.offered(owner, recipe)
         folder = models.resolve(recipe.base_model, weights=False)
@@ -89,7 +89,7 @@ def model(report: Report, store: Store, owner: str, recipe: Recipe) -> Speech | 
         made.append(Speech(renderer, tokenizer, models.context_length(folder)))
         about = f"it looks at {made[0].context:,} tokens and is spoken to by {renderer.name}"
         if not here:
-            return Found(f"{about}; {kind(recipe.endpoint).title} trains it")
+            return Found(f"{about}; {kind(recipe.endpoint, owner).title} trains it")
         there = models.at_hand(recipe.base_model)
         if there is None:
             advice = "It is downloaded when the run starts; see that there is a network and room for it."
@@ -109,9 +109,8 @@ def previews(report: Report, owner: str, recipe: Recipe) -> None:
 
         def work() -> Found:
             guard.previews(owner, recipe)
-            return Found(
-                f"{kind(evaluation.preview_endpoint).title} can read what the run saves, and answers {len(evaluation.previews)} prompts"
-            )
+            title = kind(evaluation.preview_endpoint, owner).title
+            return Found(f"{title} can read what the run saves, and answers {len(evaluation.previews)} prompts")
 
         report.look("previews", "Where previews are answered", work)
 

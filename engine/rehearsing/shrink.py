@@ -37,7 +37,13 @@ def shrunk(recipe: Recipe, base_model: str, *, start: bool, teacher: bool) -> Re
     """The recipe on `base_model` here. `start`: what it goes on from can be loaded; `teacher`: a named teacher can be asked for real."""
     values = recipe.model_dump(mode="json")
     own = base_model == recipe.base_model
-    values |= {"name": f"Rehearsal of {recipe.name or 'a recipe'}"[:120], "endpoint": "local", "base_model": base_model, "profile": ""}
+    values |= {
+        "name": f"Rehearsal of {recipe.name or 'a recipe'}"[:120],
+        "endpoint": "local",
+        "base_model": base_model,
+        "profile": "",
+        "budget": {},
+    }
     if not own:
         values |= {"renderer": "auto"}
     if not start:

@@ -118,7 +118,7 @@ def _place(at: Attempt, sampler: Any) -> tuple[Client, Any]:
         return at.client, sampler
     if at.preview_client is None:
         name, base_model = at.recipe.evaluation.preview_endpoint, at.run.recipe.base_model
-        folder = models.resolve(base_model, weights=kind(name).weights)
+        folder = models.resolve(base_model, weights=kind(name, at.run.owner).weights)
         at.run.stage(f"starting {name}, where previews are answered")
         server = start(name, base_model, folder, at.run.owner)
         server.ready(at.run.stage)
