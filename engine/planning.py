@@ -251,8 +251,8 @@ class Planner:
             tokenizer = load_tokenizer(models.resolve(recipe.base_model, weights=False))
             render = get_renderer(recipe.renderer, tokenizer)
             loaded = data.load_data(recipe, skills=False)
-            seen = [one for example in loaded.train[:count] for one in seen(example, loaded.shape, render, tokenizer)]
-            self._remember(key, seen)
+            found = [one for example in loaded.train[:count] for one in seen(example, loaded.shape, render, tokenizer)]
+            self._remember(key, found)
         return list(self._known[key])
 
     def _figures(self, recipe: Recipe) -> dict[str, Any]:

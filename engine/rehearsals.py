@@ -95,7 +95,7 @@ class Rehearsals:
         return self.get(same[0].id) if same else None
 
     def stamp(self, recipe: Recipe) -> Rehearsal | None:
-        """The rehearsal that this recipe stood; None where it stood none, or was changed since, or a newer one failed. Raises EngineError."""
+        """The rehearsal that this recipe stood; None where it stood none, was changed since, or failed a newer one. Raises EngineError."""
         found = self.latest(recipe)
         return found if found is not None and found.state == PASSED else None
 

@@ -40,7 +40,8 @@ CARRIERS = {"recipe", "changes", "spec"}
 _FREE = """
 budget folder jobs key label listed_as needs_key prices public store_key tinker_path url
 after after_id after_step along answer answers asking base_model conversation conversations count curve curves
-draft endpoint estimates field filters format good group job known last lesson limit mapping max_length max_tokens meaning messages method metric model most
+draft endpoint estimates field filters
+format good group job known last lesson limit mapping max_length max_tokens meaning messages method metric model most
 name notes offset on_start options path prompt row say search seconds setting settings shape side source speaker start state stop store now
 system_prompt text title told token top transforms turn turns value values who
 """
