@@ -146,3 +146,5 @@ def _within(at: Attempt, client: Client, deadline: float) -> Iterator[None]:
         yield
     finally:
         client.poll = usual
+    if time.monotonic() > deadline:
+        raise _TooLong

@@ -16,7 +16,7 @@ from engine.errors import NotFound, RecipeError
 from engine.rehearsing.report import Check
 from engine.store import Rehearsal
 from tests.fakes.openai_server import SayingServer
-from tests.running import end_processes, until
+from tests.running import end_processes, shouting, until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -48,7 +48,7 @@ def words(tmp_path: Path) -> Path:
 def tried(engine: Engine, values: dict[str, Any]) -> tuple[Rehearsal, dict[str, Check]]:
     told: list[Check] = []
     found = engine.rehearsals.run(Recipe.make(values), told.append)
-    assert told == [check for check in engine.rehearsals.checks(found.id)], "each look is told once, as it ended"
+    assert told == engine.rehearsals.checks(found.id), "each look is told once, as it ended"
     return found, {f"{check.name}{check.stage or ''}": check for check in told}
 
 

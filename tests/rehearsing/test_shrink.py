@@ -59,9 +59,8 @@ def test_a_teacher_elsewhere_is_stood_in_for() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_can_be_made_small(method: str) -> None:
-    extra = {"distill": {"teacher_prompt": "Be brief. " * 200}} if method == "distill" else {}
-    extra |= (
-        {"own_loss": {"code": "def loss(logprobs, weights, row):\n    return 0.0, [0.0 for _ in logprobs]"}} if method == "own_loss" else {}
+    teacher, code = {"teacher_prompt": "Be brief. " * 200}, "def loss(logprobs, weights, row):\n    return 0.0, [0.0 for _ in logprobs]"
+    extra = {"distill": {"distill": teacher}, "own_loss": {"own_loss": {"code": code}}}.get(method, {})
     )
     found = small({"method": method, "data": {"demo": "piglatin"}, **extra})
     assert found.method == method and len(found.distill.teacher_prompt) <= 200
