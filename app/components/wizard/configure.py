@@ -9,7 +9,7 @@ import streamlit as st
 from app import session
 from app.components import fields, profiles, trouble, words
 from app.components.wizard import frame
-from engine import EngineError, knowledge
+from engine import EngineError, Recipe, knowledge
 
 _USUAL = ("training.learning_rate", "training.batch_size", "training.steps", "lora.rank")
 _ADVANCED = (
@@ -29,6 +29,9 @@ def show(draft: Any) -> None:
         trouble.show_error(error.to_dict())
         _start((draft.changes.get("start") or {}).get("checkpoint", ""))
         _model(draft, draft.changes.get("base_model") or frame.engine().defaults.get().get("base_model") or "nano")
+        if draft.changes.get("profile"):
+            # It may be what is wrong: a profile of one's own can be gone.
+            profiles.choose(Recipe.make(draft.changes), frame.change)
         frame.moves(draft, False, "Choose data and a model that can be read to go on.")
         return
     values = found.recipe.model_dump(mode="json")
