@@ -238,7 +238,7 @@ def whole(request: pytest.FixtureRequest, in_place: pytest.MonkeyPatch, files: d
         "chain": lambda: chain(files),
         "rl": lambda: reinforced(files, rl={"kl": 0.05, "loss": "ppo", "updates": 2}),
         "rlhf": lambda: recipe(files, "dpo", **rlhf, training={"steps": 8, "batch_size": 4}),
-        "answers": lambda: distilled(files, "answers"),
+        "answers": lambda: distilled(files, "answers").merged({"training": {"steps": 60}}),
         "on_policy": lambda: distilled(files, "on_policy"),
     }
     wanted = known[request.param]() if request.param in known else recipe(files, request.param)
@@ -247,14 +247,17 @@ def whole(request: pytest.FixtureRequest, in_place: pytest.MonkeyPatch, files: d
 
 
 def assert_same(engine: Engine, one: str, other: str) -> None:
+    # What it took besides: time, and what was done again after a kill, which is paid for too.
     clocks = {"seconds", "tokens_per_second", "sampling_seconds", "scoring_seconds", "cpu_percent", "memory_gb"}
+    clocks |= {"prefill_tokens", "sample_tokens", "train_tokens", "dollars"}
     names = set(engine.metric_names(other)) - clocks
     assert set(engine.metric_names(one)) >= names
     for name in names:
         ours, theirs = engine.curve(one, name), engine.curve(other, name)
         assert [step for step, _ in ours] == [step for step, _ in theirs], name
         # How answers are drawn together depends on when they were asked for, and with it the last digits.
-        close = {"rel": 1e-3, "abs": 1e-4} if name == "grad_norm" else {"rel": 0, "abs": 1e-5}
+        drawn = name in ("grad_norm", "policy_kl", "entropy", "kl", "teacher_kl", "held_out_teacher_kl")
+        close = {"rel": 0.02, "abs": 1e-3} if drawn else {"rel": 0, "abs": 1e-5}
         assert [value for _, value in ours] == pytest.approx([value for _, value in theirs], **close), name
 
 
