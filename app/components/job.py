@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from app import navigation, services, session, shortcuts
-from app.components import explain, job_cost, job_curves, job_dialogs, job_record, proof, travel, trouble, words
+from app.components import explain, job_cost, job_curves, job_dialogs, job_record, proof, rehearsal, travel, trouble, words
 from app.run_data import RunData, metrics_csv
 from engine import Engine
 from engine.amounts import duration
@@ -111,6 +111,7 @@ def _header(engine: Engine, job: Job, data: RunData) -> None:
     method = engine.explain_method(job.method)
     place = words.literal(engine.place(job.endpoint))
     st.caption(f"{method['title']}: {method['term']} · model {words.literal(job.base_model)} · {place} · run {job.id}")
+    rehearsal.badge(engine, job)
     total = f" of {job.total_steps:,}" if job.total_steps else ""
     text = f"Step {job.step:,}{total}" + (f" · {words.literal(doing)}" if doing else "")
     if engine.moving(job) or job.step < job.total_steps:
