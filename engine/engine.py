@@ -69,7 +69,7 @@ class Engine(Areas):
 
     def demo_recipe(self, name: str, changes: dict[str, Any] | None = None) -> Recipe:
         """The recipe of a demo, with some fields changed. Raises NotFound."""
-        return Recipe.make(knowledge.demo(name)["recipe"]).merged(starts.complete(self.store, self.owner, changes or {}))
+        return Recipe.make(knowledge.demo_recipe(name)).merged(starts.complete(self.store, self.owner, changes or {}))
 
     def file_recipe(self, path: str | Path, changes: dict[str, Any] | None = None) -> Recipe:
         """A recipe for a data file: what the person chose, and for the rest what suits the model. Raises EngineError."""
@@ -80,7 +80,8 @@ class Engine(Areas):
         folder = models.resolve(base_model)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         values: dict[str, Any] = {"data": {"path": str(Path(path).expanduser().resolve())}, "name": Path(path).stem}
-        for field, advice in knowledge.recommend(config, base_model, lora=not chosen.get("full")).items():
+        advised = knowledge.recommend(config, base_model, lora=not chosen.get("full"), method=chosen.get("method", "sft"))
+        for field, advice in advised.items():
             part, _, leaf = field.rpartition(".")
             place = values.setdefault(part, {}) if part else values
             place.setdefault(leaf, advice["value"])

@@ -13,7 +13,7 @@ from engine.amounts import size
 from engine.endpoints import tinker_cloud
 from engine.errors import EndpointError, KeyNeeded, NotAllowed, RecipeError
 from engine.jobs import states
-from engine.recipe import DataSpec, Recipe
+from engine.recipe import DataSpec, Recipe, written
 from engine.starts import folder_of
 from engine.store import Store
 
@@ -54,8 +54,9 @@ def model(owner: str, base_model: str, endpoint: str = "local") -> None:
 
 
 def recipe(owner: str, asked: Recipe) -> None:
-    """Its data and its model."""
-    data(owner, asked.data)
+    """Its data, that of every stage, and its model."""
+    for stage in written(asked):
+        data(owner, stage.data)
     model(owner, asked.base_model, asked.endpoint)
 
 
