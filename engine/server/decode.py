@@ -22,6 +22,7 @@ from engine.server.dense import DenseModel
 from engine.server.draw import Draw
 from engine.server.memory import let_go, out_of_memory, ran_out
 from engine.server.model import Adapter, BaseModel
+from engine.server.reading import Read, finish, read_prompts, together
 from engine.server.sampler import Row, SampleJob, Sampler, Sequences
 from engine.server.slots import GeneralBatch, SlotBatch
 from engine.server.worker import session_ended
@@ -161,7 +162,10 @@ class _Lane:
         self._let_go()
         while True:
             while self.waiting:
-                self._open(self.waiting.popleft())
+                requests = together(self.waiting)
+                read = read_prompts(self._decoder.plain, self.adapter, requests)
+                for request in requests:
+                    self._open(request, read.get(request))
                 if time.monotonic() >= until:
                     break
             self._join()
@@ -220,7 +224,7 @@ class _Lane:
             running.let_go()
         self._sweep()
 
-    def _open(self, request: Request) -> None:
+    def _open(self, request: Request, read: Read | Exception | None) -> None:
         """Its rows, and the log-probabilities of its prompt."""
         plain, job = self._decoder.plain, request.job
         if request.abandoned():
@@ -228,9 +232,7 @@ class _Lane:
             return
         try:
             request.rows = [plain.row(job, position) for position in range(job.n)]
-            if job.prompt_logprobs:
-                with plain.base.using(self.adapter):
-                    request.prompt_logprobs = plain.prompt_logprobs(job.prompt)
+            finish(plain, request, read)
         except Exception as error:
             _log(error)
             request.settle(error)

@@ -135,7 +135,7 @@ class Sampler:
             logits = output.logits[:, -1].float().cpu()
             drawn = [0] * len(rows)
             for i in live:
-                drawn[i] = self._draw(rows[i], logits[i])
+                drawn[i] = self.draw(rows[i], logits[i])
             live = [i for i in live if not self.finished(rows[i])]
             if not live:
                 return
@@ -149,7 +149,8 @@ class Sampler:
                 use_cache=True,
             )
 
-    def _draw(self, row: Row, logits: torch.Tensor) -> int:
+    def draw(self, row: Row, logits: torch.Tensor) -> int:
+        """The row's next token from its logits [V]."""
         logs = torch.log_softmax(logits, dim=-1)
         token = draw_token(logits, row.job.temperature, row.job.top_k, row.job.top_p, row.generator)
         row.tokens.append(token)

@@ -150,14 +150,14 @@ def _end_stage(at: Attempt) -> None:
 
 
 def _doubt(at: Attempt) -> str | None:
-    """Whether to ask before the next stage begins: once. -> paused, with the reason as the stage; resuming means going on all the same."""
+    """Whether to ask before the next stage begins: once. -> paused, with the reason in the result; resuming means going on all the same."""
     doubt = at.work.method.doubt()
     if not doubt or str(at.stage) in at.asked:
         return None
     at.asked.append(str(at.stage))
     note(at, "asked")
     at.run.log("warning", doubt)
-    at.run.stage(doubt)
+    at.run.result({"asks": doubt})
     return RESTS["pause"]
 
 

@@ -6,8 +6,8 @@ same run trained. One on the run's own base model answers at the run's own endpo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,49 @@ from engine.errors import NotFound, RecipeError
 from engine.recipe import OF_STAGE
 from engine.rendering import Renderer, get_renderer, load_tokenizer
 from engine.starts import Start
-from engine.training.desk import Desk
+from engine.training.desk import Desk, datum, logprobs_of, tokens_of
 from engine.training.methods.reward_model import asked, odds
 
 
-@dataclass(frozen=True)
 class Voice:
-    """A model that can be asked. `question` is what it wants to be asked about answers, if it is a reward model."""
+    """A model that can be asked. `question` is what it wants to be asked about answers, if it is a reward model.
 
-    client: Client
-    sampler: Any
-    renderer: Renderer
-    base_model: str
-    question: str = ""
+    It is opened when it is first asked: a sampler for what it would say, a training client for how likely it finds what others said,
+    which takes one request for any number of rows.
+    """
 
-    def logprobs(self, tokens: Sequence[int]) -> Any:
-        """A future of each token's log-probability given those before it (nats)."""
-        return self.client.logprobs(self.sampler, tokens)
+    def __init__(
+        self,
+        client: Client,
+        renderer: Renderer,
+        base_model: str,
+        open_sampler: Callable[[], Any],
+        open_training: Callable[[], Any] | None = None,
+        question: str = "",
+    ):
+        self.client, self.renderer, self.base_model, self.question = client, renderer, base_model, question
+        self._open_sampler, self._open_training = open_sampler, open_training
+
+    @cached_property
+    def sampler(self) -> Any:
+        """What it would say."""
+        return self._open_sampler()
+
+    @cached_property
+    def _training(self) -> Any:
+        return self._open_training() if self._open_training else None
+
+    def likely(self, rows: Sequence[tuple[Sequence[int], int]], doing: str) -> list[list[float]]:
+        """For each (tokens, start) the log-probabilities of the tokens from that place on, each given those before it (nats)."""
+        if not rows:
+            return []
+        if self._training is None:
+            futures = [self.client.logprobs(self.sampler, tokens) for tokens, _ in rows]
+            return [list(self.client.wait(future, doing)[start:]) for future, (_, start) in zip(futures, rows, strict=True)]
+        datums = [datum(tokens, weights=[1.0] * len(tokens)) for tokens, _ in rows]
+        self.client.counted["prefill"] += tokens_of(datums)
+        found = logprobs_of(self.client.wait(self._training.forward(datums, "cross_entropy"), doing))
+        return [values[start - 1 :] for values, (_, start) in zip(found, rows, strict=True)]
 
 
 class Reach:
@@ -60,8 +86,9 @@ class Reach:
         """What a model thinks of the last answer of each conversation: the log-odds of yes. A reward model is asked the question that it
         was trained with."""
         voice = self.voice(model)
-        futures = [voice.logprobs(asked(voice.renderer, messages, voice.question or question)) for messages in conversations]
-        return [odds(voice.client.wait(future, "asking the reward model")[-1]) for future in futures]
+        rows = [asked(voice.renderer, messages, voice.question or question) for messages in conversations]
+        found = voice.likely([(tokens, len(tokens) - 1) for tokens in rows], "asking the reward model")
+        return [odds(values[0]) for values in found]
 
     def must_share_tokens(self, voice: Voice) -> None:
         """Raises RecipeError unless the model writes with the same tokens as the one in training."""
@@ -85,18 +112,19 @@ class Reach:
     def _find(self, name: str) -> Voice:
         desk, recipe = self._desk, self._desk.recipe
         if not name:
-            return Voice(desk.client, desk.start_sampler(), desk.renderer, recipe.base_model)
+            return Voice(desk.client, desk.renderer, recipe.base_model, desk.start_sampler, desk.at_start)
         if name.startswith(OF_STAGE):
             left = desk.left[int(name.removeprefix(OF_STAGE))]
-            return Voice(
-                desk.client, desk.client.sampler(path=left["sampler_path"]), desk.renderer, recipe.base_model, recipe.reward_model.question
-            )
+            opened = partial(desk.client.sampler, path=left["sampler_path"]), partial(desk.client.load, left["weights_path"])
+            return Voice(desk.client, desk.renderer, recipe.base_model, *opened, recipe.reward_model.question)
         found = self._known(name)
         if found is None:
             client, renderer = self._at(recipe.endpoint, name, "auto")
-            return Voice(client, client.sampler(base_model=name), renderer, name)
+            fresh = partial(client.create, name, 1, 0, True, True, False)
+            return Voice(client, renderer, name, partial(client.sampler, base_model=name), fresh)
         client, renderer = self._at(found.endpoint, found.base_model, found.renderer)
-        return Voice(client, client.sampler(path=found.sampler_path), renderer, found.base_model, found.question)
+        sampler = partial(client.sampler, path=found.sampler_path)
+        return Voice(client, renderer, found.base_model, sampler, partial(client.load, found.path), found.question)
 
     def _known(self, name: str) -> Start | None:
         try:

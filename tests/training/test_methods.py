@@ -15,6 +15,7 @@ import pytest
 from engine import Engine, Recipe, models
 from engine.engine import Result
 from engine.jobs import host
+from engine.training import rollouts
 from tests.running import until
 
 pytestmark = pytest.mark.timeout(300)
@@ -35,14 +36,16 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             for said, good in ((f"{word.upper()}!", True), (f"{word}.", False))
         ],
     }
+    rows["rl"] = rows["distill"] = [{"prompt": f"Reverse {word}", "answer": word[::-1]} for word in WORDS]
+    rows["reward_model"] = rows["dpo"]
     for name, found in rows.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
     return {name: folder / f"{name}.jsonl" for name in rows}
 
 
-def recipe(files: dict[str, Path], method: str, **changes: Any) -> Recipe:
+def recipe(files: dict[str, Path], kind: str, **changes: Any) -> Recipe:
     training = {"steps": 24, "batch_size": 8, "learning_rate": 2e-3, "schedule": "constant", "warmup": 0}
-    whole: dict[str, Any] = {"method": method, "data": {"path": str(files[method])}, "evaluation": {**QUIET, "eval_every": 6}}
+    whole: dict[str, Any] = {"method": kind, "data": {"path": str(files[kind])}, "evaluation": {**QUIET, "eval_every": 6}}
     whole |= {"training": training, "lora": {"rank": 8}, "checkpoints": {"every_steps": 6, "every_seconds": 0}}
     return Recipe.make(whole).merged(changes)
 
@@ -126,21 +129,133 @@ def test_stages_follow_one_another(engine: Engine, files: dict[str, Path]) -> No
     assert engine.job(found.job_id).total_steps == 26
 
 
-@pytest.fixture(scope="module", params=["dpo", "kto", "chain"])
+def reinforced(files: dict[str, Path], **changes: Any) -> Recipe:
+    """nano knows how to reverse words, though not always these."""
+    rl = {"group_size": 6, "max_new_tokens": 12}
+    return recipe(files, "rl", rl=rl, training={"steps": 12, "batch_size": 4, "learning_rate": 1e-3}).merged(changes)
+
+
+def distilled(files: dict[str, Path], kind: str) -> Recipe:
+    how = {"kind": kind, "teacher_prompt": "You are a parrot.", "max_new_tokens": 12, "group_size": 3}
+    return recipe(files, "distill", distill=how, training={"steps": 12, "batch_size": 6})
+
+
+def test_a_score_rises(engine: Engine, files: dict[str, Path]) -> None:
+    """What is wanted is a short answer, whatever it says: nano has to leave out letters."""
+    short = {"parts": [{"kind": "length", "longest": 2, "unit": "characters"}, {"kind": "contains", "texts": ["w"], "weight": 0.5}]}
+    wanted = reinforced(files, reward=short, rl={"group_size": 16, "loss": "ppo", "updates": 2}, training={"steps": 24, "batch_size": 8})
+    found = engine.run(wanted)
+    scores = curve(engine, found.job_id, "reward")
+    assert sum(scores[-4:]) / 4 > sum(scores[:2]) / 2 + 0.3, scores
+    held_out = curve(engine, found.job_id, "held_out_reward")
+    assert held_out[-1] > held_out[0]
+    assert {"reward/length", "reward/contains", "clip_share", "entropy", "dead_groups"} <= set(engine.metric_names(found.job_id))
+    shown = rollouts.shown(engine.job(found.job_id).folder)
+    assert shown[0]["step"] == 24 and {row["which"] for row in shown} == {"best", "worst"}
+    best, worst = shown[0], shown[1]
+    assert best["score"] >= worst["score"] and set(best["parts"]) == {"length", "contains"}
+
+
+def test_what_is_drawn_is_what_learns(engine: Engine, files: dict[str, Path]) -> None:
+    found = engine.run(reinforced(files, training={"steps": 2}))
+    assert curve(engine, found.job_id, "policy_kl")[0] == pytest.approx(0, abs=1e-4), "drawn and learned from by the same weights"
+    assert curve(engine, found.job_id, "clip_share")[0] == 0.0
+    ahead = engine.run(reinforced(files, rl={"ahead": True}, training={"steps": 6}))
+    assert len(curve(engine, ahead.job_id, "reward")) == 6
+    gaps = [abs(gap) for gap in curve(engine, ahead.job_id, "policy_kl")]
+    assert max(gaps[1:]) > 1e-4, "from the second step on, the answers are from weights that are one update old"
+
+
+def test_rewards_by_a_reward_model(engine: Engine, files: dict[str, Path]) -> None:
+    """A reward model of one's own, by name, in another run; and both in one run as stages."""
+    made = engine.run(recipe(files, "reward_model", name="taste", training={"steps": 30}))
+    accuracy = curve(engine, made.job_id, "held_out_preference_accuracy")
+    assert accuracy[-1] == 1.0 and "calibration_error" in engine.metric_names(made.job_id)
+    by_taste = {"parts": [{"kind": "reward_model", "model": "taste"}]}
+    found = engine.run(reinforced(files, reward=by_taste, training={"steps": 2}))
+    assert len(curve(engine, found.job_id, "reward")) == 2
+
+
+def test_rlhf_is_two_stages(engine: Engine, files: dict[str, Path]) -> None:
+    about = {"steps": 20, "learning_rate": 2e-3}
+    rl = {"group_size": 6, "max_new_tokens": 12, "kl": 0.1}
+    wanted = recipe(files, "dpo", method="rlhf", reward_model=about, rl=rl, training={"steps": 6, "batch_size": 4})
+    found = engine.run(wanted)
+    assert [step for step, _ in engine.curve(found.job_id, "preference_loss")] == list(range(1, 21))
+    assert [step for step, _ in engine.curve(found.job_id, "reward")] == list(range(21, 27))
+    assert curve(engine, found.job_id, "kl")[0] == pytest.approx(0, abs=1e-3), "the policy begins where the run began"
+    used = {c.step for c in engine.checkpoints(found.job_id) if c.kind == "sampler_weights"}
+    assert 20 not in used and 26 in used, "nobody chats with a reward model"
+
+
+def test_a_poor_reward_model_is_asked_about(engine: Engine, files: dict[str, Path], tmp_path: Path) -> None:
+    """Of pairs that say nothing it learns nothing; the run waits, and goes on when told to."""
+    rows = [{"prompt": f"Say {word}", "chosen": word[::-1], "rejected": word} for word in WORDS]
+    for place, row in enumerate(rows):
+        if place % 2:
+            row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
+    file = tmp_path / "noise.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    about = {"steps": 2, "least_accuracy": 0.95}
+    rl = {"group_size": 4, "max_new_tokens": 8}
+    data = {"path": str(file), "held_out_fraction": 0.4}
+    job = engine.launch(recipe(files, "dpo", method="rlhf", data=data, reward_model=about, rl=rl, training={"steps": 2, "batch_size": 4}))
+    until(lambda: engine.job(job.id).state in ("paused", "done", "failed"), 90)
+    paused = engine.job(job.id)
+    assert paused.state == "paused" and paused.step == 2 and "ranks only" in paused.result["asks"]
+    engine.resume(job.id)
+    until(lambda: engine.job(job.id).state in ("done", "failed"), 90)
+    assert engine.job(job.id).state == "done" and len(curve(engine, job.id, "reward")) == 2
+
+
+@pytest.mark.parametrize("kind", ["prompt", "answers", "on_policy"])
+def test_a_student_comes_nearer_to_its_teacher(engine: Engine, files: dict[str, Path], kind: str) -> None:
+    rate = 2e-3 if kind == "on_policy" else 3e-4
+    how = {"temperature": 1.0 if kind == "on_policy" else 0.0}
+    found = engine.run(distilled(files, kind).merged({"training": {"steps": 24, "learning_rate": rate}, "distill": how}))
+    name = "held_out_teacher_kl" if kind == "on_policy" else "held_out_loss"
+    values = curve(engine, found.job_id, name)
+    assert values[-1] < values[0], values
+
+
+def test_a_teacher_of_ones_own(engine: Engine, files: dict[str, Path]) -> None:
+    """The teacher says words louder; the student, who never saw such an answer, does so too."""
+    engine.run(recipe(files, "sft", name="loud", training={"steps": 60, "learning_rate": 5e-3}))
+    prompts = {"path": str(files["sft"])}
+    how = {"kind": "answers", "teacher": "loud", "max_new_tokens": 16, "temperature": 0.0}
+    changes = {"data": prompts, "distill": how, "evaluation": {"proof": True}, "training": {"steps": 40, "learning_rate": 5e-3}}
+    found = engine.run(recipe(files, "distill", **changes))
+    after = found.held_out["after"]
+    assert after["teacher_exact_match"] >= 0.75 and after["agreement"] >= 0.5
+    assert after["exact_match"] >= after["teacher_exact_match"] - 0.5
+
+
+@pytest.fixture(scope="module", params=["dpo", "kto", "chain", "rl", "rlhf", "answers", "on_policy"])
 def whole(request: pytest.FixtureRequest, in_place: pytest.MonkeyPatch, files: dict[str, Path]) -> Iterator[tuple[Recipe, Result]]:
     """A run that nothing disturbed."""
-    wanted = chain(files) if request.param == "chain" else recipe(files, request.param)
+    rlhf = {"method": "rlhf", "reward_model": {"steps": 12}, "rl": {"group_size": 4, "max_new_tokens": 8, "kl": 0.1}}
+    known = {
+        "chain": lambda: chain(files),
+        "rl": lambda: reinforced(files, rl={"kl": 0.05, "loss": "ppo", "updates": 2}),
+        "rlhf": lambda: recipe(files, "dpo", **rlhf, training={"steps": 8, "batch_size": 4}),
+        "answers": lambda: distilled(files, "answers"),
+        "on_policy": lambda: distilled(files, "on_policy"),
+    }
+    wanted = known[request.param]() if request.param in known else recipe(files, request.param)
     with Engine() as engine:
         yield wanted, engine.run(wanted)
 
 
 def assert_same(engine: Engine, one: str, other: str) -> None:
-    names = set(engine.metric_names(other)) - {"seconds", "tokens_per_second", "cpu_percent", "memory_gb"}
+    clocks = {"seconds", "tokens_per_second", "sampling_seconds", "scoring_seconds", "cpu_percent", "memory_gb"}
+    names = set(engine.metric_names(other)) - clocks
     assert set(engine.metric_names(one)) >= names
     for name in names:
         ours, theirs = engine.curve(one, name), engine.curve(other, name)
         assert [step for step, _ in ours] == [step for step, _ in theirs], name
-        assert [value for _, value in ours] == pytest.approx([value for _, value in theirs], rel=0, abs=1e-5), name
+        # How answers are drawn together depends on when they were asked for, and with it the last digits.
+        close = {"rel": 1e-3, "abs": 1e-4} if name == "grad_norm" else {"rel": 0, "abs": 1e-5}
+        assert [value for _, value in ours] == pytest.approx([value for _, value in theirs], **close), name
 
 
 @pytest.mark.faults

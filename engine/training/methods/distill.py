@@ -236,12 +236,13 @@ class OnPolicy(_Taught):
 
     def _gaps(self, groups: Sequence[Group]) -> list[list[float]]:
         """For each answer's tokens, by how much likelier the student found them than the teacher does (nats)."""
-        asked = []
+        asked, tries = [], []
         for group in groups:
             told = self._voice.renderer.prompt(self._told(group.example.prompt))
-            asked += [(len(told), one, self._voice.logprobs(told + one.tokens)) for one in group.tries]
-        replies = [(start, one, self._voice.client.wait(future, "asking the teacher")) for start, one, future in asked]
-        return [[p - t for p, t in zip(one.logprobs, reply[start:], strict=True)] for start, one, reply in replies]
+            asked += [(told + one.tokens, len(told)) for one in group.tries]
+            tries += group.tries
+        found = self._voice.likely(asked, "asking the teacher")
+        return [[p - t for p, t in zip(one.logprobs, row, strict=True)] for one, row in zip(tries, found, strict=True)]
 
 
 def _numbers(groups: Sequence[Group], gaps: Sequence[Sequence[float]]) -> dict[str, float]:

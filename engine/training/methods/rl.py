@@ -24,11 +24,10 @@ from engine.training.answers import answer
 from engine.training.desk import Desk, datum, logprobs_of
 from engine.training.methods import Base, Ticket
 from engine.training.reach import Reach
-from engine.training.rewards import Reward, Rollout, Score, make_reward
+from engine.training.rewards import Reward, Rollout, Score, make_reward, needs_endpoint
 from engine.training.rollouts import Drawing, Group
 from engine.training.schedule import order
 
-ASKING = ("judge", "reward_model")  # kinds of rewards that ask other models
 WATCHED_PROMPTS = 64  # held-out prompts that are answered at each measurement; the proof takes all
 
 
@@ -63,6 +62,7 @@ class RL(Base):
         self._order = order(recipe, [example for example, _ in self._prompts], [len(tokens) for _, tokens in self._prompts])
         self.rows = self._order.rows
         self._reward: Reward | None = None
+        self._reach: Reach | None = None
         self._ahead: dict[int, Drawing] = {}
         self._kl: float | None = None
 
@@ -70,8 +70,8 @@ class RL(Base):
         super().attach(desk, step)
         self._ahead = {}
         self.close()
-        self._reward = make_reward(self._recipe.reward, Reach(desk))
-        self._start = desk.start_sampler() if self._spec.kl else None
+        self._reach = Reach(desk)
+        self._reward = make_reward(self._recipe.reward, self._reach)
 
     def submit(self, step: int, rate: float) -> Ticket:
         began = time.monotonic()
@@ -114,7 +114,7 @@ class RL(Base):
     def score(self, examples: list[Example], answers: list[str]) -> dict[str, float]:
         own = self._reward
         if own is None:
-            if any(part.kind in ASKING for part in self._recipe.reward.parts):
+            if needs_endpoint(self._recipe.reward):
                 return {}
             own = make_reward(self._recipe.reward, None)
         scores = own.score([_rollout(example, text, 0, False) for example, text in zip(examples, answers, strict=True)])
@@ -126,6 +126,9 @@ class RL(Base):
         if self._reward is not None:
             self._reward.close()
             self._reward = None
+        if self._reach is not None:
+            self._reach.close()
+            self._reach = None
 
     def _draw(self, step: int, sampler: Any) -> Drawing:
         picked = [self._prompts[row] for row in self._order.of_step(step)]
@@ -158,9 +161,8 @@ class RL(Base):
 
     def _of_start(self, tries: Sequence[tuple[Group, Any]]) -> list[list[float]]:
         """How likely the model that the stage began with finds each answer, token by token."""
-        futures = [self._desk.logprobs(self._start, group.prompt + one.tokens) for group, one in tries]
-        replies = [self._desk.wait(future, "asking the model that it started from") for future in futures]
-        found = [list(reply[len(group.prompt) :]) for reply, (group, _) in zip(replies, tries, strict=True)]
+        asked = [(group.prompt + one.tokens, len(group.prompt)) for group, one in tries]
+        found = self._reach.voice("").likely(asked, "asking the model that it started from")
         self._kl = fmean(p - p0 for (_, one), row in zip(tries, found, strict=True) for p, p0 in zip(one.logprobs, row, strict=True))
         return found
 
