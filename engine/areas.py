@@ -14,6 +14,7 @@ from engine.planning import Planner
 from engine.presets import Presets
 from engine.runs import Runs
 from engine.settings import Settings
+from engine.staging import Stages
 from engine.store import Store
 from engine.travel import Travel
 from engine.upkeep import Upkeep
@@ -47,6 +48,11 @@ class Areas:
     def planner(self) -> Planner:
         """Whole recipes with reasons, estimates and warnings."""
         return Planner(self.store, self.owner)
+
+    @cached_property
+    def stages(self) -> Stages:
+        """What follows one another in the draft: see engine.staging."""
+        return Stages(self.planner, self.drafts, self.datasets)
 
     @cached_property
     def runs(self) -> Runs:

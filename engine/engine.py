@@ -18,7 +18,7 @@ from engine.abilities import Abilities
 from engine.areas import Areas
 from engine.errors import EngineError, NotFound, RecipeError, StateError
 from engine.jobs import host, logs, states
-from engine.recipe import Recipe
+from engine.recipe import Recipe, written
 from engine.rendering import get_renderer, load_tokenizer
 from engine.runs import Pace
 from engine.store import Checkpoint, Event, Job, Model, Sample, Store
@@ -312,20 +312,23 @@ class Engine(Areas):
         guard.key(self.owner, recipe.endpoint)
         if not recipe.data.demo and not recipe.data.path and not recipe.data.dataset:
             raise RecipeError("the recipe names no data", "Give a demo, a file or a data set.", where="recipe data")
-        if recipe.data.demo:
-            knowledge.demo(recipe.data.demo)
         if recipe.data.dataset:
             found = self.datasets.usable(recipe.data.dataset)
             recipe = recipe.merged({"name": recipe.name or found.name})
-        for mixed in recipe.data.mix:
-            if mixed.dataset:
-                self.datasets.usable(mixed.dataset)
+        for stage in written(recipe):
+            if stage.data.demo:
+                knowledge.demo(stage.data.demo)
+            for part in (stage.data, *stage.data.mix):
+                if part.dataset:
+                    self.datasets.usable(part.dataset)
         recipe = starts.settle(self.store, self.owner, recipe)
         paths_given = {name: getattr(recipe.data, name) for name in ("path", "held_out_path") if getattr(recipe.data, name)}
         changes: dict[str, Any] = {"data": {name: _absolute(path) for name, path in paths_given.items()}}
         if recipe.data.mix:
             mix = [mixed.model_dump() | ({"path": _absolute(mixed.path)} if mixed.path else {}) for mixed in recipe.data.mix]
             changes["data"]["mix"] = mix
+        if recipe.then:
+            changes["then"] = [_absolute_stage(said) for said in recipe.then]
         guard.able(recipe)
         if not endpoints.kind(recipe.endpoint).weights:
             guard.offered(self.owner, recipe)
@@ -376,3 +379,12 @@ class Engine(Areas):
 
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().resolve())
+
+
+def _absolute_stage(said: dict[str, Any]) -> dict[str, Any]:
+    spec = said.get("data")
+    if not isinstance(spec, dict):
+        return said
+    files = {name: _absolute(spec[name]) for name in ("path", "held_out_path") if spec.get(name)}
+    mix = [part | ({"path": _absolute(part["path"])} if part.get("path") else {}) for part in spec.get("mix") or ()]
+    return {**said, "data": {**spec, **files, **({"mix": mix} if mix else {})}}

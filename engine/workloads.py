@@ -8,6 +8,7 @@ from typing import Any
 from engine.estimates import Workload
 from engine.recipe import Recipe
 
+
 def of_stage(recipe: Recipe, figures: dict[str, Any], steps: int, speeds: dict[str, Any]) -> Workload:
     """One stage. `figures` are those of its data (engine.planning), `speeds` what is known of methods (engine.knowledge)."""
     known = speeds.get("methods", {}).get(recipe.method, {})
@@ -32,6 +33,7 @@ def of_stage(recipe: Recipe, figures: dict[str, Any], steps: int, speeds: dict[s
             drawn = steps * at_once * answer
             read = drawn if recipe.method == "distill" or recipe.rl.kl else 0.0
     return Workload(rows, length, longest, at_once, steps, answers, usual, known.get("token", 1.0), read, drawn)
+
 
 def _tries(recipe: Recipe) -> int:
     """How many answers are drawn to each prompt."""

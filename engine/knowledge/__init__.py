@@ -64,7 +64,7 @@ def demo(name: str) -> dict[str, Any]:
 def method_demos() -> dict[str, dict[str, Any]]:
     """Demos of methods and of stages, by name: title, task, learns, expect, try (prompts), recipe. Only of methods that can be chosen."""
     known = copy.deepcopy(_load("method_demos") or {})
-    return {name: entry for name, entry in known.items() if set(_methods_of(entry["recipe"])) <= set(METHODS)}
+    return {name: entry for name, entry in known.items() if set(methods_of(entry["recipe"])) <= set(METHODS)}
 
 
 def demo_recipe(name: str) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def measured(data_set: str, methods: Sequence[str]) -> dict[str, Any]:
     """The recipe that was measured for these methods, one after the other, on an example set; for methods that none was measured for,
     the set's own. Raises NotFound."""
     for entry in method_demos().values():
-        if entry["recipe"]["data"]["demo"] == data_set and _methods_of(entry["recipe"]) == tuple(methods):
+        if entry["recipe"]["data"]["demo"] == data_set and methods_of(entry["recipe"]) == tuple(methods):
             return entry["recipe"]
     return demo(data_set)["recipe"]
 
@@ -208,7 +208,7 @@ def _load(name: str) -> dict[str, Any]:
     return yaml.safe_load(Path(__file__).with_name(f"{name}.yaml").read_text(encoding="utf-8"))
 
 
-def _methods_of(recipe: Mapping[str, Any]) -> tuple[str, ...]:
+def methods_of(recipe: Mapping[str, Any]) -> tuple[str, ...]:
     """A recipe's methods in order, read off what differs from the defaults."""
     found = [recipe.get("method", "sft")]
     for stage in recipe.get("then", ()):

@@ -18,5 +18,6 @@ from engine.recipe.recipe import Recipe, fields
 
 __all__ = [
     "DPO", "FORMATS", "KTO", "MAY_CHANGE", "METHODS", "OF_STAGE", "RENDERERS", "RL", "Checkpoints", "DataSpec", "Distill", "Evaluation",
-    "Lora", "Mixed", "OwnLoss", "Recipe", "Reward", "RewardModel", "RewardPart", "Stage", "Start", "Training", "fields", "follower", "written",
+    "Lora", "Mixed", "OwnLoss", "Recipe", "Reward", "RewardModel", "RewardPart", "Stage", "Start", "Training", "fields", "follower",
+    "written",
 ]  # fmt: skip
