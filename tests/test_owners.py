@@ -39,7 +39,7 @@ CARRIERS = {"recipe", "changes", "spec"}
 # What can be said freely: texts, names that are given, names of what everybody has, records (which only their owner is given).
 _FREE = """
 after after_id after_step along answer answers asking base_model by conversation conversations count curve curves
-draft endpoint field filters format good group job known last lesson limit mapping max_length max_tokens messages method metric model most
+draft endpoint field filters format goes_on good group job known last lesson limit mapping max_length max_tokens messages method metric model most
 name notes number offset on_start options path prompt row say search seconds setting settings shape side source speaker start state store now
 text title token top turn turns value values who
 """
