@@ -64,6 +64,16 @@ def travels() -> dict[tuple[str, str], dict[int, str]]:
     return _get("travels", dict)
 
 
+def reward_check() -> tuple[str, Any] | None:
+    """(what was tried, what came of it) in the last test run of a reward."""
+    return st.session_state.get(_name("reward_check"))
+
+
+def keep_reward_check(tried: str, found: Any) -> None:
+    """In place of the one before."""
+    st.session_state[_name("reward_check")] = (tried, found)
+
+
 def wish_again(job_id: str, changes: dict[str, Any]) -> None:
     """Notes that the run should be trained again with these changes; the page asks for the rest."""
     st.session_state[_name("wish")] = (job_id, changes)
@@ -150,6 +160,27 @@ def models_listed() -> int:
 def list_more_models(more: int = 20) -> None:
     """Shows more of them."""
     st.session_state[_name("models_listed")] = models_listed() + more
+
+
+def stored(endpoint: str) -> list[Any] | None:
+    """What was last seen to be stored there; None before."""
+    return _get("stored", dict).get(endpoint)
+
+
+def keep_stored(endpoint: str, kept: list[Any] | None) -> None:
+    """Shown until it is looked at again."""
+    _get("stored", dict)[endpoint] = kept
+
+
+def fetched(path: str) -> bytes | None:
+    """The zip of a stored checkpoint that was fetched last."""
+    found: dict[str, bytes] = _get("fetched", dict)
+    return found.get(path)
+
+
+def keep_fetched(path: str, content: bytes) -> None:
+    """One at a time: they may be big."""
+    st.session_state[_name("fetched")] = {path: content}
 
 
 # -- the wizard: what it has chosen is in the store (engine.drafts)

@@ -37,3 +37,12 @@ def measure(value: float, unit: str = "") -> str:
     if value and abs(value) < 1e-3:
         return f"{value:.1e}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def dollars(amount: float) -> str:
+    """$0, under $0.01, $0.59, $7.26, $1,204: US dollars."""
+    if amount <= 0:
+        return "$0"
+    if amount < 0.01:
+        return "under $0.01"
+    return f"${amount:,.2f}" if amount < 1000 else f"${amount:,.0f}"

@@ -17,8 +17,8 @@ from engine.store import Checkpoint, Job
 
 @dataclass(frozen=True)
 class Chapter:
-    """One stage. `begins` is the step after which it begins; `planned`: so it was planned, and it hasn't come to that. `main` are the metrics
-    that it is first of all judged by, in training and held out."""
+    """One stage. `begins` is the step after which it begins; `planned`: so it was planned, and it hasn't come to that. `main` are the
+    metrics that it is first of all judged by, in training and held out."""
 
     number: int
     method: str

@@ -18,6 +18,7 @@ from engine.evaluation import doctor
 from engine.evaluation.curves import Curve
 from engine.jobs import logs, states
 from engine.recipe import METHODS, Recipe, fields
+from engine.spending import Spending
 from engine.store import Job, Store
 
 FINISHED = (states.DONE, states.STOPPED, states.FAILED)
@@ -33,14 +34,15 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Card:
-    """One run in a list: the curve that it is judged by in miniature, and that metric's name; its main figures, and the last thing that
-    it said while it moves."""
+    """One run in a list: the curve that it is judged by in miniature, and that metric's name; its main figures, the last thing that it said
+    while it moves, and what it has cost, in words."""
 
     job: Job
     curve: list[float]
     last_line: str
     metric: str = doctor.LOSSES[0]
     figures: tuple[Figure, ...] = ()
+    spent: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Runs:
 
     def __init__(self, store: Store, owner: str):
         self._store, self._owner = store, owner
+        self._spending = Spending(store, owner)
         self._rates: dict[tuple[str, str], float | None] = {}
 
     def cards(self, group: str = "", search: str = "", limit: int = 20, offset: int = 0) -> list[Card]:
@@ -85,11 +88,13 @@ class Runs:
             curves |= self._store.miniatures(alike, metric, owner=self._owner)
         names = sorted({name for _, found in mains.values() for name in found})
         last = self._store.last_values(list(mains), names, self._owner) if mains else {}
-        return [
-            Card(job, curves.get(job.id, []), self._last_line(job), metric, tuple(chapters.figures(wanted, last.get(job.id, {}))))
-            for job in jobs
-            for metric, wanted in [mains[job.id]]
-        ]
+        spent = self._spending.of_all(jobs)
+        found = []
+        for job in jobs:
+            metric, wanted = mains[job.id]
+            figures = tuple(chapters.figures(wanted, last.get(job.id, {})))
+            found.append(Card(job, curves.get(job.id, []), self._last_line(job), metric, figures, spent[job.id].text))
+        return found
 
     def _main(self, job: Job) -> tuple[str, list[str]]:
         """The metric that a run's present stage is drawn by, and those that stand for it."""

@@ -20,7 +20,7 @@ def of_stage(recipe: Recipe, figures: dict[str, Any], steps: int, speeds: dict[s
     usual = min(figures["answer_mean"], recipe.evaluation.max_new_tokens)
     length, at_once, read, drawn = figures["mean"], t.batch_size, 0.0, 0.0
     if known.get("reference"):
-        read = min(rows, steps * t.batch_size) * length
+        read = known["reference"] * min(rows, steps * t.batch_size) * length
     if tries := _tries(recipe):
         most = recipe.rl.max_new_tokens if recipe.method == "rl" else recipe.distill.max_new_tokens
         # Where nothing is known of how long answers are, half of what they may have.

@@ -35,13 +35,9 @@ def value_of(values: dict[str, Any], name: str) -> Any:
 def show(name: str, value: Any, changed: Changed, *, advice: dict[str, Any] | None = None, effect: str = "", place: str = "wizard") -> None:
     """The field with its present value; `advice` is {value, reason}, `effect` what too high or too low does."""
     field = described()[name]
-    label, _, end = field["help"].partition(" (")
-    label = field["help"].rstrip(".") if not end else f"{label} ({end}".rstrip(".")
-    if field["unit"] and field["unit"] not in label:
-        label += f", in {field['unit']}"
     # With the recommended value in its key, a field follows it when that changes, unless somebody typed.
     key = f"{place}-{name}-{session.form_generation()}-{(advice or {}).get('value')}"
-    _widget(field, label, value, key, lambda: changed(name, _typed(field, st.session_state[key])), effect)
+    widget(field, value, key, lambda typed: changed(name, typed), effect)
     notes = []
     if field["healthy"]:
         low, high = (words.figure(bound) for bound in field["healthy"])
@@ -57,6 +53,14 @@ def show(name: str, value: Any, changed: Changed, *, advice: dict[str, Any] | No
         st.caption(" ".join(notes))
 
 
+def widget(field: dict[str, Any], value: Any, key: str, take: Callable[[Any], None], effect: str = "") -> None:
+    """Any described field by itself; what is typed goes to `take`."""
+    label = field["help"].rstrip(".")
+    if field["unit"] and field["unit"] not in label:
+        label += f", in {field['unit']}"
+    _widget(field, label, value, key, lambda: take(_typed(field, st.session_state[key])), effect)
+
+
 def _widget(field: dict[str, Any], label: str, value: Any, key: str, on_change: Callable[[], None], effect: str) -> None:
     common: dict[str, Any] = {"key": key, "on_change": on_change, "help": effect or None}
     label = words.label(label)
@@ -67,7 +71,7 @@ def _widget(field: dict[str, Any], label: str, value: Any, key: str, on_change: 
     elif field["kind"] == "int":
         st.number_input(label, value=value, step=1, **common)
     elif field["kind"] == "float":
-        st.number_input(label, value=value, step=abs(value) / 10 or 0.01, format="%g", **common)
+        st.number_input(label, value=value, step=abs(value or 0) / 10 or 0.01, format="%g", **common)
     elif field["kind"] in ("list", "mapping"):
         st.text_area(label, value=yaml.safe_dump(value, allow_unicode=True) if value else "", height=80, placeholder="YAML", **common)
     else:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from app.components.words import ago, code, count, figure, label, literal, curve_finding, percent, verdict
+from app.components.words import ago, code, count, curve_finding, figure, label, literal, percent, verdict
 
 
 @pytest.mark.parametrize(
