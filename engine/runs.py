@@ -172,6 +172,20 @@ class Runs:
         """Its stages, with where each began; see engine.chapters. None for a recipe that this version can't read."""
         return chapters.of_job(job, self._store.checkpoints(job.id, owner=self._owner))
 
+    def present(self, job: Job, known: Sequence[Chapter] = ()) -> Chapter | None:
+        """The stage that it is in, or was last in."""
+        return chapters.present(known or self.chapters(job), job.step)
+
+    def question(self, job: Job) -> str:
+        """What it asks before it goes on, where it paused by itself for that; empty otherwise. To resume is to say yes."""
+        if job.state != states.PAUSED:
+            return ""
+        points = self._store.checkpoints(job.id, owner=self._owner)
+        if not points or max(points, key=lambda point: point.id).reason != "asked":
+            return ""
+        said = [event.text for event in self._store.events(job.id, owner=self._owner) if event.kind == "stage"]
+        return said[-1] if said else ""
+
     def main_curves(self, job: Job) -> tuple[str, str]:
         """The two metrics that its present stage is first of all judged by: in training and held out."""
         return chapters.main_curves(self._stage(job))

@@ -154,16 +154,37 @@ def proof_sentences(result: dict[str, Any]) -> list[str]:
         on = f" on {asked:,} prompts it had never seen" if asked and not sentences else ""
         strong = "**" if not sentences else ""
         sentences.append(f"{strong}{literal(one.title)}{on}: {went}{strong}.")
-    skills, detail = result.get("skills") or {}, (result.get("skills_detail") or {}).get("after") or {}
-    if skills.get("before") is not None and skills.get("after") is not None:
-        count = f" on {detail['count']:,} tasks from before" if detail.get("count") else ""
-        left = skills["after"] / skills["before"] if skills["before"] else 1.0
-        word = "kept" if left >= 0.95 else "partly forgotten" if left >= 0.5 else "mostly forgotten"
-        sentences.append(f"General skills{count}: {percent(skills['before'])} → {percent(skills['after'])} ({word}).")
+    sentences += _skills(result)
     if surprise and surprise.before is not None:
         went = f"{figure(surprise.before)} → {figure(surprise.after)}"
         sentences.append(f"Its surprise at the right answers (perplexity): {went}; 1 is none.")
     return sentences
+
+
+def at_slider(text: str) -> str:
+    """What stands over a slider's handle, in the blue that is read on black: a slider of itself takes the buttons' darker one."""
+    return f":blue[{text}]"
+
+
+def lesson_sentences(lesson: dict[str, Any], proof: dict[str, Any]) -> list[str]:
+    """What came of a lesson, sentence by sentence, in Markdown."""
+    cases, earlier = lesson["cases"], lesson.get("earlier") or []
+    was, now = (sum(bool(case[side]) for case in cases) for side in ("was_right", "right"))
+    sentences = [f"**It answers {now} of {len(cases)} corrected prompts as taught**, {was or 'none'} before."]
+    if earlier:
+        kept = sum(bool(case["right"]) for case in earlier)
+        sentences.append(f"Of what earlier lessons taught it still answers {kept} of {len(earlier)} so.")
+    return sentences + _skills(proof)
+
+
+def _skills(result: dict[str, Any]) -> list[str]:
+    skills, detail = result.get("skills") or {}, (result.get("skills_detail") or {}).get("after") or {}
+    if skills.get("before") is None or skills.get("after") is None:
+        return []
+    count = f" on {detail['count']:,} tasks from before" if detail.get("count") else ""
+    left = skills["after"] / skills["before"] if skills["before"] else 1.0
+    word = "kept" if left >= 0.95 else "partly forgotten" if left >= 0.5 else "mostly forgotten"
+    return [f"General skills{count}: {percent(skills['before'])} → {percent(skills['after'])} ({word})."]
 
 
 def short_result(result: dict[str, Any] | None) -> str:

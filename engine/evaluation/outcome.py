@@ -51,8 +51,13 @@ def numbers(result: Mapping[str, Any] | None) -> list[Measured]:
     found = []
     for name in [*ahead, *(name for name in kept if name not in ahead)]:
         old = before.get(name)
-        found.append(Measured(name, *_about(name), old if _number(old) else None, kept[name]))
+        found.append(measured(name, old if _number(old) else None, kept[name]))
     return found
+
+
+def measured(name: str, before: float | None, after: float) -> Measured:
+    """One number by its metric's name; of what nobody described neither way is better."""
+    return Measured(name, *_about(name), before, after)
 
 
 def headline(result: Mapping[str, Any] | None) -> Measured | None:
