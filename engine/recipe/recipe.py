@@ -156,6 +156,12 @@ def fields(part: type[Part] = Recipe, prefix: str = "") -> Iterator[dict[str, An
         }
 
 
+def method_parts(*methods: str) -> list[str]:
+    """The parts of a recipe that these methods read beside what all read; without any, those of all methods that there are."""
+    wanted = set(methods or METHODS)
+    return list(dict.fromkeys(field["name"].partition(".")[0] for field in fields() if wanted & set(field["methods"])))
+
+
 def _kind(annotation: Any) -> dict[str, Any]:
     """What sort of value a field takes."""
     inside = get_args(annotation)
