@@ -28,7 +28,7 @@ def test_from_the_review_to_the_stamp(browser: Browser, dashboard: Dashboard) ->
         assert fits(page), width
     page.set_viewport_size({"width": 1440, "height": 900})
     page.get_by_role("button", name="Settings", exact=False).last.click()
-    rate = page.get_by_label("How big each update is (learning rate)", exact=False).first
+    rate = page.get_by_role("spinbutton", name="How big each update is").first
     rate.fill("0.004")
     rate.press("Enter")
     page.get_by_role("button", name="Continue").click()

@@ -16,7 +16,7 @@ from engine.errors import NotFound, RecipeError
 from engine.rehearsing.report import Check
 from engine.store import Rehearsal
 from tests.fakes.openai_server import SayingServer
-from tests.running import end_processes, until
+from tests.running import end_processes, shouting, until
 
 pytestmark = pytest.mark.timeout(300)
 
