@@ -1,8 +1,13 @@
 """Who is asking: the one person whose machine this is, somebody who signed in, or a visitor. Nobody ever shares an account.
 
-    listens on loopback, asked from this machine    the owner `local`
     an [auth] section in .streamlit/secrets.toml    whoever signed in (OpenID Connect)
-    everything else, and whatever can't be told     a visitor, told apart by a signed cookie
+    told or set up to be for others too             a visitor, told apart by a signed cookie
+    listens on loopback, asked from this machine    the owner `local`
+    everything else, and whatever can't be told     a visitor
+
+A proxy on the same machine can make itself look like its browser (Host and Origin rewritten, nothing added); no header tells the two
+apart. So nothing that is set up for a proxy trusts headers at all: `THINKER_SHARED=1`, an address beyond loopback, another name for the
+server (browser.serverAddress), Streamlit's own checks of where requests come from switched off or opened to others.
 
 Where no cookie can be set (`streamlit run app/main.py` without the server part, as some hosts do it) a visitor lasts as long as
 their tab. Knows requests; nothing of what anybody owns.
@@ -11,6 +16,7 @@ their tab. Knows requests; nothing of what anybody owns.
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +31,8 @@ from engine import policy
 Kind = Literal["local", "person", "visitor"]
 LOCAL = "local"
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "cf-connecting-ip", "via")
+_FORWARDED = frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "x-original-host", "x-scheme", "true-client-ip", "cf-ray"})
+_FORWARDED_KINDS = ("x-forwarded-", "cf-connecting-", "x-envoy-", "x-amzn-", "fly-", "tailscale-")
 
 
 @dataclass(frozen=True)
@@ -37,26 +44,40 @@ class Who:
     lasting: bool = True
 
 
-def kind_of(address: str | None, headers: Mapping[str, str], auth: bool) -> Kind:
-    """By what the server listens on, the request's headers (lower case) and whether there are accounts.
+def kind_of(address: str | None, headers: Mapping[str, str], auth: bool, shared: bool = False) -> Kind:
+    """By what the server listens on, the request's headers (lower case), whether there are accounts, and `shared()`.
 
-    A loopback address isn't enough: behind a proxy everybody comes from there. A proxy shows in what it adds, or in the host's name.
+    A loopback address isn't enough: behind a proxy everybody comes from there. A proxy shows in what it adds, in the host's name, or in
+    where the page came from (Origin), which each browser says when it opens a session: one that doesn't say it isn't a browser here.
     """
     if auth:
         return "person"
-    if (address or "").strip("[]").lower() not in _LOOPBACK:
+    if shared or (address or "").strip("[]").lower() not in _LOOPBACK:
         return "visitor"
     if not headers:
         # Nothing that came over a network has none: a script run within this process.
         return "local"
-    if any(name in headers for name in _FORWARDED) or _host(headers.get("host", "")) not in _LOOPBACK:
+    if any(name in _FORWARDED or name.startswith(_FORWARDED_KINDS) for name in headers):
+        return "visitor"
+    opens_session = headers.get("upgrade", "").lower() == "websocket"
+    names = [headers.get("host", ""), *(_came_from(headers[name]) for name in ("origin", "referer") if name in headers)]
+    if (opens_session and "origin" not in headers) or any(_host(name) not in _LOOPBACK for name in names):
         return "visitor"
     return "local"
 
 
+def shared() -> bool:
+    """Whether whoever runs this server has said, or set it up so, that others are to reach it."""
+    if os.environ.get("THINKER_SHARED", "").strip().lower() not in ("", "0", "false", "no", "off"):
+        return True
+    checked = config.get_option("server.enableCORS") and config.get_option("server.enableXsrfProtection")
+    opened = config.get_option("server.corsAllowedOrigins") or config.get_option("server.trustedUserHeaders")
+    return not checked or bool(opened) or _host(str(config.get_option("browser.serverAddress") or "localhost")) not in _LOOPBACK
+
+
 def asks_as_visitor(headers: Mapping[str, str]) -> bool:
     """For the middleware: whether this request needs a cookie."""
-    return kind_of(config.get_option("server.address"), headers, accounts()) == "visitor"
+    return kind_of(config.get_option("server.address"), headers, accounts(), shared()) == "visitor"
 
 
 def accounts() -> bool:
@@ -89,7 +110,7 @@ def person(issuer: str, subject: str) -> str:
 
 def _owner() -> str:
     headers = {name.lower(): value for name, value in st.context.headers.items()}
-    kind = kind_of(config.get_option("server.address"), headers, accounts())
+    kind = kind_of(config.get_option("server.address"), headers, accounts(), shared())
     if kind == "local":
         return LOCAL
     if kind == "person":
@@ -109,6 +130,11 @@ def _person() -> str:
 
 def _cookie() -> str:
     return st.context.cookies.get(visitors.COOKIE, "")
+
+
+def _came_from(header: str) -> str:
+    """The host and port of an Origin or Referer; of "null", which stands for what is kept secret, nothing."""
+    return header.partition("://")[2].partition("/")[0]
 
 
 def _host(header: str) -> str:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from engine.playground import Playground
     from engine.ratings import Ratings
     from engine.registry import Registry
+    from engine.rewards import Rewards
     from engine.teaching import Teaching
 
 
@@ -132,6 +133,13 @@ class Areas:
         from engine.registry import Registry
 
         return Registry(self.store, self.owner)
+
+    @cached_property
+    def rewards(self) -> Rewards:
+        """What answers can be scored by, tried out: see engine.rewards."""
+        from engine.rewards import Rewards
+
+        return Rewards(self.store, self.owner)
 
     @cached_property
     def teaching(self) -> Teaching:

@@ -6,6 +6,7 @@ values (`changes`), so that recommendations follow the data and the model as the
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Draft:
-    """`step` counts from 0; `reached` is the furthest step so far."""
+    """`step` counts from 0; `reached` is the furthest step so far. `token` is what its launch is known by, given when it is first kept."""
 
     goal: str = ""
     step: int = 0
     reached: int = 0
     expert: bool = False
     changes: dict[str, Any] = field(default_factory=dict)
+    token: str = ""
 
     def data(self) -> dict[str, Any]:
         """What was chosen of the data part."""
@@ -46,6 +48,7 @@ class Drafts:
     def save(self, draft: Draft) -> Draft:
         """Keeps it in place of what was kept. Raises RecipeError, which names the field, for a value that no recipe can have."""
         Recipe.make(draft.changes)
+        draft = replace(draft, token=draft.token or f"draft:{secrets.token_hex(8)}")
         self._store.save_draft(asdict(draft), self._owner)
         return draft
 
@@ -76,6 +79,7 @@ class Drafts:
         kept = {name: value for name, value in draft.changes.items() if name not in ("start", "base_model", "full", "lora", "renderer")}
         return self.save(replace(draft, changes=kept | ({"start": {"checkpoint": ref}} if ref else {})))
 
-    def discard(self) -> None:
-        """Throws it away."""
-        self._store.delete_draft(self._owner)
+    def discard(self, token: str = "") -> None:
+        """Throws it away; with a token, only if it is still that one."""
+        if not token or self.get().token == token:
+            self._store.delete_draft(self._owner)

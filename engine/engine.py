@@ -121,12 +121,14 @@ class Engine(Areas):
 
     # -- jobs
 
-    def launch(self, recipe: Recipe) -> Job:
-        """Queues the run and returns at once; a runner in the background takes it up. Raises EngineError."""
+    def launch(self, recipe: Recipe, token: str = "") -> Job:
+        """Queues the run and returns at once; a runner in the background takes it up. Raises EngineError.
+
+        `token`: of the proposal or draft that it comes from; launched again, even at the same moment, the first run comes back.
+        """
         settled = self._settled(recipe)
-        guard.turn(self.store, self.owner)
         guard.room(self.store, self.owner)
-        job = self.store.create_job(settled, self.owner)
+        job = self.store.create_job(settled, self.owner, token=token, most=self.policy.most_jobs)
         host.ensure_runner()
         return job
 
@@ -180,11 +182,10 @@ class Engine(Areas):
         Raises StateError, also for a run that is at its limit and gets no higher one, and RecipeError for a limit that can't be.
         """
         job = self.job(job_id)
-        guard.turn(self.store, self.owner)
         guard.key(self.owner, job.endpoint)
         if recipe := self.spending.raised(job, budget or {}):
             self.store.change_recipe(job.id, recipe, self.owner)
-        job = self.store.resume(job.id, self.owner)
+        job = self.store.resume(job.id, self.owner, most=self.policy.most_jobs)
         host.ensure_runner()
         return job
 

@@ -13,12 +13,12 @@ from engine.amounts import size
 from engine.endpoints import remote
 from engine.endpoints.fitting import fits
 from engine.errors import EndpointError, KeyNeeded, NotAllowed, RecipeError
-from engine.jobs import states
-from engine.recipe import DataSpec, Recipe
+from engine.recipe import DataSpec, Recipe, Reward
 from engine.starts import folder_of
 from engine.store import Store
 
-UNFINISHED = (*sorted(states.ACTIVE), states.QUEUED, states.INTERRUPTED)
+# Kinds of reward that run what people bring: their code, or tests in their data.
+OWN_CODE = ("code_tests", "python")
 _UPLOAD = "Add the file to your library (Datasets) and choose it there."
 
 
@@ -55,9 +55,29 @@ def model(owner: str, base_model: str, endpoint: str = "local") -> None:
 
 
 def recipe(owner: str, asked: Recipe) -> None:
-    """Its data and its model."""
+    """Its data, its model and what its answers are scored by."""
     data(owner, asked.data)
     model(owner, asked.base_model, asked.endpoint)
+    reward(owner, asked.reward)
+
+
+def reward(owner: str, asked: Reward) -> None:
+    """No programs of people's own, and no servers of theirs, where others share the machine."""
+    for number, part in enumerate(asked.parts):
+        where = f"recipe reward.parts.{number}"
+        if part.kind in OWN_CODE and policy.of(owner).shared:
+            advice = "Choose another kind of reward, or train on your own machine."
+            raise NotAllowed("programs of one's own can't be run here, for others use the machine too", advice, where=f"{where}.kind")
+        if part.url:
+            elsewhere(owner, f"{where}.url")
+        elif "/" in part.model and "://" not in part.model:
+            model(owner, part.model)
+
+
+def elsewhere(owner: str, what: str) -> None:
+    """Has this machine ask a server that somebody named: whoever shares it could reach what only the machine can."""
+    if policy.of(owner).shared:
+        raise NotAllowed("servers can't be named here, for others use this machine too", "Take a model of yours.", where=what)
 
 
 def key(owner: str, endpoint: str) -> None:
@@ -83,13 +103,8 @@ def offered(owner: str, asked: Recipe) -> None:
 
 
 def turn(store: Store, owner: str) -> None:
-    """One more run at a time."""
-    most = policy.of(owner).most_jobs
-    if most is None:
-        return
-    counts = store.count_jobs(owner, None)
-    if sum(counts.get(state, 0) for state in UNFINISHED) >= most:
-        raise NotAllowed(f"{most} of your runs are waiting or running, the most at a time here", "Wait for one to finish, or stop it.")
+    """One more run at a time: a look ahead, before something is prepared. The store holds to it when the run is made."""
+    store.require_turn(owner, policy.of(owner).most_jobs)
 
 
 def room(store: Store, owner: str, more: int = 0) -> None:

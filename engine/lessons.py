@@ -21,6 +21,7 @@ from engine import knowledge, models, starts
 from engine.data import chats_file, demos, load_data, shelf
 from engine.endpoints import Endpoint
 from engine.errors import EndpointError, EngineError
+from engine.evaluation.metrics import exact_match, score, token_f1
 from engine.playground.asking import TIMEOUT, refusal
 from engine.playground.speakers import Speaker
 from engine.recipe import Recipe
@@ -29,6 +30,8 @@ from engine.store import Correction, Job, Store, Turn
 from engine.store.artefacts import write_bytes_atomic
 
 AT_ONCE = 64
+SKILLS = 100  # tasks: enough to see a loss, few enough not to hold up who chats on
+_NEAR = 0.9  # words in common (F1) from which a longer answer counts as learned
 _LARGE = 5 * 2**20
 _VERSION = re.compile(r"(.*\S) v(\d+)", re.DOTALL)
 
@@ -94,6 +97,37 @@ def recipe(store: Store, owner: str, speaker: Speaker, file: Path, name: str, co
     advised = knowledge.recommend(config, speaker.base_model, lora=not changes.get("full"))["training.learning_rate"]["value"]
     changes["training"]["learning_rate"] = advised * size["rate_share"]
     return starts.settle(store, owner, Recipe.make(changes))
+
+
+def judged(messages: list[Message], said: str, after: str, correction: str) -> dict[str, Any]:
+    """One corrected prompt as it is kept with a model: {prompt, correction, before, after, was_right, right}."""
+    prompt = messages[-1]["content"]
+    told = {"prompt": prompt, "correction": correction, "before": said, "after": after}
+    return told | {"was_right": as_corrected(said, correction), "right": as_corrected(after, correction)}
+
+
+def as_corrected(said: str, wanted: str) -> bool:
+    """Whether it says what it should; of a longer answer most words in common will do."""
+    return exact_match(said, wanted) or (len(wanted.split()) > 8 and token_f1(said, wanted) >= _NEAR)
+
+
+def skills(base_model: str) -> list[Any]:
+    """Tasks from before any training by which to see what a lesson cost, as examples; none where we know of none."""
+    from engine.data.formats import read_examples
+
+    return read_examples(demos.SKILLS_FILE, "messages").examples[:SKILLS] if base_model == "nano" else []
+
+
+def proof(lesson: dict[str, Any], before: Sequence[str] | None, after: Sequence[str], tasks: Sequence[Any]) -> dict[str, Any]:
+    """What is kept with the model that a lesson made, in the form of a run's proof; it has no held-out examples.
+
+    `lesson`: {id, cases, earlier}; `before` and `after` are the answers to `tasks`, before None where nobody is left to ask.
+    """
+    wanted = [task.answer for task in tasks]
+    sides = {"before": before, "after": after}
+    detail = {side: score(list(said), wanted).to_dict() if said and wanted else None for side, said in sides.items()}
+    rates = {side: found["exact_match"] if found else None for side, found in detail.items()}
+    return {"held_out": {"before": None, "after": None}, "skills": rates, "skills_detail": detail, "lesson": lesson}
 
 
 def next_version(name: str, taken: Collection[str]) -> str:

@@ -10,11 +10,11 @@ import json
 import re
 import shutil
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engine import endpoints, models
+from engine import endpoints, lessons, models, policy
 from engine.amounts import size
 from engine.errors import ModelError, NotFound, RecipeError, StateError
 from engine.jobs import states
@@ -51,7 +51,11 @@ class Parent:
 @dataclass(frozen=True)
 class About:
     """A model and where it comes from. `job` and `recipe` are None once its run is deleted; `files` says whether the weights are here;
-    `away` is the endpoint elsewhere that keeps them."""
+    `away` is the endpoint elsewhere that keeps them.
+
+    `lesson` is {id, cases, earlier} of the lesson (teaching by correcting) that made it, each case {prompt, correction, before, after,
+    was_right, right}; empty for a model of any other run.
+    """
 
     model: Model
     job: Job | None
@@ -64,6 +68,7 @@ class About:
     whole: bool = False
     parent: Parent | None = None
     children: list[Model] = field(default_factory=list)
+    lesson: dict[str, Any] = field(default_factory=dict)
 
     @property
     def held_out(self) -> dict[str, Any]:
@@ -108,12 +113,13 @@ class Registry:
             job=job,
             recipe=recipe,
             data=(read_json(job.folder / "data.json") if job else None) or {},
-            changes=_changes(recipe) if recipe else [],
+            changes=[replace(change, value=policy.of(self._owner).told(change.value)) for change in _changes(recipe)] if recipe else [],
             bytes=sum(_bytes(found) for found in map(folder_of, (model.sampler_path, model.weights_path)) if found),
             files=folder is not None,
             away=self._away(model),
             whole=folder is not None and not (folder / "adapter_config.json").is_file(),
             parent=self._parent(model),
+            lesson=(model.proof or {}).get("lesson") or self._lesson(model),
             children=[found for found in self._store.models(self._owner) if found.parent == model.id],
         )
 
@@ -172,12 +178,20 @@ class Registry:
                     packed.write(file, f"{name}/{file.name}")
             packed.writestr(f"{name}/README.md", _read_me(about))
             if about.recipe:
-                packed.writestr(f"{name}/recipe.yaml", about.recipe.to_yaml())
+                packed.writestr(f"{name}/recipe.yaml", policy.of(self._owner).told(about.recipe.to_yaml()))
         return text.getvalue()
 
     def file_name(self, model: Model) -> str:
         """The model's name as a file may be called anywhere."""
         return re.sub(r"[^A-Za-z0-9._-]+", "-", model.name).strip("-.") or model.id
+
+    def _lesson(self, model: Model) -> dict[str, Any]:
+        """Of a model to which nothing of it was noted, as long as its chat is there."""
+        for found in self._store.lessons(self._owner):
+            if found.learned == model.id:
+                cases = [lessons.judged(case["messages"], case["answer"], case["after"] or "", case["correction"]) for case in found.cases]
+                return {"id": found.id, "cases": cases, "earlier": []}
+        return {}
 
     def _parent(self, model: Model) -> Parent | None:
         """By name, as long as it is there."""

@@ -116,7 +116,8 @@ class Runs:
     def shared(self, job_id: str) -> Shared:
         """The run as a command, a recipe file and a script."""
         recipe = self.again(job_id)
-        return Shared(share.as_command(recipe), recipe.to_yaml(), share.as_script(recipe))
+        told = policy.of(self._owner).told
+        return Shared(told(share.as_command(recipe)), told(recipe.to_yaml()), told(share.as_script(recipe)))
 
     def recommended_rate(self, base_model: str) -> float | None:
         """The learning rate that suits the model; None where nothing is known of it on this machine."""
@@ -190,7 +191,7 @@ class Runs:
         found = []
         for field in fields():
             name = field["name"]
-            of_each = {job_id: flat[name] for job_id, flat in values.items()}
+            of_each = policy.of(self._owner).told({job_id: flat[name] for job_id, flat in values.items()})
             if name != "name" and len({json.dumps(value, sort_keys=True) for value in of_each.values()}) > 1:
                 found.append({"field": name, "help": field["help"], "values": of_each})
         return found

@@ -14,9 +14,9 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from engine import endpoints, guard, lessons, models, paths, starts
+from engine import endpoints, guard, lessons, models, paths, policy, starts
 from engine.errors import EngineError, NotFound, StateError
-from engine.evaluation.metrics import exact_match, token_f1
+from engine.evaluation.metrics import exact_match
 from engine.jobs import host, states
 from engine.library import Library
 from engine.playground import Playground, Speaker
@@ -24,7 +24,7 @@ from engine.store import Correction, Job, Lesson, LibrarySet, Store
 
 _log = logging.getLogger("thinker.teaching")
 _MOST = 20_000
-_NEAR = 0.9  # words in common (F1) from which a longer answer counts as learned
+_SHORT = 128  # tokens of an answer by which it is seen what became of older lessons and skills
 _PREPARING = "asking it what it would keep"
 _STALE_S = 60.0
 UNDER_WAY = ("preparing", "learning")
@@ -45,6 +45,10 @@ class Case:
     def prompt(self) -> str:
         """What was asked last."""
         return self.messages[-1]["content"]
+
+    def judged(self) -> dict[str, Any]:
+        """As it is kept with the model."""
+        return lessons.judged(self.messages, self.answer, self.after or "", self.correction)
 
 
 @dataclass(frozen=True)
@@ -227,7 +231,7 @@ class Teaching:
         lessons.write_rows(file, told, anchors, size)
         name = lessons.next_version(speaker.name, {model.name for model in self._store.models(self._owner)})
         recipe = lessons.recipe(self._store, self._owner, speaker, file, name, len(told))
-        job = self._store.create_job(recipe, self._owner)
+        job = self._store.create_job(recipe, self._owner, token=f"lesson:{lesson.id}", most=policy.of(self._owner).most_jobs)
         self._store.change_lesson(lesson.id, self._owner, only_in="preparing", state="learning", job_id=job.id)
         host.ensure_runner()
 
@@ -245,12 +249,52 @@ class Teaching:
         speaker = self._playground.speaker(made[0].id)
         cases = self.cases(lesson)
         longest = max(len(case.correction) for case in cases) + 64
-        said = lessons.own_answers(self._endpoint(speaker, lesson.id), speaker, [case.messages for case in cases], min(longest, 1024))
-        judged = [{**asdict(case), "after": text, "right": _right(text, case.correction)} for case, text in zip(cases, said, strict=True)]
+        said = self._answers(lesson, speaker, [case.messages for case in cases], min(longest, 1024))
+        judged = [
+            {**asdict(case), "after": text, "right": lessons.as_corrected(text, case.correction)}
+            for case, text in zip(cases, said, strict=True)
+        ]
         taught = [case["correction_id"] for case in judged if case["right"]]
         changes = {"state": "learned", "learned": speaker.ref, "cases": judged, "ended_at": time.time()}
         self._store.change_lesson(lesson.id, self._owner, only_in="learning", teaches=taught, **changes)
         self._go_on_with(lesson.conversation_id, lesson.taught, speaker.ref)
+        try:
+            self._prove(lesson, speaker, [Case(**case) for case in judged])
+        except Exception:
+            # It was learned all the same; the model's page then says less.
+            _log.exception("what a lesson cost couldn't be measured")
+
+    def _prove(self, lesson: Lesson, speaker: Speaker, cases: list[Case]) -> None:
+        """What came of it, kept with the model: at once what was taught, and then what became of older lessons and skills."""
+        told: dict[str, Any] = {"id": lesson.id, "cases": [case.judged() for case in cases], "earlier": []}
+        self._store.set_proof(speaker.ref, lessons.proof(told, None, [], []), self._owner)
+        older, tasks = self._taught_before(lesson), lessons.skills(speaker.base_model)
+        asked = [*(case.messages for case in older), *(list(task.prompt) for task in tasks)]
+        if not asked:
+            return
+        longest = max([_SHORT, *(len(case.correction) + 64 for case in older)])
+        after = self._answers(lesson, speaker, asked, min(longest, 1024))
+        again = zip(older, after[: len(older)], strict=True)
+        told["earlier"] = [lessons.judged(case.messages, case.after or "", text, case.correction) for case, text in again]
+        try:
+            before = self._answers(lesson, self._playground.speaker(lesson.taught), asked[len(older) :], _SHORT) if tasks else None
+        except NotFound:
+            before = None
+        self._store.set_proof(speaker.ref, lessons.proof(told, before, after[len(older) :], tasks), self._owner)
+
+    def _taught_before(self, lesson: Lesson) -> list[Case]:
+        """What the lessons before this one, each going on from the one before, have taught for good."""
+        by_model = {found.learned: found for found in self._store.lessons(self._owner) if found.learned and found.id != lesson.id}
+        cases: list[Case] = []
+        taught, newer = lesson.taught, {case.prompt for case in self.cases(lesson)}
+        while (found := by_model.pop(taught, None)) is not None:
+            cases += [case for case in self.cases(found) if case.right and case.prompt not in newer]
+            newer |= {case.prompt for case in cases}
+            taught = found.taught
+        return cases
+
+    def _answers(self, lesson: Lesson, speaker: Speaker, asked: list[list[dict[str, str]]], longest: int) -> list[str]:
+        return lessons.own_answers(self._endpoint(speaker, lesson.id), speaker, asked, longest)
 
     def _go_on_with(self, conversation_id: str, before: str, after: str) -> None:
         setup = self._store.conversation(conversation_id, self._owner).setup
@@ -277,10 +321,6 @@ def _checked(text: str) -> str:
     if len(text) > _MOST:
         raise StateError(f"a correction has up to {_MOST:,} characters, this one has {len(text):,}", "Shorten it.")
     return text
-
-
-def _right(said: str, wanted: str) -> bool:
-    return exact_match(said, wanted) or (len(wanted.split()) > 8 and token_f1(said, wanted) >= _NEAR)
 
 
 def _said(text: str) -> dict[str, str]:

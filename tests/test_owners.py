@@ -42,9 +42,9 @@ budget folder jobs key label listed_as needs_key prices public store_key tinker_
 after after_id after_step along answer answers asking base_model conversation conversations count curve curves
 draft endpoint field filters format good group job known last lesson limit mapping max_length max_tokens messages method metric model most
 name notes offset on_start options path prompt row say search seconds setting settings shape side source speaker start state store now
-text title top turn turns value values who
+text title token top turn turns value values who
 """
-FREE = set(_FREE.split())
+FREE = set(_FREE.split()) | {"rows", "tries", "url"}
 # They end the Engine, or carry a run in this process, which `launch` stands for.
 LEFT_OUT = {"engine.close", "engine.run", "engine.run_job"}
 # Without a name it talks to the newest model that `models` lists, by way of a server.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -162,6 +164,21 @@ def test_the_machines_folders_arent_told(visitor: Engine) -> None:
 
     ended = Runner(visitor.store, fails).run_one(job.id)
     assert ended.state == "failed" and str(paths.home()) not in str(ended.error) and "DATA" in str(ended.error)
+
+
+def test_a_lessons_own_file_isnt_told(visitor: Engine) -> None:
+    mine = make_things(visitor)
+    file = paths.folder("lessons", "0a1b") / "corrections.jsonl"
+    file.write_text('{"messages": []}\n')
+    job = visitor.store.create_job(Recipe.make({"name": "nano v2", "data": {"path": str(file)}}), VISITOR)
+    known = {"base_model": "nano", "endpoint": "local", "renderer": "auto", "sampler_path": visitor.models()[0].sampler_path}
+    model = visitor.store.add_model("nano v2", job_id=job.id, owner=VISITOR, **known)
+    about, shared = visitor.registry.about(model.id), visitor.runs.shared(job.id)
+    shown = [repr(about.changes), repr(shared), repr(visitor.runs.differences([job.id, mine.job.id]))]
+    with zipfile.ZipFile(io.BytesIO(visitor.registry.archive(model.id))) as packed:
+        shown += [packed.read(name).decode() for name in packed.namelist() if name.endswith((".yaml", ".md"))]
+    assert not [text for text in shown if str(paths.home()) in text] and "DATA/lessons" in shown[0]
+    assert str(paths.home()) not in repr(visitor.assistant.answer(f"compare run {job.id} and run {mine.job.id}")[0].to_dict())
 
 
 def test_what_could_name_a_path_was_found() -> None:

@@ -95,6 +95,20 @@ def test_it_answers_as_corrected_and_keeps_the_rest(taught: Lesson, engine: Engi
     assert engine.teaching.tray(taught.conversation_id) == []
 
 
+def test_its_model_says_what_it_was_taught_and_what_that_cost(taught: Lesson, engine: Engine) -> None:
+    about = until(lambda: (found := engine.registry.about(taught.learned)) and found.model.proof["skills"]["after"] and found, 60)
+    assert [(case["prompt"], case["after"], case["was_right"], case["right"]) for case in about.lesson["cases"]] == [
+        (prompt, text, False, True) for prompt, text in WANTED.items()
+    ]
+    assert about.lesson["id"] == taught.id and about.lesson["earlier"] == [] and not about.held_out["after"]
+    tested = read_examples(demos.SKILLS_FILE, "messages").examples[: lessons.SKILLS]
+    for side, ref in (("before", NANO), ("after", taught.learned)):
+        said = says(engine, ref, [example.prompt[-1]["content"] for example in tested])
+        share = sum(text.strip() == example.answer for text, example in zip(said, tested, strict=True)) / len(tested)
+        assert about.model.proof["skills"][side] == pytest.approx(share, abs=0.011), side
+    assert about.model.proof["skills_detail"]["after"]["count"] == lessons.SKILLS
+
+
 def test_the_next_lesson_goes_on_and_undo_goes_back(taught: Lesson, engine: Engine) -> None:
     teaching, wanted = engine.teaching, {"What is your favourite colour?": "Blue, of course."}
     first = corrected(engine, taught.learned, wanted)
@@ -102,6 +116,9 @@ def test_the_next_lesson_goes_on_and_undo_goes_back(taught: Lesson, engine: Engi
     assert second.state == "learned" and engine.model(second.learned).parent == taught.learned
     assert engine.model(second.learned).name == "nano v3"
     assert says(engine, second.learned, [*wanted, *WANTED]) == [*wanted.values(), *WANTED.values()], "the lesson before is kept"
+    proof = until(lambda: (found := engine.model(second.learned).proof) and found["skills"]["after"] and found, 60)
+    earlier = proof["lesson"]["earlier"]
+    assert {(one["prompt"], one["after"], one["right"]) for one in earlier} == {(*pair, True) for pair in WANTED.items()}
     undone = teaching.undo(second.id)
     assert undone.state == "undone" and engine.playground.conversation(first.id).setup["speakers"] == [taught.learned]
     assert [one.correction for one in teaching.tray(first.id)] == list(wanted.values()), "they wait again"

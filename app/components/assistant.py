@@ -6,6 +6,7 @@ What was said is in the store, and which conversation it is stands in the addres
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
@@ -28,9 +29,13 @@ def show(talk_id: str) -> None:
     assistant = services.engine().assistant
     _head(assistant, talk_id)
     talk = assistant.talk(talk_id) if talk_id else None
-    said = st.chat_input("What should a model learn? Or ask how a run is", key="say", max_chars=MOST_CHARACTERS) or session.take_saying()
     with st.container(horizontal_alignment="center"):
-        place = st.container(width=_WIDTH)
+        column = st.container(width=_WIDTH)
+    place = column.container()
+    # Pinned below, it scrolls the page to its end: right for a conversation, but before one the beginning would be out of sight on a phone.
+    with nullcontext() if talk else column:
+        said = st.chat_input("What should a model learn? Or ask how a run is", key="say", max_chars=MOST_CHARACTERS)
+    said = said or session.take_saying()
     with place:
         if talk:
             _history(talk, answering=bool(said))

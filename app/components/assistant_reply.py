@@ -138,10 +138,11 @@ def _start(talk_id: str, turn: int, reply: Reply) -> None:
 
 def _launch(talk_id: str, turn: int) -> None:
     def launch() -> None:
-        engine = services.engine()
-        # Another tab may have been quicker.
-        if turn not in engine.assistant.started(talk_id):
-            engine.assistant.note_start(talk_id, turn, engine.launch(engine.assistant.recipe(talk_id, turn)).id)
+        engine, assistant = services.engine(), services.engine().assistant
+        # Another tab may have been quicker; or as quick, and then both are given the same run.
+        if turn not in assistant.started(talk_id):
+            job = engine.launch(assistant.recipe(talk_id, turn), token=assistant.token(talk_id, turn))
+            assistant.note_start(talk_id, turn, job.id)
 
     trouble.attempt(launch)
 
@@ -157,6 +158,9 @@ def _action(action: Action, key: str, newest: bool) -> None:
         navigation.link_to_run(action.about, label)
     elif action.kind == "chat" and action.about:
         navigation.link_to_chat(action.about, words.literal(action.label))
+    elif action.kind == "beside":
+        ref, _, beside = action.about.partition(",")
+        navigation.link_to_chat(ref, words.literal(action.label), beside=beside, icon=":material/compare:")
     elif action.kind == "compare":
         navigation.link_to_comparison(action.about.split(","), words.literal(action.label))
     elif action.kind == "dataset":
@@ -169,6 +173,7 @@ def _action(action: Action, key: str, newest: bool) -> None:
             "models": navigation.MODELS,
             "datasets": navigation.DATASETS,
             "chat": navigation.PLAYGROUND,
+            "settings": navigation.SETTINGS,
         }
         if action.kind in places:
             navigation.link(places[action.kind], label)

@@ -46,9 +46,12 @@ def show(model_ref: str, with_ref: str, chat_id: str) -> None:
         if not turns:
             # Filled anew in each run: the welcome must not stand beside the first answer.
             welcome = st.empty()
-    prompt = st.chat_input("Type a message", key="say", submit_mode="disable", max_chars=20_000) or session.take_prompt()
+        answers = st.container()
+    # Pinned below, it scrolls the page to its end: right for a conversation, but before one the beginning would be out of sight on a phone.
+    with nullcontext() if turns else place:
+        prompt = st.chat_input("Type a message", key="say", submit_mode="disable", max_chars=20_000) or session.take_prompt()
     if prompt:
-        with place:
+        with answers:
             if not turns:
                 welcome.empty()
             if exchange:
@@ -57,7 +60,7 @@ def show(model_ref: str, with_ref: str, chat_id: str) -> None:
         st.rerun()
     elif exchange:
         # Asked in another tab, or in this one before F5 or a click on something else.
-        with place:
+        with answers:
             if not turns:
                 welcome.empty()
             _draw_answers(exchange)

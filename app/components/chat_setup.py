@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _NOTHING = ""
 _LISTED = 30
+_SHOWN = words.at_slider("%0.2f")
 _KINDS = {"base": " (base model)", "checkpoint": " (checkpoint)", "model": ""}
 
 
@@ -94,10 +95,10 @@ def _settings(playground: Playground, conversation: Conversation | None, who: Se
 
     low, high = LIMITS["temperature"]
     now["temperature"] = st.slider(
-        "How varied (temperature)", low, high, start.temperature, 0.05, key=key("temperature"), help=HELP["temperature"]
+        "How varied (temperature)", low, high, start.temperature, 0.05, _SHOWN, key=key("temperature"), help=HELP["temperature"]
     )
     low, high = LIMITS["top_p"]
-    now["top_p"] = st.slider("Likeliest share only (top-p)", low, high, start.top_p, 0.01, key=key("top_p"), help=HELP["top_p"])
+    now["top_p"] = st.slider("Likeliest share only (top-p)", low, high, start.top_p, 0.01, _SHOWN, key=key("top_p"), help=HELP["top_p"])
     least, most = (int(limit) for limit in LIMITS["max_tokens"])
     now["max_tokens"] = st.number_input(
         "Longest answer, in tokens", least, most, start.max_tokens, 16, key=key("max_tokens"), help=HELP["max_tokens"]

@@ -37,7 +37,9 @@ def said(job: Job, data: RunData) -> None:
     if len(steps) > 1:
         # The last place of the slider is wherever the run has got to, so that it needn't be moved to stay up to date.
         places = [*steps[:-1], _NOW]
-        chosen = st.select_slider("After step", places, value=_NOW, key="said.at", format_func=lambda place: _place(place, steps[-1]))
+        chosen = st.select_slider(
+            "After step", places, value=_NOW, key="said.at", format_func=lambda place: words.at_slider(_place(place, steps[-1]))
+        )
         at = steps[-1] if chosen == _NOW else chosen
     answers = data.said_at(at)
     right = sum(bool(sample.correct) for sample in answers)

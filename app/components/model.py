@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from app import navigation, services
-from app.components import proof, trouble, words
+from app.components import lesson, proof, trouble, words
 from engine.amounts import size
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def show(model_id: str) -> None:
         if about.job and about.job.result:
             proof.figures(engine, about.job.result)
         st.markdown("\n".join(f"- {sentence}" for sentence in sentences))
+    elif about.lesson:
+        lesson.show(engine, about)
     else:
         st.caption("Nothing was proven of it: its run ended early, or had no held-out examples.")
     left, right = st.columns(2, gap="large")
@@ -144,7 +146,7 @@ def _recipe(about: About) -> None:
     rows = [{"field": change.field, "here": _plain(change.value), "usually": _plain(change.default)} for change in about.changes]
     st.dataframe(rows, hide_index=True, height=38 + 36 * min(len(rows), 10), alt="Recipe fields that differ from their defaults")
     with st.expander("The recipe, to copy"):
-        st.code(about.recipe.to_yaml(), language="yaml")
+        st.code(services.engine().policy.told(about.recipe.to_yaml()), language="yaml")
 
 
 def _plain(value: Any) -> str:

@@ -31,16 +31,17 @@ def figures(engine: Engine, result: dict[str, Any]) -> None:
     """Before and after as figures, for a result that has a proof."""
     before, after = result["held_out"]["before"], result["held_out"]["after"]
     with st.grid(4, min_column_width=150):
-        _figure(engine, "exact_match", "Right answers", before["exact_match"], after["exact_match"])
+        figure(engine, "exact_match", "Right answers", before["exact_match"], after["exact_match"])
         skills = result["skills"]
         if skills.get("before") is not None and skills.get("after") is not None:
-            _figure(engine, "skills", "General skills", skills["before"], skills["after"])
-        _figure(engine, "token_f1", "Shared words (F1)", before["token_f1"], after["token_f1"])
+            figure(engine, "skills", "General skills", skills["before"], skills["after"])
+        figure(engine, "token_f1", "Shared words (F1)", before["token_f1"], after["token_f1"])
         took, work = duration(result["seconds"]), f"{result['steps']:,} steps, {result['tokens']:,} tokens"
         st.metric("Training took", f"`{took}`", work, delta_color="off", delta_arrow="off")
 
 
-def _figure(engine: Engine, metric: str, label: str, before: float, after: float) -> None:
+def figure(engine: Engine, metric: str, label: str, before: float, after: float) -> None:
+    """One share, and by how many points it rose or fell; what it means stands beside it."""
     known, points = engine.explain_metric(metric), 100 * (after - before)
     if abs(points) < 0.05:
         delta, color, arrow = "unchanged", "off", "off"

@@ -52,7 +52,10 @@ def _answers(engine: Engine, job: Job, answers: dict[int, str]) -> None:
     steps = sorted(answers)
     left, right = st.columns([3, 4], gap="large")
     with left:
-        chosen = st.select_slider("After step", steps, value=steps[-1], key="travel.at", format_func=_name) if len(steps) > 1 else steps[0]
+        chosen = steps[0]
+        if len(steps) > 1:
+            named = [words.at_slider(_name(step)) for step in steps]
+            chosen = st.select_slider("After step", steps, steps[-1], key="travel.at", format_func=dict(zip(steps, named, strict=True)).get)
         st.code(answers[chosen] or "(nothing)", language=None, wrap_lines=True)
         held_out = session.run_data(job.id).curve("held_out_loss")
         if len(held_out) > 1:

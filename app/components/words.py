@@ -122,20 +122,43 @@ def proof_sentences(result: dict[str, Any]) -> list[str]:
         f"{percent(after['exact_match'])}** (95 % interval {low:.0f} to {high:.0f}).",
         f"{result['better']:,} of these prompts got better, {result['worse']:,} worse.",
     ]
-    skills, detail = result["skills"], (result.get("skills_detail") or {}).get("after") or {}
-    if skills.get("before") is not None and skills.get("after") is not None:
-        count = f" on {detail['count']:,} tasks from before" if detail.get("count") else ""
-        left = skills["after"] / skills["before"] if skills["before"] else 1.0
-        word = "kept" if left >= 0.95 else "partly forgotten" if left >= 0.5 else "mostly forgotten"
-        sentences.append(f"General skills{count}: {percent(skills['before'])} → {percent(skills['after'])} ({word}).")
+    sentences += _skills(result)
     if before.get("perplexity") is not None and after.get("perplexity") is not None:
         went = f"{figure(before['perplexity'])} → {figure(after['perplexity'])}"
         sentences.append(f"Its surprise at the right answers (perplexity): {went}; 1 is none.")
     return sentences
 
 
+def at_slider(text: str) -> str:
+    """What stands over a slider's handle, in the blue that is read on black: a slider of itself takes the buttons' darker one."""
+    return f":blue[{text}]"
+
+
+def lesson_sentences(lesson: dict[str, Any], proof: dict[str, Any]) -> list[str]:
+    """What came of a lesson, sentence by sentence, in Markdown."""
+    cases, earlier = lesson["cases"], lesson.get("earlier") or []
+    was, now = (sum(bool(case[side]) for case in cases) for side in ("was_right", "right"))
+    sentences = [f"**It answers {now} of {len(cases)} corrected prompts as taught**, {was or 'none'} before."]
+    if earlier:
+        kept = sum(bool(case["right"]) for case in earlier)
+        sentences.append(f"Of what earlier lessons taught it still answers {kept} of {len(earlier)} so.")
+    return sentences + _skills(proof)
+
+
+def _skills(result: dict[str, Any]) -> list[str]:
+    skills, detail = result.get("skills") or {}, (result.get("skills_detail") or {}).get("after") or {}
+    if skills.get("before") is None or skills.get("after") is None:
+        return []
+    count = f" on {detail['count']:,} tasks from before" if detail.get("count") else ""
+    left = skills["after"] / skills["before"] if skills["before"] else 1.0
+    word = "kept" if left >= 0.95 else "partly forgotten" if left >= 0.5 else "mostly forgotten"
+    return [f"General skills{count}: {percent(skills['before'])} → {percent(skills['after'])} ({word})."]
+
+
 def short_result(result: dict[str, Any] | None) -> str:
     """The proof in half a line; nothing without one."""
+    if cases := ((result or {}).get("lesson") or {}).get("cases"):
+        return f"answers {sum(bool(case['right']) for case in cases)} of {len(cases)} corrected prompts as taught"
     held_out = (result or {}).get("held_out") or {}
     before, after = held_out.get("before"), held_out.get("after")
     if not before or not after:

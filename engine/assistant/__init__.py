@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from engine.assistant import explaining, manners, of_runs, proposing
+from engine.assistant import comparing, explaining, going_on, guiding, manners, of_data, of_models, of_runs, pointing, proposing
 from engine.assistant.desk import Desk, State
 from engine.assistant.meaning import Meaning, read
 from engine.assistant.reply import Action, Choice, Proposal, Reason, Reply, Takes, Warned
@@ -41,11 +41,12 @@ _ANSWERS: dict[str, Answer] = {
     "recommended": proposing.recommended,
     "launch": proposing.launch,
     "reset": proposing.reset,
-    "no_data": proposing.no_data,
+    "further": going_on.further,
+    "no_data": of_data.no_data,
     "why": proposing.why,
     "estimate": proposing.estimate,
-    "list_data": proposing.data_sets,
-    "upload": proposing.upload,
+    "list_data": of_data.data_sets,
+    "upload": of_data.upload,
     "explain": explaining.term,
     "between": explaining.between,
     "trouble": explaining.trouble,
@@ -58,16 +59,22 @@ _ANSWERS: dict[str, Answer] = {
     "eta": of_runs.eta,
     "failure": of_runs.failure,
     "list_runs": of_runs.listed,
+    "figure": of_runs.figure_now,
     "no_such_run": of_runs.gone,
-    "compare": of_runs.compared,
-    "best_model": of_runs.best,
-    "list_models": of_runs.models,
-    "chat": of_runs.chat,
+    "compare": comparing.compared,
+    "best_model": of_models.best,
+    "list_models": of_models.models,
+    "model": of_models.one,
+    "chat": of_models.chat,
+    "correcting": guiding.correcting,
+    "privacy": guiding.privacy,
+    "key": guiding.key,
+    "which_one": guiding.which_one,
     "pause": of_runs.control,
     "stop": of_runs.control,
     "resume": of_runs.control,
 }
-_PLANS = ("goal", "use_data", "change", "again", "new")
+_PLANS = ("goal", "use_data", "change", "again", "further", "new")
 MOST_CHARACTERS = 4000
 _TITLE = 60
 
@@ -134,9 +141,17 @@ class Assistant:
     def note_start(self, talk_id: str, turn: int, job_id: str) -> Talk:
         """Remembers that the proposal of a turn became this run; what comes next is about another. Raises NotFound."""
         job = self._store.find_job(job_id, self._owner)
-        state = State.read(self.talk(talk_id).state)
-        after = State(run=job.id, started={**state.started, str(turn): job.id})
-        return self._store.extend_talk(talk_id, self._owner, [{"role": "event", "kind": "started", "job": job.id}], after.to_dict())
+        said = [{"role": "event", "kind": "started", "job": job.id}]
+        # Another tab may say the same, or something else, at the same moment.
+        while (started := State.read((talk := self.talk(talk_id)).state).started).get(str(turn)) != job.id:
+            after = State(run=job.id, started={**started, str(turn): job.id})
+            self._store.extend_talk(talk_id, self._owner, said, after.to_dict(), only_after=len(talk.turns))
+        return talk
+
+    def token(self, talk_id: str, turn: int) -> str:
+        """What the launch of that turn's proposal is known by: however often it is pressed, it becomes one run. Raises NotFound."""
+        self.proposal(talk_id, turn)
+        return f"proposal:{talk_id}:{turn}"
 
     def to_wizard(self, talk_id: str, turn: int) -> Draft:
         """Puts the proposal into the wizard, in place of the draft there, to be changed by hand. Raises NotFound."""
@@ -144,7 +159,10 @@ class Assistant:
         return self._desk.drafts.save(Draft(goal=made.goal, step=3, reached=4, changes=made.changes))
 
     def _answer(self, text: str, state: State) -> tuple[Reply, State]:
-        meaning = read(text, self._desk.names())
+        try:
+            meaning = read(pointing.resolved(text, state.shown), self._desk.names())
+        except pointing.Missed:
+            meaning = Meaning("which_one", text=text)
         if meaning.intent in _PLANS:
             try:
                 Recipe.make(meaning.changes)

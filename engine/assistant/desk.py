@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from engine import guard, policy
 from engine.assistant.meaning import Names
 from engine.assistant.wording import plain, safe
 from engine.defaults import Defaults
 from engine.drafts import Drafts
+from engine.errors import EngineError
 from engine.evaluation import doctor
 from engine.evaluation.curves import Curve
 from engine.jobs import states
@@ -22,7 +24,7 @@ from engine.registry import Registry
 from engine.runs import MOVING, Runs
 
 if TYPE_CHECKING:
-    from engine.store import Job, LibrarySet, Store
+    from engine.store import Job, LibrarySet, Model, Store
 
 _LOOKED_AT = ("train_loss", "held_out_loss", "grad_norm", "tokens_per_second")
 
@@ -32,7 +34,7 @@ class State:
     """What is known of the run to come, and what is being talked of. `asked`: what was asked for last: goal, data, model.
 
     `changes` are a recipe's fields as far as they were said, as in a draft; `proposed` whether a whole recipe stands. `started` holds
-    which turn's proposal became which run.
+    which turn's proposal became which run. `shown` is the list that was shown last: {kind: run, model or data, id}.
     """
 
     goal: str = ""
@@ -40,6 +42,8 @@ class State:
     rows: int | None = None
     asked: str = ""
     run: str = ""
+    model: str = ""
+    shown: list[dict[str, str]] = field(default_factory=list)
     proposed: bool = False
     changes: dict[str, Any] = field(default_factory=dict)
     started: dict[str, str] = field(default_factory=dict)
@@ -59,7 +63,7 @@ class Desk:
     """One person's things."""
 
     def __init__(self, store: Store, owner: str):
-        self.store, self.owner = store, owner
+        self.store, self.owner, self.policy = store, owner, policy.of(owner)
         self.planner, self.runs = Planner(store, owner), Runs(store, owner)
         self.defaults = Defaults(store, owner)
         self.library, self.registry, self.drafts = Library(store, owner), Registry(store, owner), Drafts(store, owner)
@@ -72,7 +76,26 @@ class Desk:
         datasets: dict[str, str] = {}
         for found in reversed(self.library.find()):
             datasets[plain(found.name)] = datasets[found.id] = found.id
-        return Names(datasets, runs, tuple(self.library.base_models()))
+        tuned: dict[str, str] = {}
+        for model in reversed(self.registry.find()):
+            tuned[plain(model.name)] = tuned[model.id] = model.id
+        return Names(datasets, runs, tuple(self.library.base_models()), tuned)
+
+    def thing(self, run: str, model: str) -> tuple[Job | None, Model | None]:
+        """A run and the model that came of it, by the id of either; None for what is gone or never was."""
+        found = next((one for one in self.registry.find() if one.id == model), None) if model else None
+        job = self.job(run or (found.job_id or "" if found else ""))
+        if found is None and job is not None:
+            found = next(iter(self.store.models(self.owner, job_id=job.id)), None)
+        return job, found
+
+    def may_use(self, base_model: str) -> bool:
+        """Whether the owner may train this base model here."""
+        try:
+            guard.model(self.owner, base_model)
+        except EngineError:
+            return False
+        return True
 
     def job(self, job_id: str) -> Job | None:
         """None where it is gone."""

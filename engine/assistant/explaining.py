@@ -109,7 +109,7 @@ def unknown_term(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, Sta
 
 def machine(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     """What this machine has, and what that is enough for."""
-    able = abilities.look()
+    able = abilities.look(desk.owner)
     found, gpu = able.machine, able.gpu
     lines = [
         f"This machine has {found.cpus} CPU cores, {size(found.memory_free)} of {size(found.memory_total)} memory free, "
@@ -122,32 +122,42 @@ def machine(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
         hour = _count(min(able.within_an_hour, able.fits))
         lines.append(f"Up to about **{hour}** go {abilities.PASSES} times through {abilities.EXAMPLES} short examples within an hour.")
     choices = (_DEMO, Choice("Which base model should I use?", "Which base model should I use?"))
-    return Reply("machine", " ".join(lines), choices, (), facts=models_that_fit(able)), state
+    return Reply("machine", " ".join(lines), choices, (), facts=models_that_fit(desk, able)), state
 
 
 def base_models(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     """What to start from."""
-    able = abilities.look()
+    able = abilities.look(desk.owner)
     text = (
         "The smallest that can do the task is the best start. nano, which ships with Thinker, is for seeing how it goes: it knows letters "
-        "and little else. For questions, styles and code take one from the hub; the first run with it downloads it. What the free memory "
-        "holds:"
+        "and little else. "
     )
-    choices = tuple(Choice(f"Use {name.rpartition('/')[2]}", f"Use {name}") for name in suited(able.machine.memory_free)[:2])
-    return Reply("base_models", text, choices, (_GUIDE,), facts=models_that_fit(able)), state
+    choices = tuple(Choice(f"Use {name.rpartition('/')[2]}", f"Use {name}") for name in suited(desk, able.machine.memory_free)[:2])
+    rows = models_that_fit(desk, able)
+    if not desk.policy.shared:
+        text += "For questions, styles and code take one from the hub; the first run with it downloads it. What the free memory holds:"
+    elif rows:
+        text += "For questions, styles and code take one of those that are here; others use this machine too, so no more are "
+        text += "downloaded:"
+    else:
+        text += "It is the one that is here: others use this machine too, so no more are downloaded."
+    return Reply("base_models", text, choices or (Choice("Use nano", "Use nano"),), (_GUIDE,), facts=rows), state
 
 
-def suited(memory_free: float) -> list[str]:
-    """Hub models that the memory holds and nobody has to consent to, the most able of those that a processor trains first."""
+def suited(desk: Desk, memory_free: float) -> list[str]:
+    """Hub models that the memory holds, the owner may use and nobody has to consent to, the most able of those that a processor trains
+    first."""
     known, most = knowledge.base_models(), abilities.fitting(memory_free)
-    fit = [name for name, model in known.items() if not model.get("consent") and model["parameters"] <= most]
+    fit = [name for name, model in known.items() if not model.get("consent") and model["parameters"] <= most and desk.may_use(name)]
     return sorted(fit, key=lambda name: (known[name]["parameters"] > 1e9, -known[name]["parameters"]))
 
 
-def models_that_fit(able: Abilities) -> tuple[dict[str, Any], ...]:
-    """A row a model: whether the memory holds it, what it needs at least, and how fast these cores would go through text."""
+def models_that_fit(desk: Desk, able: Abilities) -> tuple[dict[str, Any], ...]:
+    """A row a model that the owner may use: whether the memory holds it, what it needs at least, how fast these cores go through text."""
     rows = []
     for name, model in knowledge.base_models().items():
+        if not desk.may_use(name):
+            continue
         least = model["parameters"] * _BYTES + estimates.PROCESS_BYTES
         row = {
             "model": name.rpartition("/")[2],

@@ -18,9 +18,10 @@ _DEMO = Choice("Show me the one-minute demo", "Show me the one-minute demo")
 _CAN = (
     "- **put together a training** from a goal: “make it talk like a pirate”, “I have 500 support questions”, “fewer steps”, “with Qwen”\n"
     "- **look at your data**: “which data sets are there?”, “use my latest upload”\n"
-    "- **say how a run is**: “how is my run?”, “is it getting better?”, “why did it fail?”, “compare my last two”\n"
+    "- **say how a run is**: “how is my run?”, “what is the loss now?”, “why did it fail?”, “compare my last two”\n"
+    "- **go on from a model**: “which is my best model?”, “train the second one further”, “how do I correct a wrong answer?”\n"
     "- **explain**: “what is LoRA?”, “SFT or DPO?”, “what is a good batch size?”\n"
-    "- **look at this machine**: “do I have a GPU?”"
+    "- **look at this machine**: “do I have a GPU?”, “where does my data go?”"
 )
 _HOW = (
     "I go by rules and Thinker's own knowledge, with no language model and no network, and I start nothing by myself: you press the "
@@ -84,7 +85,7 @@ def unknown(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     """Says so plainly, and what can be asked; what was asked for last is asked again."""
     asked = {
         "data": "I was asking which data it should learn from: name one of your data sets, or say “use my latest upload”.",
-        "model": "I was asking which base model to use: nano, or a hub id such as Qwen/Qwen3-0.6B.",
+        "model": f"I was asking which base model to use: nano{'' if desk.policy.shared else ', or a hub id such as Qwen/Qwen3-0.6B'}.",
         "goal": "I was asking what the model should learn: answering questions, a style, reviewing code, or the demo.",
     }.get(state.asked, "")
     text = f"I didn't understand that. {asked or f'I understand plain English about training, and can{chr(10)}{_CAN}'}"
@@ -111,8 +112,8 @@ def limit(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
             (),
         ),
         "closed": (
-            "That model's weights aren't public, so it can't be trained here. Open models can: nano, which ships with Thinker, or one "
-            "from the hub.",
+            "That model's weights aren't public, so it can't be trained here. Open models can: nano, which ships with Thinker"
+            f"{'.' if desk.policy.shared else ', or one from the hub.'}",
             (Choice("Which base model should I use?", "Which base model should I use?"), _DEMO),
             (),
         ),
@@ -125,9 +126,8 @@ def limit(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
         ),
         "place": (_place(), (Choice("What can this computer do?", "What can this computer do?"),), ()),
         "hub_data": (
-            "Data can't be fetched from the hub yet: download the file yourself and drop it on the Datasets page. Base models can come "
-            "from the "
-            "hub; name one, such as Qwen/Qwen3-0.6B.",
+            "Data can't be fetched from the hub yet: download the file yourself and drop it on the Datasets page."
+            f"{'' if desk.policy.shared else ' Base models can come from the hub; name one, such as Qwen/Qwen3-0.6B.'}",
             (Choice("Which base model should I use?", "Which base model should I use?"),),
             (Action("datasets", "Open Datasets"),),
         ),

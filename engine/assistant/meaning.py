@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from engine import knowledge
-from engine.assistant import rules, settings_said, topics
+from engine.assistant import rules, settings_said, topics, wishes
 from engine.assistant.wording import mended, plain
 
 # A longer text that only happens to name a term isn't about it.
@@ -23,16 +23,20 @@ _USE_EXACTLY = re.compile(r"use the data set (.+)$")
 
 @dataclass(frozen=True)
 class Names:
-    """What the person's own things are called: plain name to id. `models`: base models on this machine."""
+    """What the person's own things are called: plain name to id. `models`: base models on this machine; `tuned`: what was trained."""
 
     datasets: Mapping[str, str] = field(default_factory=dict)
     runs: Mapping[str, str] = field(default_factory=dict)
     models: tuple[str, ...] = ()
+    tuned: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """`side`: too high or too low. `latest`: the newest upload. `changes`: of a recipe, as said. `nudges`: {field: factor}."""
+    """`side`: too high or too low. `latest`: the newest upload. `changes`: of a recipe, as said. `nudges`: {field: factor}.
+
+    `things`: the runs and models that are named, in order, each as (run, model) where one name may stand for both; `run` is the first run.
+    """
 
     intent: str
     goal: str = ""
@@ -43,6 +47,7 @@ class Meaning:
     dataset: str = ""
     latest: bool = False
     run: str = ""
+    things: tuple[tuple[str, str], ...] = ()
     changes: dict[str, Any] = field(default_factory=dict)
     nudges: dict[str, float] = field(default_factory=dict)
     limit: str = ""
@@ -78,9 +83,10 @@ def _read(text: str, said: str, names: Names) -> Meaning:
         return Meaning("use_data", text=text, dataset=names.datasets[exact[1]])
     if (gone := _RUN_BY_ID.search(text)) and gone[1] not in names.runs:
         return Meaning("no_such_run", text=text)
-    about = Meaning("", text=text, topics=topics.found(text), run=_named(text, names.runs))
+    things, left = _things(text, names)
+    about = Meaning("", text=text, topics=topics.found(left), run=next((run for run, _ in things if run), ""), things=things)
     named = re.search(r"\b(?:call|name) it (.+)$", text)
-    changes, nudges = settings_said.changes(text, said, names.models)
+    changes, nudges = settings_said.changes(left, said, names.models)
     about = replace(about, changes=changes, nudges=nudges)
     unnamed = text[: named.start()] if named else text
     intent = _intent(unnamed, about, names)
@@ -91,16 +97,25 @@ def _read(text: str, said: str, names: Names) -> Meaning:
 
 def _intent(text: str, about: Meaning, names: Names) -> Meaning:
     question = bool(rules.QUESTION.search(text))
+    if about.things and rules.COMPARES.search(text):
+        return replace(about, intent="compare")
+    if about.things and rules.TALKS_TO.search(text):
+        return replace(about, intent="chat")
+    if about.things and rules.CORRECTS.search(re.sub(f"{rules.THING}+", "it", _things(text, names)[1])):
+        return replace(about, intent="correcting")
+    if _goes_on(text, about, names):
+        planned = _planned(text, about, names, False)
+        return replace(planned or about, intent="further")
     for name, pattern in rules.FIRST:
         if pattern.search(text):
             return replace(about, intent=name)
-    if about.topics and (side := rules.side(text)) and (question or "too" in text.split() or rules.TROUBLE.search(text)):
+    if about.topics and (side := wishes.side(text)) and (question or "too" in text.split() or rules.TROUBLE.search(text)):
         return replace(about, intent="trouble", side=side)
     if len(about.topics) > 1 and rules.BETWEEN.search(text):
         return replace(about, intent="between")
     if any(topics.field(term) for term in about.topics) and rules.GOOD_VALUE.search(text):
         return replace(about, intent="good_value")
-    limit = rules.limit(text)
+    limit = wishes.limit(text)
     wish = rules.WISH.search(text)
     missing = [term for term in about.topics if topics.unavailable(term)]
     if missing and (wish or not question) and not topics.alone(text):
@@ -118,25 +133,35 @@ def _intent(text: str, about: Meaning, names: Names) -> Meaning:
         return planned
     for name, pattern in rules.LAST:
         if pattern.search(text):
-            return replace(about, intent=name)
+            # A model of no run, or of another name than its run, is asked about itself.
+            of_model = about.things and not about.run and name in ("status", "progress")
+            return replace(about, intent="model" if of_model else name)
     if limit and not (about.topics and question):
         return replace(about, intent="limit", limit=limit)
     if about.topics and (question or rules.EXPLAIN.search(text) or len(text.split()) <= _SHORT):
         return replace(about, intent="explain")
     if planned:
         return planned
-    if about.run:
-        return replace(about, intent="status")
+    if about.things:
+        return replace(about, intent="status" if about.run else "model")
     return replace(about, intent="unknown_term" if rules.EXPLAIN.search(text) else "unknown")
+
+
+def _goes_on(text: str, about: Meaning, names: Names) -> bool:
+    """Whether it asks to train a model further."""
+    if any(model for _, model in about.things):
+        uses = rules.USES_IT.match(_things(text, names)[1]) and not _named(text, names.datasets)
+        return bool(uses or rules.FURTHER.search(text))
+    return bool(rules.FURTHER_UNNAMED.search(text) or (about.things and "further" in text.split()))
 
 
 def _planned(text: str, about: Meaning, names: Names, asks: bool) -> Meaning | None:
     """The same with what it says of a run to come; None where it says nothing of one."""
-    goal, demo = rules.goal(text)
+    goal, demo = wishes.goal(text)
     dataset = _named(text, names.datasets)
     uses = rules.USE_DATA.search(text) or (text == next((name for name, one in names.datasets.items() if one == dataset), None))
     latest = bool(rules.LATEST.search(text)) and not dataset
-    filled = replace(about, goal=goal, demo=demo, rows=rules.rows(text), dataset=dataset if uses else "", latest=latest)
+    filled = replace(about, goal=goal, demo=demo, rows=wishes.rows(text), dataset=dataset if uses else "", latest=latest)
     if filled.dataset or latest:
         return None if asks else replace(filled, intent="use_data")
     if goal:
@@ -144,6 +169,20 @@ def _planned(text: str, about: Meaning, names: Names, asks: bool) -> Meaning | N
     if (about.changes or about.nudges) and not asks:
         return replace(filled, intent="change")
     return None
+
+
+def _things(text: str, names: Names) -> tuple[tuple[tuple[str, str], ...], str]:
+    """((run, model) for each that is named, in order; the text without their names). Of names within names, the longest counts."""
+    places: dict[int, tuple[str, str]] = {}
+    left = text
+    for name in sorted({*names.runs, *names.tuned}, key=len, reverse=True):
+        if len(name) > 2 and (match := re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)):
+            places[match.start()] = (names.runs.get(name, ""), names.tuned.get(name, ""))
+            text = text[: match.start()] + "\0" * len(name) + text[match.end() :]
+            # A run may be called after a term, which then can be asked about all the same.
+            if not topics.alone(name):
+                left = left[: match.start()] + rules.THING * len(name) + left[match.end() :]
+    return tuple(places[place] for place in sorted(places)), left
 
 
 def _named(text: str, names: Mapping[str, str]) -> str:

@@ -5,10 +5,13 @@ Every figure is read from the store, every judgement is the run doctor's. Change
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from engine import endpoints, knowledge
 from engine.amounts import duration
 from engine.assistant.desk import Desk, State, called, right
+from engine.assistant.going_on import further
+from engine.assistant.guiding import key_waited_for
 from engine.assistant.reply import Action, Choice, Reply
 from engine.assistant.wording import figure, percent, safe
 from engine.errors import EngineError
@@ -39,7 +42,9 @@ def progress(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     lines = [_where(desk, job)]
     if said := result_line(job):
         lines.append(said)
-    if job.error:
+    if job.state == states.NEEDS_KEY:
+        lines.append(key_waited_for(endpoints.kind(job.endpoint).title if job.endpoint in endpoints.names() else job.endpoint))
+    elif job.error:
         lines.append(f"It failed: {safe(str(job.error.get('message', '')), 300)}.")
     findings, choices = _doctor(desk, job)
     reply = Reply("progress", " ".join(lines) + findings, (*choices, *_next_choices(job)), (_open(job), *_controls(job)))
@@ -62,6 +67,8 @@ def eta(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
         text = f"About **{duration(round(left))}** of training left for {called(job)} (step {job.step:,} of {job.total_steps:,}).{end}"
     elif job.state == states.EVALUATING:
         text = f"{called(job)} has learned all it was to learn and is being tested: that is the last part."
+    elif job.state == states.NEEDS_KEY:
+        text = f"{called(job)} stands still. {key_waited_for(endpoints.kind(job.endpoint).title)}"
     elif states.moving(job.state):
         text = f"{called(job)} is {states.LIGHTS[job.state].label}; how long it takes is known after the first steps."
     else:
@@ -85,7 +92,7 @@ def failure(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
         lines.append(f"Where: {safe(str(error['where']), 160)}.")
     if error.get("next_step"):
         lines.append(f"\n\n**What to do:** {safe(str(error['next_step']), 300)}")
-    return Reply("failure", " ".join(lines), (_again(failed),), (_open(failed), *_controls(failed))), _about(state, failed)
+    return Reply("failure", " ".join(lines), (again(failed),), (_open(failed), *_controls(failed))), _about(state, failed)
 
 
 def listed(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
@@ -95,97 +102,19 @@ def listed(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
         return _nothing_yet(meaning), state
     counts = {group: count for group, count in desk.runs.counts().items() if count}
     said = ", ".join(f"{count:,} {group}" for group, count in counts.items())
-    rows = tuple({"run": job.name, "state": states.LIGHTS[job.state].label, "steps": _steps(job), "right": _share(job)} for job in jobs)
+    rows = tuple(
+        {"run": job.name, "state": states.LIGHTS[job.state].label, "steps": steps_of(job), "right": share_right(job)} for job in jobs
+    )
     more = "" if sum(counts.values()) <= len(rows) else f" The newest {len(rows)}:"
     choices = tuple(Choice(f"How is {job.name[:40]}?", f"How is run {job.id}?") for job in (desk.moving() or jobs)[:3])
-    return Reply(meaning.intent, f"Your runs: {said}.{more}", choices, (Action("runs", "All runs"),), facts=rows), state
+    reply = Reply(meaning.intent, f"Your runs: {said}.{more}", choices, (Action("runs", "All runs"),), facts=rows)
+    return reply, State(**{**state.to_dict(), "shown": [{"kind": "run", "id": job.id} for job in jobs]})
 
 
 def gone(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     """A run by an id that none of the person's has."""
     text = "You have no run of that id; it may have been deleted."
     return Reply(meaning.intent, text, (Choice("Which runs are there?", "List my runs"),), (Action("runs", "All runs"),)), state
-
-
-def compared(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
-    """The last two against each other, and in which settings they differ."""
-    ended = desk.newest((states.DONE, states.STOPPED), 2)
-    jobs = ended if len(ended) == 2 else desk.newest(limit=2)
-    if len(jobs) < 2:
-        have = f"There is only one run, {called(jobs[0])}; two are needed." if jobs else "There is no run yet; two are needed to compare."
-        return Reply("compare", have, (_again(jobs[0]) if jobs else _DEMO,)), state
-    last = desk.last([job.id for job in jobs])
-    names = [job.name if job.name != jobs[1 - place].name else f"{job.name} ({job.id[:4]})" for place, job in enumerate(jobs)]
-    rows = [("right answers (exact match)", [_share(job) for job in jobs])]
-    rows += [(title, [_figure(last.get(job.id, {}).get(name)) for job in jobs]) for name, title in _LOSSES.items()]
-    rows += [("steps", [_steps(job) for job in jobs]), ("time in training", [duration(job.training_seconds) for job in jobs])]
-    rows += _differences(desk, jobs)
-    facts = tuple({"figure": title, **dict(zip(names, values, strict=True))} for title, values in rows)
-    about = ",".join(job.id for job in jobs)
-    return Reply("compare", _verdict(jobs), (), (Action("compare", "Their curves over each other", about),), facts=facts), state
-
-
-def best(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
-    """The models by what they were proven to do."""
-    models = desk.registry.find()
-    if not models:
-        return Reply(
-            "best_model", "There is no tuned model yet: each finished run leaves one.", (_DEMO,), (Action("models", "Models"),)
-        ), state
-    proven = [
-        (after["exact_match"], before["exact_match"], after["count"], model)
-        for model in models
-        if (found := _proof(model))
-        for before, after in [found]
-    ]
-    if not proven:
-        text = (
-            "None of your models has a proof: their runs ended early, or kept no examples aside. The newest is at the top of the Models "
-            "page."
-        )
-        return Reply("best_model", text, (), (Action("models", "Models"),)), state
-    proven.sort(key=lambda row: (-row[0], -row[3].created_at))
-    first = proven[0]
-    text = (
-        f"**{safe(first[3].name)}**: {percent(first[0])} right on {first[2]:,} prompts it had never seen, from {percent(first[1])} before."
-    )
-    if len(proven) > 1:
-        text += " Such figures compare only between models that were tested on the same examples."
-    facts = tuple(
-        {"model": model.name, "before": percent(was), "after": percent(now), "prompts": f"{count:,}"}
-        for now, was, count, model in proven[:6]
-    )
-    actions = (Action("chat", f"Chat with {first[3].name[:40]}", first[3].id), Action("models", "All models"))
-    return Reply("best_model", text, (Choice("Compare my last two runs", "Compare my last two runs"),), actions, facts=facts), state
-
-
-def models(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
-    """What was trained."""
-    found = desk.registry.find()
-    if not found:
-        return Reply(
-            "list_models", "There is no tuned model yet: each finished run leaves one.", (_DEMO,), (Action("models", "Models"),)
-        ), state
-    facts = tuple(
-        {"model": model.name, "on": model.base_model, "right": percent(proof[1]["exact_match"]) if (proof := _proof(model)) else "–"}
-        for model in found[:8]
-    )
-    actions = (Action("chat", f"Chat with {found[0].name[:40]}", found[0].id), Action("models", "All models"))
-    return Reply(
-        "list_models", f"There {'is one model' if len(found) == 1 else f'are {len(found):,} models'} of yours.", (), actions, facts=facts
-    ), state
-
-
-def chat(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
-    """The way to a chat with what was trained."""
-    found = desk.registry.find()
-    wanted = [model for model in found if meaning.run and model.job_id == meaning.run]
-    if not found:
-        text = "There is no tuned model to talk to yet. You can talk to nano as it is, or train it first: the demo takes about a minute."
-        return Reply("chat", text, (_DEMO,), (Action("chat", "Chat with nano", "base:nano"),)), state
-    shown = wanted or [model for model in found if state.run and model.job_id == state.run] or found[:3]
-    actions = tuple(Action("chat", f"Chat with {model.name[:40]}", model.id) for model in shown[:3])
-    return Reply("chat", "It opens in the Playground; it works while other runs train.", (), actions), state
 
 
 def control(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
@@ -200,6 +129,8 @@ def control(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
         shown = shown[:3]
     if not shown:
         job = desk.job(meaning.run)
+        if asked == "resume" and job is not None and desk.thing(job.id, "")[1] is not None:
+            return further(desk, meaning, state)
         if job is not None:
             text = f"{called(job)} is {states.LIGHTS[job.state].label}; that can't be done now."
         else:
@@ -212,6 +143,34 @@ def control(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     }[asked]
     actions = tuple(Action(asked, f"{_CONTROLS[asked]}: {job.name[:40]}", job.id) for job in shown)  # type: ignore[arg-type]
     return Reply(asked, f"{what} Press the button if you mean it.", (), actions), _about(state, shown[0])
+
+
+def figure_now(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
+    """The newest value of what is asked for, where it began, and what it means."""
+    job = _meant(desk, meaning, state)
+    if job is None:
+        return _nothing_yet(meaning), state
+    entries = [(name, knowledge.terms()[name]) for name in meaning.topics]
+    wanted = {str(entry["metric"]): name for name, entry in entries if entry.get("metric")}
+    wanted = {(name if name != "loss" else "train_loss"): term for name, term in wanted.items()} or {"train_loss": "loss"}
+    if "train_loss" in wanted or "held_out_loss" in wanted:
+        # One without the other says little.
+        wanted |= {name: wanted.get(name, "loss") for name in LOSSES}
+    lines = []
+    for name in wanted:
+        curve = desk.store.curve(job.id, name, owner=desk.owner)
+        if curve:
+            title, (first, was), (step, value) = knowledge.metric(name)["title"].lower(), curve[0], curve[-1]
+            began = f", from {figure(was)} at step {first:,}" if step != first else ""
+            lines.append(f"- **{title}: {figure(value)}** at step {step:,}{began}")
+    if not lines and (said := result_line(job)):
+        lines.append(said)
+    if not lines:
+        lines.append("It has reported nothing of that yet." if states.moving(job.state) else "It reported nothing of that.")
+    findings, choices = _doctor(desk, job) if job.step else ("", ())
+    text = f"{called(job)} is {states.LIGHTS[job.state].label}.\n\n" + "\n".join(lines) + findings
+    explain = tuple(Choice(f"What does {name} mean?", f"What is {name}?") for name in dict.fromkeys(wanted.values()))[:2]
+    return Reply("figure", text, (*explain, *choices, *_next_choices(job)[:1]), (_open(job), *_controls(job))), _about(state, job)
 
 
 def result_line(job: Job) -> str:
@@ -229,14 +188,16 @@ def result_line(job: Job) -> str:
     return line
 
 
-_LOSSES = {"train_loss": "training loss", "held_out_loss": "held-out loss"}
+LOSSES = {"train_loss": "training loss", "held_out_loss": "held-out loss"}
 
 
 def _told(desk: Desk, job: Job, intent: str) -> Reply:
     lines = [_where(desk, job)]
     if said := result_line(job):
         lines.append(said)
-    if job.error:
+    if job.state == states.NEEDS_KEY:
+        lines.append(key_waited_for(endpoints.kind(job.endpoint).title if job.endpoint in endpoints.names() else job.endpoint))
+    elif job.error:
         lines.append(f"{safe(str(job.error.get('message', '')), 300)}. {safe(str(job.error.get('next_step', '')), 300)}")
     findings, choices = _doctor(desk, job) if job.step else ("", ())
     actions: list[Action] = [_open(job)]
@@ -257,7 +218,7 @@ def _where(desk: Desk, job: Job) -> str:
     if pace.tokens_per_second and job.state in states.ACTIVE:
         parts.append(f"{pace.tokens_per_second:,.0f} tokens a second")
     last = desk.last([job.id]).get(job.id, {})
-    parts += [f"{title} {figure(last[name])}" for name, title in _LOSSES.items() if name in last]
+    parts += [f"{title} {figure(last[name])}" for name, title in LOSSES.items() if name in last]
     return ", ".join(parts) + "."
 
 
@@ -295,10 +256,11 @@ def _nothing_yet(meaning: Meaning) -> Reply:
 def _next_choices(job: Job) -> tuple[Choice, ...]:
     if states.moving(job.state):
         return (Choice("How long still?", "How long still?"), Choice("What does the loss mean?", "What does the loss mean?"))
-    return (_again(job), Choice("Compare my last two runs", "Compare my last two runs"))
+    return (again(job), Choice("Compare my last two runs", "Compare my last two runs"))
 
 
-def _again(job: Job) -> Choice:
+def again(job: Job) -> Choice:
+    """The same once more, to click."""
     return Choice("Train it again", f"Train run {job.id} again")
 
 
@@ -308,6 +270,8 @@ def _open(job: Job) -> Action:
 
 def _controls(job: Job) -> tuple[Action, ...]:
     possible = states.requests(job.state)
+    if job.state == states.NEEDS_KEY:
+        return (Action("settings", "Give the key"),)
     wanted = ("pause", "stop") if states.moving(job.state) else ("resume",) if job.state != states.STOPPED else ()
     return tuple(Action(name, _CONTROLS[name], job.id) for name in wanted if name in possible)  # type: ignore[arg-type]
 
@@ -316,58 +280,12 @@ def _about(state: State, job: Job) -> State:
     return State(**{**state.to_dict(), "run": job.id})
 
 
-def _verdict(jobs: list[Job]) -> str:
-    proofs = [right(job) for job in jobs]
-    if not all(proofs):
-        return "Not both have a proof, so only their curves and settings can be compared."
-    (_, new), (_, old) = proofs  # type: ignore[misc]
-    apart = new["exact_match"] - old["exact_match"]
-    better, points = (jobs[0], apart) if apart >= 0 else (jobs[1], -apart)
-    if _examples(jobs[0]) != _examples(jobs[1]):
-        return "They were tested on different examples, so their shares of right answers can't be held against each other."
-    if abs(points) < 0.0005:
-        return "Both give as many right answers."
-    clear = max(new.get("exact_match_low", 0), old.get("exact_match_low", 0)) > min(
-        new.get("exact_match_high", 1), old.get("exact_match_high", 1)
-    )
-    sure = "more than chance would explain" if clear else "little enough to be chance: their 95 % intervals overlap"
-    return f"{called(better)} is better by {100 * points:.1f} points, {sure}."
-
-
-def _examples(job: Job) -> Any:
-    try:
-        recipe = job.recipe
-    except EngineError:
-        return job.id
-    return recipe.data.model_dump(), recipe.seed if not recipe.data.demo else 0
-
-
-def _differences(desk: Desk, jobs: list[Job]) -> list[tuple[str, list[str]]]:
-    try:
-        found = desk.runs.differences([job.id for job in jobs])
-    except EngineError:
-        return []
-    return [(row["field"], [_plain(row["values"][job.id]) for job in jobs]) for row in found[:8]]
-
-
-def _plain(value: Any) -> str:
-    return "–" if value in (None, "", [], {}) else f"{value:g}" if isinstance(value, float) else str(value)[:60]
-
-
-def _proof(model: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    held_out = (model.proof or {}).get("held_out") or {}
-    before, after = held_out.get("before"), held_out.get("after")
-    return (before, after) if before and after else None
-
-
-def _steps(job: Job) -> str:
+def steps_of(job: Job) -> str:
+    """How far it is."""
     return f"{job.step:,} of {job.total_steps:,}" if job.total_steps else f"{job.step:,}"
 
 
-def _share(job: Job) -> str:
+def share_right(job: Job) -> str:
+    """Right answers before and after, or a dash."""
     found = right(job)
     return f"{percent(found[0]['exact_match'])} → {percent(found[1]['exact_match'])}" if found else "–"
-
-
-def _figure(value: float | None) -> str:
-    return "–" if value is None else figure(value)

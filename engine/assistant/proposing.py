@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine import knowledge, paths, system
 from engine.amounts import size
+from engine.assistant import rules
 from engine.assistant.desk import Desk, State, called
 from engine.assistant.explaining import suited
 from engine.assistant.reply import Action, Choice, Proposal, Reason, Reply, Takes, Warned
@@ -57,6 +58,9 @@ def plan(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
             return _ask_data(desk, replace(state, changes=merged(changes, meaning.changes)), "use_data", "Your library is empty. ")
         changes = {name: value for name, value in changes.items() if name not in ("data", "name")} | {"data": {"dataset": wanted}}
         state = replace(state, goal=state.goal if state.goal not in ("", "demo") else meaning.goal or "answer")
+    if meaning.changes.get("base_model") and changes.get("start"):
+        # Another base model is another beginning.
+        changes = {name: value for name, value in changes.items() if name not in ("start", "lora")}
     if meaning.changes.get("full") is not None and bool(changes.get("full")) != meaning.changes["full"]:
         # A rate that suits adapters doesn't suit all weights, nor the other way round.
         changes = _without(changes, "training.learning_rate")
@@ -64,11 +68,13 @@ def plan(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     if {"steps", "epochs"} <= set(changes.get("training", {})) and "epochs" in meaning.changes.get("training", {}):
         changes = _without(changes, "training.steps")
     try:
-        changes = _nudged(desk, changes, meaning.nudges)
+        changes = nudged(desk, changes, meaning.nudges)
         Recipe.make(changes)
     except EngineError as error:
         return refused(error, meaning.intent), state
-    return _next(desk, replace(state, changes=changes), meaning.intent, note)
+    if meaning.nudges and not meaning.changes and rules.CHEAPER.search(meaning.text):
+        note += _saves(desk, changes)
+    return next_step(desk, replace(state, changes=changes), meaning.intent, note)
 
 
 def again(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
@@ -78,27 +84,27 @@ def again(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
         return Reply("again", "There is no run to train again yet.", (_DEMO,)), state
     try:
         values = job.recipe.model_dump(mode="json") | {"name": job.name}
-        changes = _nudged(desk, merged(values, meaning.changes), meaning.nudges)
+        changes = nudged(desk, merged(values, meaning.changes), meaning.nudges)
         Recipe.make(changes)
     except EngineError as error:
         return refused(error, "again"), state
     goal = "demo" if changes["data"].get("demo") else "answer"
-    return _next(desk, replace(state, goal=goal, changes=changes, run=job.id), "again", f"Once more what {called(job)} did. ")
+    return next_step(desk, replace(state, goal=goal, changes=changes, run=job.id), "again", f"Once more what {called(job)} did. ")
 
 
 def recommended(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     """Forgets settings that were said; goal, data and model stay."""
     kept = {name: value for name, value in state.changes.items() if name in ("data", "name", "base_model")}
     state = replace(state, changes=kept)
-    return _next(desk, state, "recommended", "") if state.goal or kept.get("data") else _ask_goal(state, meaning)
+    return next_step(desk, state, "recommended", "") if state.goal or kept.get("data") else _ask_goal(state, meaning)
 
 
 def launch(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     """A start that was asked for in words: the proposal once more, with its button."""
     if state.proposed:
-        return _next(desk, state, "launch", "I start nothing by myself: press the button, and it begins. ")
+        return next_step(desk, state, "launch", "I start nothing by myself: press the button, and it begins. ")
     if state.goal or state.changes.get("data"):
-        return _next(desk, state, "launch", "")
+        return next_step(desk, state, "launch", "")
     return _ask_goal(state, meaning)
 
 
@@ -111,20 +117,6 @@ def reset(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     """Drops what was being put together."""
     text = "Dropped. Nothing was started." if state.goal or state.changes else "There is nothing to drop."
     return Reply("reset", f"{text} What would you like to do?", _goal_choices()), State(run=state.run, started=state.started)
-
-
-def no_data(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
-    """What to do without data."""
-    method = knowledge.method("sft")
-    text = (
-        f"Then begin with a few: {method['needs'][0].lower()}{method['needs'][1:]} Write them yourself, collect what people wrote "
-        f"before, or let a "
-        "large model draft answers and correct them. A spreadsheet with the columns prompt and completion, saved as CSV, will do. "
-        "Meanwhile "
-        "the example sets show how it goes."
-    )
-    choices = (_DEMO, Choice("What should my data look like?", "What should my data look like?"))
-    return Reply("no_data", text, choices, (Action("datasets", "Look at the example sets"),)), state
 
 
 def why(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
@@ -162,35 +154,6 @@ def estimate(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     ), state
 
 
-def data_sets(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
-    """What there is to learn from."""
-    own, ships = desk.library.find(), desk.library.ships()
-    text = (
-        f"You have {len(own):,} data set{'s' * (len(own) != 1)} of your own, and {len(ships)} ship with Thinker."
-        if own
-        else (f"You have no data set of your own yet; {len(ships)} ship with Thinker, for trying.")
-    )
-    rows = tuple(
-        {"data set": found.name, "examples": f"{found.examples:,}", "from": "Thinker" if found.ships else found.file}
-        for found in [*own[:8], *ships]
-    )
-    choices = tuple(Choice(f"Use {found.name[:40]}", f"Use the data set {found.name}") for found in own[:3] if found.state != "unmapped")
-    return Reply(meaning.intent, text, choices or (_DEMO,), (Action("datasets", "Open Datasets"),), facts=rows), state
-
-
-def upload(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
-    """Where files are added."""
-    text = (
-        "Drop it on the Datasets page: JSONL, JSON, CSV or Parquet. It says what is in it and what is wrong with it, row by row. Then "
-        "come back and say: use my latest upload."
-    )
-    choices = (
-        Choice("Use my latest upload", "Use my latest upload"),
-        Choice("What should my data look like?", "What should my data look like?"),
-    )
-    return Reply("upload", text, choices, (Action("datasets", "Open Datasets"),)), replace(state, asked="data")
-
-
 def _ask_goal(state: State, meaning: Meaning) -> tuple[Reply, State]:
     noted = "Noted. " if meaning.changes and meaning.intent == "change" else ""
     return Reply(meaning.intent, f"{noted}What should the model learn?", _goal_choices()), replace(state, asked="goal")
@@ -206,13 +169,16 @@ def _goal_choices() -> tuple[Choice, ...]:
     return tuple(Choice(goal["title"], say.get(name, goal["title"])) for name, goal in knowledge.goals().items())
 
 
-def _next(desk: Desk, state: State, intent: str, note: str) -> tuple[Reply, State]:
+def next_step(desk: Desk, state: State, intent: str, note: str) -> tuple[Reply, State]:
     """Asks for the one thing that is missing, or proposes."""
     if not state.changes.get("data"):
         return _ask_data(desk, state, intent, note)
     own = not state.changes["data"].get("demo")
-    if own and not state.changes.get("base_model") and not desk.defaults.get().get("base_model"):
-        return _ask_model(desk, state, intent, note)
+    named = state.changes.get("base_model") or state.changes.get("start") or desk.defaults.get().get("base_model")
+    if own and not named:
+        if any(desk.may_use(name) for name in _others(desk)):
+            return _ask_model(desk, state, intent, note)
+        state = replace(state, changes={**state.changes, "base_model": "nano"})
     try:
         made = _proposal(desk, state)
     except EngineError as error:
@@ -262,10 +228,10 @@ def _ask_data(desk: Desk, state: State, intent: str, note: str) -> tuple[Reply, 
 def _ask_model(desk: Desk, state: State, intent: str, note: str) -> tuple[Reply, State]:
     free = system.probe(paths.home()).memory_free
     choices = [Choice("nano: seconds, but knows little", "Use nano")]
-    here = [name for name in desk.library.base_models() if name != "nano"]
+    here = [name for name in desk.library.base_models() if name != "nano" and desk.may_use(name)]
     choices += [Choice(f"{name.rpartition('/')[2] or name} (here already)", f"Use {name}") for name in here[:2]]
     known = knowledge.base_models()
-    for name in [name for name in suited(free) if name not in here][:2]:
+    for name in [name for name in suited(desk, free) if name not in here][:2]:
         choices.append(Choice(f"{name.rpartition('/')[2]} ({size(4 * known[name]['parameters'])} in memory, is downloaded)", f"Use {name}"))
     text = (
         f"{note}Which model should learn it? nano trains in seconds on this machine and knows letters and little else: good to see how "
@@ -273,6 +239,17 @@ def _ask_model(desk: Desk, state: State, intent: str, note: str) -> tuple[Reply,
         f"not for real answers. {size(free)} of memory are free; the others that I name fit."
     )
     return Reply(intent, text, tuple(choices)), replace(state, asked="model", proposed=False)
+
+
+def _others(desk: Desk) -> list[str]:
+    return [name for name in [*desk.library.base_models(), *knowledge.base_models()] if name != "nano"]
+
+
+def _saves(desk: Desk, changes: dict[str, Any]) -> str:
+    """What there is to save, before half the steps are proposed."""
+    place = changes.get("endpoint") or desk.defaults.get().get("endpoint") or "local"
+    free = "On this machine training costs nothing but time. " if place == "local" else ""
+    return f"{free}Half the steps take about half of it; they also teach less. "
 
 
 def _enough(rows: int) -> str:
@@ -293,14 +270,14 @@ def _proposal(desk: Desk, state: State) -> Proposal:
         recipe=found.recipe.model_dump(mode="json"),
         goal=state.goal or "answer",
         changes=state.changes,
-        summary=_summary(found.recipe, planned),
+        summary=_summary(found.recipe, planned, desk.planner.starts().get(found.recipe.start.checkpoint, "")),
         reasons=tuple(_reasons(state, found.recipe, found.reasons)),
         takes=tuple(Takes(one.name, one.text, one.size, one.assumptions) for one in planned.estimates),
         warnings=tuple(Warned(one.level, one.text, one.action) for one in planned.warnings),
     )
 
 
-def _summary(recipe: Recipe, planned: Plan) -> tuple[str, ...]:
+def _summary(recipe: Recipe, planned: Plan, goes_on_from: str) -> tuple[str, ...]:
     figures = planned.figures
     learns = "all of its weights" if recipe.full else f"an adapter of rank {recipe.lora.rank} (LoRA)"
     passes = planned.steps * recipe.training.batch_size / max(1, figures["epoch"])
@@ -308,7 +285,7 @@ def _summary(recipe: Recipe, planned: Plan) -> tuple[str, ...]:
     often = f"every example about {figure(passes)} times" if passes >= 1 else f"about {100 * passes:.0f} % of them come up"
     where = "on this machine" if recipe.endpoint == "local" else f"at {recipe.endpoint}"
     lines = [
-        f"{recipe.base_model} learns from {figures['train']:,} examples{replay}, in {planned.steps:,} updates of "
+        f"{goes_on_from or recipe.base_model} learns from {figures['train']:,} examples{replay}, in {planned.steps:,} updates of "
         f"{recipe.training.batch_size} "
         f"({often}).",
         f"It trains {learns} at a learning rate of up to {figure(recipe.training.learning_rate)}, {where}.",
@@ -345,6 +322,13 @@ def _reasons(state: State, recipe: Recipe, advised: dict[str, dict[str, Any]]) -
 
 
 def _changes_offered(made: Proposal) -> tuple[Choice, ...]:
+    if made.recipe["start"]["checkpoint"]:
+        base = made.recipe["base_model"]
+        return (
+            Choice("Fewer steps", "Fewer steps"),
+            Choice("Smaller batch", "Smaller batch"),
+            Choice(f"From {base} instead", f"Use {base}"),
+        )
     kind = (
         Choice("With LoRA instead", "Use LoRA")
         if made.recipe["full"]
@@ -353,7 +337,7 @@ def _changes_offered(made: Proposal) -> tuple[Choice, ...]:
     return (Choice("Fewer steps", "Fewer steps"), Choice("Smaller batch", "Smaller batch"), kind)
 
 
-def _nudged(desk: Desk, changes: dict[str, Any], nudges: dict[str, float]) -> dict[str, Any]:
+def nudged(desk: Desk, changes: dict[str, Any], nudges: dict[str, float]) -> dict[str, Any]:
     """The changes with some values made larger or smaller, from where they stand or are recommended."""
     if not nudges or not changes.get("data"):
         return changes

@@ -9,7 +9,22 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 ActionKind = Literal[
-    "launch", "wizard", "run", "runs", "pause", "stop", "resume", "chat", "compare", "dataset", "datasets", "model", "models", "guide"
+    "launch",
+    "wizard",
+    "run",
+    "runs",
+    "pause",
+    "stop",
+    "resume",
+    "chat",
+    "beside",
+    "compare",
+    "dataset",
+    "datasets",
+    "model",
+    "models",
+    "settings",
+    "guide",
 ]
 
 
@@ -23,7 +38,8 @@ class Choice:
 
 @dataclass(frozen=True)
 class Action:
-    """Something that can be done about the reply. `about` names what it is done to: a run, a model, a data set, runs joined by commas.
+    """Something that can be done about the reply. `about` names what it is done to: a run, a model, a data set, runs joined by commas,
+    for `beside` two that are talked to side by side.
 
     `launch` and `wizard` are about the proposal of the same reply.
     """

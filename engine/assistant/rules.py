@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from functools import cache
 
+from engine.assistant import wishes
+
 
 def _rule(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)
@@ -16,7 +18,8 @@ _IT = r"(?:it|this|that|them|things|everything|(?:my |the |our |this |that )?(?:
 GREETING = _rule(r"^(?:hi|hello|hey|hiya|howdy|greetings|yo|good (?:morning|evening|afternoon|day))\b[ ?]*")
 NOBODY = _rule(r"(?:there|assistant|thinker|friend|everyone|again|you|bot|all|world)[ ?]*")
 QUESTION = _rule(
-    r"^(?:and |so |but )?(?:what|why|how|is|are|am|does|do|did|should|shall|which|when|can|could|explain|tell me|define|describe|who|where"
+    r"^(?:and |so |but )?(?:what|why|how|is|are|am|does|do|did|should|shall|which|when|can|could|explain|tell me|define"
+    r"|describe|who|where"
     r"|will|would|meaning of|difference)\b|\?"
 )
 CAN_YOU = _rule(r"\b(?:can|could|would|how (?:do|can|could|would)) (?:you|i|we|it)\b")
@@ -39,6 +42,41 @@ LATEST = _rule(
 )
 USE_DATA = _rule(r"\b(?:use|take|train|with|on|from|choose|pick|learn|learns|select|using|try|data set)\b")
 
+_TRAIN = r"(?:train\w*|teach\w*|fine-tun\w+|tun(?:e|ing)|learn\w*)"
+_MINE = r"(?:my|the|that|this) (?:(?:last|latest|newest|best|tuned|trained|first|existing|old|current) )*(?:models?|adapter|checkpoint|one)"
+COMPARES = _rule(
+    r"\bcompar\w+\b|\bversus\b|\bvs\b|\bdifferences? between\b|\b(?:better|worse) than\b|\bside by side\b|\bagainst\b"
+    r"|^(?:which|what|who)\b.*\bbetter\b"
+)
+FURTHER = _rule(
+    rf"\bfurther\b|\b(?:{_TRAIN}|learn)\b.*\b(?:more|longer)\b|\b(?:keep|continue|go on|carry on) (?:on )?{_TRAIN}\b|\bon top of\b"
+    rf"|\b(?:start|starting|begin|beginning|go on|going on|continue|continuing|carry on|build"
+    rf"|building)(?: {_TRAIN})?(?: again)? (?:from|on|with)\b"
+    rf"|\bstarting point\b|\bas (?:the|a) (?:start|basis|base)\b|\bimprove\b|\bmake\b.*\beven better\b|\bbased on\b"
+)
+FURTHER_UNNAMED = _rule(
+    rf"\b{_TRAIN} (?:it|this|that|{_MINE}) (?:\w+ )?further\b|\b{_TRAIN} further\b|\b{_TRAIN} {_MINE} (?:some )?more\b"
+    rf"|\b(?:go on|continue|start|build|carry on)(?: {_TRAIN})? (?:from|on|with) (?:it|{_MINE})\b|\b(?:keep|continue"
+    rf"|go on) {_TRAIN} {_MINE}\b"
+    rf"|\bimprove {_MINE}\b|\buse {_MINE} as (?:the|a) (?:start\w*|basis|base)\b|\bcan i (?:go on|continue) from (?:it|there)\b"
+)
+THING = "\1"  # stands for each letter of a name of a run or model
+USES_IT = _rule(
+    rf"^(?:please |ok |okay |now )*(?:use|take|start (?:with|from)|from|with) (?:the model )?{THING}+(?: instead| please| now)*$"
+)
+TALKS_TO = _rule(
+    r"\b(?:chat|talk|speak)(?: \w+)? (?:with|to)\b|^(?:please )?(?:let me |can i |i want to |i would like to )?(?:try|test|ask|open)\b"
+)
+CORRECTS = _rule(
+    r"\bteach\w* (?:\w+ )?by correct\w+|\bcorrect(?:ing|ion|ions)?\b.*\b(?:answers?|it|model|repl(?:y|ies)|mistakes?|chat)\b"
+    r"|\b(?:fix|change|edit|mend|improve)\b.*\b(?:wrong|bad|its|the|an?) (?:answers?|repl(?:y|ies)|responses?)\b"
+    r"|\b(?:it|model) (?:answers?|answered|replies|replied|says|said|gets|got|keeps saying"
+    r"|keeps answering)\b.*\b(?:wrong|incorrect\w*|false|bad)"
+    r"|\bwrong answers?\b|\b(?:tell|show) (?:it|the model) (?:what|how) it should (?:have )?(?:say|said|answer)|\bthumbs? down\b"
+    r"|\bfeedback\b.*\b(?:answers?|model|it)\b"
+)
+CHEAPER = _rule(r"\b(?:cheaper|cheap|costs? less|less (?:money|expensive|costly)|cost as little)\b")
+
 FIRST: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "thanks",
@@ -47,11 +85,35 @@ FIRST: tuple[tuple[str, re.Pattern[str]], ...] = (
         ),
     ),
     ("bye", _rule(r"^(?:bye|goodbye|see you|good night|quit|exit)\b")),
+    ("correcting", CORRECTS),
+    (
+        "privacy",
+        _rule(
+            r"\b(?:private|privacy|confidential|gdpr|secret data|leaves? (?:my|this|the) (?:computer|machine|laptop|pc))\b"
+            r"|\bwhere (?:does|do|is|are|will)\b.*\b(?:data|files?|examples|uploads?|chats?|conversations?)\b.*\b(?:go"
+            r"|goes|stored|kept|saved|sent|end up)\b"
+            r"|\b(?:who|anyone|anybody|someone|somebody|others?|you)\b.*\b(?:see|sees|read|reads|access|look at|has"
+            r"|have)\b.*\b(?:my|our) (?:data|files?|examples|chats?|models?|runs?|keys?)\b"
+            r"|\b(?:send|sends|sent|share|shares|shared|upload|uploads|uploaded|leak)\b.*\b(?:my|our) (?:data|files?"
+            r"|examples|chats?)\b.*\b(?:anywhere|somewhere|to (?!thinker)|with|away|out|internet|cloud)\b"
+            r"|\b(?:is|are) (?:my|our) (?:data|files?|examples|chats?|models?) (?:\w+ )?(?:safe|secure|shared|public|sent|uploaded)\b"
+            r"|\bdoes (?:it|this|thinker|anything) (?:phone|call) home\b|\btelemetry\b"
+        ),
+    ),
+    (
+        "key",
+        _rule(
+            r"\b(?:add|enter|give|put|set|change|type|paste|use|need|needs|wants?|asks?(?: me)? for|get|where"
+            r"|wait\w* for|missing|have)\b.*\b(?:api )?keys?\b(?! words?)"
+            r"|^(?:api )?keys?(?: \?)?$"
+        ),
+    ),
     (
         "help",
         _rule(
             r"\bwhat (?:all )?(?:can|could|do) you (?:do|know|help|answer|offer)\b|^(?:please )?help(?: me)?(?: please)?(?: \?)?$"
-            r"|\bhow (?:do|can|does) (?:you|this) (?:work|help)\b|\bwh(?:o|at) are you\b|\bwhat (?:can|should|could|do) i (?:do|ask|say)\b"
+            r"|\bhow (?:do|can|does) (?:you|this) (?:work|help)\b|\bwh(?:o|at) are you\b|\bwhat (?:can|should|could"
+            r"|do) i (?:do|ask|say)\b"
             r"|\bhow do i (?:start|begin|get started|use (?:this|it|thinker))\b|\bwhere do i (?:start|begin)\b|\bget started\b"
             r"|^what (?:now|next)\b"
             r"|^can you help\b|^menu$"
@@ -96,7 +158,8 @@ FIRST: tuple[tuple[str, re.Pattern[str]], ...] = (
         _rule(
             r"\b(?:chat|talk|speak)(?: \w+)? (?:with|to)\b.*\b(?:it|models?|run|result|bot|nano|last|latest|newest|best)\b|^chat$"
             r"|\bplayground\b"
-            r"|^(?:let me |can i |i want to |i would like to )?(?:try|test|talk to|ask) (?:it|(?:the|my)(?: \w+)? model)(?: out)?(?: \?)?$"
+            r"|^(?:let me |can i |i want to |i would like to )?(?:try|test|talk to|ask) (?:it|(?:the"
+            r"|my)(?: \w+)? model)(?: out)?(?: \?)?$"
         ),
     ),
     (
@@ -109,7 +172,20 @@ FIRST: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "compare",
         _rule(
-            r"\bcompar\w+\b.*\b(?:runs?|last|latest|two|three|models?|them|both|jobs?)\b|\bdifference between (?:my|the) (?:last|two|runs)"
+            r"\bcompar\w+\b.*\b(?:runs?|last|latest|two|three|models?|them|both|jobs?)\b|\bdifference between (?:my"
+            r"|the) (?:last|two|runs)"
+        ),
+    ),
+    (
+        "figure",
+        _rule(
+            r"\b(?:what|how (?:high|low|good|big|large))\b.*\b(?:is|are|was)\b.*\b(?:my|the|its) (?:\w+ ){0,2}(?:loss"
+            r"|accuracy|perplexity|gradient norm"
+            r"|exact match|speed|learning rate|tokens (?:a|per) second)\b.*\b(?:now|right now|currently|at the moment"
+            r"|so far|today|at present|by now|just now)\b"
+            r"|\bhow (?:high|low) (?:is|are)\b.*\b(?:loss|accuracy|perplexity|gradient norm)\b|\b(?:current|latest"
+            r"|newest|last) (?:\w+ )?(?:loss|accuracy|perplexity)\b"
+            r"|\b(?:show|give|tell) (?:me )?(?:my|the) (?:\w+ )?(?:loss|accuracy|figures|numbers|metrics)\b"
         ),
     ),
     (
@@ -213,136 +289,12 @@ LAST: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("why", _rule(r"^(?:but )?why\b|\breasons?\b|^how come\b")),
 )  # fmt: skip
 
-_LIMITS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    (
-        "images",
-        _rule(
-            r"\b(?:images?|pictures?|photos?|videos?|audio|music|songs? generator|stable diffusion|midjourney|dall-e|whisper"
-            r"|text to speech|speech recognition"
-            r"|voice clon\w+|diffusion models?|drawings?|paintings?)\b"
-        ),
-    ),
-    ("closed", _rule(r"\b(?:gpt-?\d\S*|gpt|chatgpt|claude|gemini|copilot)\b")),
-    (
-        "export",
-        _rule(
-            r"\b(?:export|convert|merge|push|publish|deploy|quanti[sz]e|upload)\b.*\b(?:models?|adapter|it|gguf|ollama|hub"
-            r"|hugging ?face)\b|\b(?:gguf|ollama|llama\.cpp|lm studio)\b"
-            r"|\bdownload\b.*\b(?:my|the|this)\b.*\b(?:model|adapter|weights)\b"
-        ),
-    ),
-    (
-        "place",
-        _rule(
-            r"\b(?:tinker cloud|runpod|the cloud|cloud|aws|azure|gcp|colab|rent(?:ed)?(?: a)? gpu|pods?|kubernetes|cluster|lambda labs"
-            r"|on tinker|remote (?:gpu|machine|server))\b"
-        ),
-    ),
-    ("hub_data", _rule(r"\b(?:hugging ?face|the hub)\b")),
-    (
-        "net",
-        _rule(
-            r"\b(?:internet|the web|websites?|web ?sites?|google|browse|scrape|crawl|weather|the news|send (?:an? )?e-?mails?|twitter"
-            r"|slack|youtube|wikipedia|stock price)\b|https?|\bwww"
-            r"|\bdownload\b.*\b(?:from|url|link)\b|\bsearch (?:for|the)\b"
-        ),
-    ),
-    (
-        "general",
-        _rule(
-            r"^(?:please )?(?:can you )?(?:write|tell|sing|compose|solve|calculate|compute|draw|paint)(?: me| us)? (?:a|an|this|the|some"
-            r"|my)\b.*\b(?:poem|joke|story|essay|song|letter|recipe"
-            r"|equation|book|haiku|picture)s?\b|\b(?:capital of|president of|who (?:is|was) (?:the )?(?!running)\w+ ?\w*$"
-            r"|what time is it|how old are you)"
-        ),
-    ),
-)  # fmt: skip
-
-_CODE = (
-    r"(?:code|python|java|javascript|typescript|rust|golang|c\+\+|sql|scripts?|functions?|programs?|pull requests?|prs?|diffs?|commits?"
-    r"|patch(?:es)?)"
-)
-_REVIEW = _rule(
-    rf"\b(?:review\w*|fix\w*|check\w*|debug\w*|lint\w*|comment\w* on|critique\w*|improve\w*|judge\w*|find\w*)\b.*\b{_CODE}\b"
-    rf"|\bcode[- ]?review\w*|\b{_CODE}\b.*\breview\w*"
-)
-_STYLE = _rule(
-    r"\b(?:talk|speak|sound|write|answer|reply|respond|text|act|behave|say)\w* (?:\w+ )?(?:like|as if|as an?|in)\b|\b(?:styles?|tone"
-    r"|tones|voice|manners?|formal|informal|polite\w*|rude\w*"
-    r"|funny|funnier|sarcas\w+|pirates?|shakespeare\w*|yoda|poets?|poetic|rhymes?|translat\w+|rewrit\w+|rephras\w+|paraphras\w+"
-    r"|summari[sz]\w+|shorten\w*|accent|dialect|brand|persona\w*"
-    r"|character|friendly|friendlier|concise|shorter answers|answers shorter|in json|as json|json output|valid json|markdown|xml|yaml)\b"
-)
-_ANSWER = _rule(
-    r"\b(?:questions?|answers?|answering|faqs?|support|customers?|help ?desk|tickets?|q&a|qa|chat ?bots?|bots?|assistant|experts?"
-    r"|manuals?|docs|documentation|emails?|conversations?"
-    r"|dialogues?|dialogs?|classif\w+|labels?|categor\w+|sentiment|extract\w*|inquiries|queries)\b"
-)
-_DEMOS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("piglatin", _rule(r"\bpig ?latin\b")),
-    ("camelcase", _rule(r"\bcamel ?case\b")),
-    ("caesar", _rule(r"\bcaesar\b|\bsecret code\b|\bcipher\b|\bencrypt\w*|\bsecret language\b")),
-    ("addition", _rule(r"\baddition\b|\b(?:to|can|and) add\b|\badd(?:ing)? numbers\b|\bsums\b|\barithmetic\b|\bmaths?\b")),
-    ("bugs", _rule(r"\bbugs? (?:demo|finder)\b|\b(?:find|finding|spot|name) (?:the )?bugs?\b")),
-    (
-        "",
-        _rule(
-            r"\bdemos?\b|\b(?:one|1)[- ]minute\b|\bshow me (?:something|how (?:it|this) works|it|an example)\b|^(?:just )?try (?:it"
-            r"|something)(?: out)?$|\bquick(?:est)? (?:try|start|test|way)\b"
-            r"|\btutorial\b|\bsomething (?:simple|quick|easy)\b|\bsurprise me\b|\bexample run\b"
-        ),
-    ),
-)
-_HIGH = _rule(
-    r"\btoo (?:high|big|large|much|many|long|fast)\b|\b(?:explod\w+|jumps?|spikes?|diverg\w+|rises?|rising|goes up|went up|going up"
-    r"|increas\w+|nan|not a number|high|huge)\b"
-)
-_LOW = _rule(
-    r"\btoo (?:low|small|little|few|short|slow)\b|\b(?:stuck|flat|plateau\w*|not fall\w*|not go(?:ing)? down|does not (?:fall|drop"
-    r"|change|move|decrease)|zero|low|tiny)\b"
-)
-_ROWS = _rule(
-    r"(?<![\w.])(\d+(?:\.\d+)?)( ?k| thousand| million)? (?:\w+ ){0,3}?(?:questions|examples|rows|tickets|chats|conversations|emails"
-    r"|samples|documents|pairs|answers|reviews|messages"
-    r"|lines|records|prompts|texts|transcripts|articles|dialogues|faqs)\b"
-)
-
-
-def limit(text: str) -> str:
-    """What it wishes for that there isn't; nothing where nothing such is spoken of."""
-    return next((name for name, pattern in _LIMITS if pattern.search(text)), "")
-
-
-def goal(text: str) -> tuple[str, str]:
-    """(goal, demo): names of the knowledge's goals and demos; empty for none."""
-    for demo, pattern in _DEMOS:
-        if pattern.search(text):
-            return "demo", demo or "piglatin"
-    for name, pattern in (("review", _REVIEW), ("style", _STYLE), ("answer", _ANSWER)):
-        if pattern.search(text):
-            return name, ""
-    return "", ""
-
-
-def side(text: str) -> str:
-    """high, low, or nothing."""
-    return "high" if _HIGH.search(text) else "low" if _LOW.search(text) else ""
-
-
-def rows(text: str) -> int | None:
-    """How many examples somebody says they have."""
-    found = _ROWS.search(text)
-    if not found:
-        return None
-    times = {"k": 1000, "thousand": 1000, "million": 1_000_000}.get((found[2] or "").strip(), 1)
-    return min(int(float(found[1]) * times), 10**12)
-
 
 @cache
 def vocabulary() -> frozenset[str]:
     """Every word that a rule looks for."""
-    patterns = [*FIRST, *THEN, *LAST, *_LIMITS, *_DEMOS]
-    alone = [WISH, QUESTION, BETWEEN, TROUBLE, GOOD_VALUE, LATEST, USE_DATA, EXPLAIN, _REVIEW, _STYLE, _ANSWER, _HIGH, _LOW, _ROWS]
+    patterns = [*FIRST, *THEN, *LAST, *wishes.LIMITS, *wishes.DEMOS]
+    alone = [WISH, QUESTION, BETWEEN, TROUBLE, GOOD_VALUE, LATEST, USE_DATA, EXPLAIN, COMPARES, FURTHER, CHEAPER, *wishes.ALONE]
     sources = " ".join(pattern.pattern for pattern in [*(pattern for _, pattern in patterns), *alone])
     # \b and \w stand before words, and would be read as a part of them.
     words = re.findall(r"[a-z]{3,}", re.sub(r"\\[a-zA-Z]", " ", sources))

@@ -32,6 +32,10 @@ _LESS = r"(?:smaller|lower|less|reduce|decrease|halve|half|fewer|shorter|slower|
 _MORE = r"(?:larger|bigger|higher|more|increase|raise|double|longer|greater)"
 _FULL = re.compile(r"\bfull fine-tun\w+|\ball (?:of )?(?:the |its )?weights|\bfull training\b|\b(?:without|no) (?:lora|adapter)")
 _LORA = re.compile(r"\b(?:use|with|back to|train|only|just|do) (?:an? |the )?(?:lora|adapter)\b|\blora instead|\b(?:not|no) full\b")
+_SHORTER = re.compile(
+    r"^(?:please )?(?:can you |could you )?(?:make|do|keep) (?:it|this|that|the (?:run|training)) (?:a (?:bit|little) "
+    r"|much |even )?short(?:er)?\b(?! answers)"
+)
 _HUB = re.compile(r"(?<![\w/.])([A-Za-z0-9][\w.-]{1,60}/[A-Za-z0-9][\w.-]{1,90}\w)(?![\w/])")
 _MODEL_WORDS = r"(?:with|use|using|on|try|take|from|of|model|to|instead|and)"
 
@@ -77,8 +81,12 @@ def _nudges(text: str) -> dict[str, float]:
                 found.setdefault(name, factor)
     if not found and re.search(r"\b(?:train|run|learn)\w* (?:it )?(?:for )?(?:longer|more)\b|^longer$", text):
         found["training.steps"] = 2.0
-    if not found and re.search(r"\b(?:faster|quicker|less long|a shorter run)\b", text):
+    if not found and (
+        re.search(r"\b(?:faster|quicker|less long|a shorter run|cheaper|less time|less money|costs? less)\b", text) or _SHORTER.search(text)
+    ):
         found["training.steps"] = 0.5
+    if not found and re.search(r"\b(?:less|fewer|smaller|reduce\w*) (?:the )?(?:memory|ram)\b|\bout of memory\b", text):
+        found["training.batch_size"] = 0.5
     return found
 
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import IO, Any
 
 from engine import paths, platforms
 from engine.errors import EngineError, StorageError
-from engine.jobs import logs
+from engine.jobs import logs, states
 from engine.jobs.handover import Desk
 from engine.jobs.run import JobRun
 from engine.jobs.runner import Execute, Runner
@@ -31,11 +32,14 @@ from engine.store.artefacts import write_json_atomic
 EXECUTE = "engine.training.loop:execute"
 IDLE_S = 60.0
 _STARTUP_S = 5.0
+_WATCH_S, _LOOK_S = 8.0, 0.2
+_PATIENCE_S = 0.3  # whoever only looks whether the lock is free has it for a moment
 
 _lock = threading.Lock()
 _inline: dict[Path, tuple[Runner, IO[Any]]] = {}
 _started: dict[Path, subprocess.Popen] = {}
 _started_at: dict[Path, float] = {}
+_watched: dict[Path, float] = {}
 
 
 def resolve(name: str | None = None) -> Execute:
@@ -53,25 +57,64 @@ def ensure_runner(execute: str | None = None) -> None:
     """Sees to it that a runner serves this data directory. Returns at once; call it after a job was queued."""
     home = paths.home()
     with _lock:
-        inline = os.environ.get("THINKER_RUNNER") == "inline"
-        child = _started.get(home)
-        # One that began a moment ago may not have taken the lock yet; an older one that doesn't hold it is on its way out.
-        # A dying one can't be waited for yet while some of its threads are still ending.
-        alive = child is not None and child.poll() is None and platforms.process_started_at(child.pid) is not None
-        starting = alive and time.monotonic() - _started_at.get(home, 0.0) < _STARTUP_S
-        if home in _inline or starting:
+        if home in _inline or _start(home, execute):
             return
-        handle = _take_lock()
-        if handle is None:
-            return
-        if inline:
-            runner = Runner(Store(), resolve(execute))
-            runner.start()
-            _inline[home] = runner, handle
-            _announce()
-            return
+        # Somebody serves it, or seems to: a runner that was killed just now holds the lock until the last of its threads has ended.
+        watched = home in _watched
+        _watched[home] = time.monotonic() + _WATCH_S
+        if not watched:
+            threading.Thread(target=_watch, args=(home, execute), name="runner-watch", daemon=True).start()
+
+
+def _start(home: Path, execute: str | None, *, needed: Callable[[], bool] = lambda: True) -> bool:
+    """Starts a runner where none has the lock, or is about to take it, and one is needed. The caller holds `_lock`."""
+    child = _started.get(home)
+    # One that began a moment ago may not have taken the lock yet; an older one that doesn't hold it is on its way out.
+    # A dying one can't be waited for yet while some of its threads are still ending.
+    alive = child is not None and child.poll() is None and platforms.process_started_at(child.pid) is not None
+    if alive and time.monotonic() - _started_at.get(home, 0.0) < _STARTUP_S:
+        return False
+    handle = _take_lock()
+    if handle is None:
+        return False
+    if not needed():
         handle.close()
-        _started[home], _started_at[home] = _spawn(execute), time.monotonic()
+        return False
+    if os.environ.get("THINKER_RUNNER") == "inline":
+        runner = Runner(Store(), resolve(execute))
+        runner.start()
+        _inline[home] = runner, handle
+        _announce()
+        return True
+    handle.close()
+    _started[home], _started_at[home] = _spawn(execute), time.monotonic()
+    return True
+
+
+def _watch(home: Path, execute: str | None) -> None:
+    """Looks for a while whether whoever seems to serve the data directory lives on, and else starts another."""
+    while True:
+        time.sleep(_LOOK_S)
+        with _lock:
+            try:
+                # Where this process has turned to another data directory, this one is no concern of its any more.
+                over = paths.home() != home or home in _inline or time.monotonic() > _watched[home]
+                if over or _start(home, execute, needed=_unfinished):
+                    del _watched[home]
+                    return
+            except (EngineError, OSError) as error:
+                logs.log("error", f"no runner could be started: {error}")
+                del _watched[home]
+                return
+
+
+def _unfinished() -> bool:
+    """Whether any job waits or runs; one whose runner was killed a moment ago still looks as if it ran."""
+    store = Store()
+    try:
+        return bool(store.jobs(None, states=[state for state in states.STATES if states.moving(state)], limit=1))
+    finally:
+        store.close()
 
 
 def stop_inline(wait: float = 10.0) -> None:
@@ -102,7 +145,7 @@ def serve(
 ) -> bool:
     """Runs jobs until there were none for `idle_s` seconds, or `stopping` is set. False if another process does it already."""
     stopping = stopping or threading.Event()
-    handle = _take_lock()
+    handle = _take_lock(_PATIENCE_S)
     if handle is None:
         return False
     artefacts.sweep(paths.home())
@@ -143,12 +186,15 @@ def _has_work(store: Store) -> bool:
         return True
 
 
-def _take_lock() -> IO[Any] | None:
+def _take_lock(patience: float = 0.0) -> IO[Any] | None:
     handle = (paths.home() / "runner.lock").open("ab")
-    if platforms.lock_file(handle):
-        return handle
-    handle.close()
-    return None
+    deadline = time.monotonic() + patience
+    while not platforms.lock_file(handle):
+        if time.monotonic() >= deadline:
+            handle.close()
+            return None
+        time.sleep(0.02)
+    return handle
 
 
 def _announce(port: int | None = None) -> None:

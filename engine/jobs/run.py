@@ -41,6 +41,7 @@ class JobRun:
         self._lost = threading.Event()
         self._closing = threading.Event()
         self._usage = Usage()
+        self._asker: Asker | None = None
         self._step = 0
         self.job_id = job.id
         self.owner = job.owner
@@ -103,7 +104,10 @@ class JobRun:
 
     def asker(self) -> Asker:
         """What asks other models over HTTP in its owner's name."""
-        return Asker(self._store, self.owner)
+        if self._asker is None:
+            # One for the whole attempt: it remembers what is open, and what a server doesn't take.
+            self._asker = Asker(self._store, self.owner)
+        return self._asker
 
     def progress(self, step: int, total_steps: int, tokens: int, training_seconds: float) -> None:
         """How far the run is: updates done and to do, tokens trained on and seconds trained, of all attempts together."""

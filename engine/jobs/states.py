@@ -36,6 +36,8 @@ WORKING = frozenset({PREPARING, TRAINING, EVALUATING})
 ACTIVE = WORKING | {PAUSING, STOPPING}
 FINAL = frozenset({DONE, STOPPED, FAILED})
 RESUMABLE = frozenset({PAUSED, STOPPED, FAILED, INTERRUPTED, NEEDS_KEY})
+# What takes one of the turns that an owner has where these are few; a run that waits for its key goes on as soon as that is there.
+TAKES_A_TURN = ACTIVE | {QUEUED, INTERRUPTED, NEEDS_KEY}
 
 CONTROLS: dict[str, dict[str, str]] = {
     "pause": {QUEUED: PAUSED, INTERRUPTED: PAUSED, PAUSING: PAUSING} | dict.fromkeys(WORKING, PAUSING),

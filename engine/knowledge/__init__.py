@@ -84,6 +84,11 @@ def pairs() -> dict[str, dict[str, Any]]:
     return copy.deepcopy(_load("pairs"))
 
 
+def rewards() -> dict[str, dict[str, Any]]:
+    """Every kind of reward by name: title, icon, meaning, use_when, reads (fields of a part), pitfalls, example; needs (sandbox, model)."""
+    return copy.deepcopy(_load("rewards"))
+
+
 def terms() -> dict[str, dict[str, Any]]:
     """Every term of the trade by name: title, also (other words for it), see; and meaning, or the metric, field or method it stands for."""
     return copy.deepcopy(_load("terms"))

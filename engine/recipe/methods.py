@@ -111,14 +111,14 @@ class RewardPart(Part):
     unit: Literal["characters", "words", "tokens"] = field("words", "What length counts.")
     tests: str = field(
         "tests",
-        "The column that holds each row's tests: Python with assert, run after the answer's code, or a list of {input, output} (code_tests).",
+        "The column of each row's tests: Python with assert, run after the answer's code, or a list of {input, output} (code_tests).",
         max_length=100,
     )
     every_test: bool = field(False, "Code has to pass every test; otherwise the share that it passes counts (code_tests).")
     seconds: float = field(5.0, "The longest that a program may run (code_tests, python).", gt=0, le=120, unit="seconds")
     rubric: str = field("", "What a good answer is, in words (judge).", max_length=20_000)
     question: str = field(
-        REWARD_QUESTION, "What the reward model is asked after each answer; its score is the log-odds of yes (reward_model).",
+        REWARD_QUESTION, "What a model is asked that isn't trained as a reward model; its score is the log-odds of yes (reward_model).",
         min_length=1, max_length=1000,
     )  # fmt: skip
     model: str = field("", "The judge's or the reward model's name: a model of yours, or what the judge's server calls it.", max_length=400)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import URL, Connection, create_engine, event, make_url
+from sqlalchemy import URL, Connection, create_engine, event, func, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -23,6 +23,7 @@ from engine.errors import StorageError
 from engine.store import migrations
 
 _BUSY_S = 30.0
+_NAMES = 7_465_616_369  # a seed, so that these locks are no others'
 
 
 class Database:
@@ -71,6 +72,11 @@ class Database:
         """A transaction that takes its turn among writers at once, so that it can't fail half-way for having read first."""
         with self._plain_errors(), self._writer.begin() as connection:
             yield connection
+
+    def hold(self, connection: Connection, name: str) -> None:
+        """Until the transaction ends, nobody else who holds this name goes on. SQLite has one writer at a time anyway."""
+        if self.postgres:
+            connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, _NAMES))))
 
     def insert_new(self, table: Any) -> Any:
         """An insert that passes over rows which are there already."""

@@ -6,9 +6,9 @@ import secrets
 from collections.abc import Collection
 from pathlib import Path
 
-from sqlalchemy import Connection, Row, and_, delete, or_, select, update
+from sqlalchemy import Connection, Row, and_, delete, func, or_, select, update
 
-from engine.errors import NotFound, StateError
+from engine.errors import NotAllowed, NotFound, StateError
 from engine.jobs import states
 from engine.recipe import Recipe
 from engine.store import schema
@@ -21,10 +21,27 @@ jobs = schema.jobs
 class JobQueries(Database):
     """The part of the Store that makes and finds jobs."""
 
-    def create_job(self, recipe: Recipe, owner: str = "local", *, reserve_for: str | None = None, reserve_s: float = 15.0) -> Job:
-        """A queued job. `reserve_for` keeps it for one runner for that long, before any other may claim it."""
+    def create_job(
+        self,
+        recipe: Recipe,
+        owner: str = "local",
+        *,
+        token: str = "",
+        most: int | None = None,
+        reserve_for: str | None = None,
+        reserve_s: float = 15.0,
+    ) -> Job:
+        """A queued job. `reserve_for` keeps it for one runner for that long, before any other may claim it.
+
+        `token`: of the owner's jobs, one at the most has it: asked for again, the first comes back, whoever else asks at the same time.
+        `most`: so many turns has the owner; raises NotAllowed where they are all taken.
+        """
         job_id, now = secrets.token_hex(6), self.now()
         with self.write() as connection:
+            self.hold(connection, owner)
+            if token and (known := _launched(connection, owner, token)):
+                return as_job(known)
+            require_turn(connection, owner, most)
             connection.execute(
                 jobs.insert().values(
                     id=job_id,
@@ -36,11 +53,17 @@ class JobQueries(Database):
                     recipe=recipe.to_json(),
                     state=states.QUEUED,
                     created_at=now,
+                    token=token or None,
                     lease_owner=reserve_for,
                     lease_until=now + reserve_s if reserve_for else None,
                 )
             )
             return as_job(job_row(connection, job_id, owner))
+
+    def require_turn(self, owner: str, most: int | None) -> None:
+        """Raises NotAllowed where so many of the owner's jobs are unfinished; only a look, which whoever makes a job can't rely on."""
+        with self.read() as connection:
+            require_turn(connection, owner, most)
 
     def job(self, job_id: str, owner: str | None = "local") -> Job:
         """Raises NotFound, also for somebody else's."""
@@ -120,10 +143,20 @@ def job_row(connection: Connection, job_id: str, owner: str | None, *, lock: boo
     return row
 
 
+def require_turn(connection: Connection, owner: str | None, most: int | None, beside: str = "") -> None:
+    """Raises NotAllowed where `most` of the owner's jobs, one of them left out, take a turn each."""
+    if most is None:
+        return
+    taken = (jobs.c.owner == owner, jobs.c.state.in_(states.TAKES_A_TURN), jobs.c.id != beside)
+    if (connection.scalar(select(func.count()).select_from(jobs).where(*taken)) or 0) >= most:
+        raise NotAllowed(f"{most} of your runs are waiting or running, the most at a time here", "Wait for one to finish, or stop it.")
+
+
 def as_job(row: Row) -> Job:
     """The record of a row of `jobs`."""
     values = dict(row._mapping)
     values["recipe_json"] = values.pop("recipe")
+    del values["token"]
     return Job(**{**values, "error": from_json(row.error), "result": from_json(row.result)})
 
 
@@ -145,6 +178,10 @@ def clean(connection: Connection, table, job_id: str):
 
 def _owned(owner: str | None) -> list:
     return [] if owner is None else [jobs.c.owner == owner]
+
+
+def _launched(connection: Connection, owner: str, token: str) -> Row | None:
+    return connection.execute(select(jobs).where(jobs.c.owner == owner, jobs.c.token == token)).first()
 
 
 def _no_job(name: str) -> NotFound:

@@ -15,7 +15,7 @@ from engine.errors import EngineError, StateError
 from engine.jobs import states
 from engine.store import schema
 from engine.store.database import Database, from_json, to_json
-from engine.store.jobs import as_job, attempts_of, clean, job_row
+from engine.store.jobs import as_job, attempts_of, clean, job_row, require_turn
 from engine.store.records import Job
 
 jobs = schema.jobs
@@ -97,15 +97,28 @@ class Lifecycle(Database):
                 self._move(connection, row, target, **({"control": control} if target in states.ACTIVE else {}))
             return as_job(job_row(connection, job_id, owner))
 
-    def resume(self, job_id: str, owner: str | None = "local", *, reserve_for: str | None = None, reserve_s: float = 15.0) -> Job:
-        """Puts a paused, stopped, failed or interrupted job back in the queue, to go on from its last checkpoint."""
+    def resume(
+        self,
+        job_id: str,
+        owner: str | None = "local",
+        *,
+        most: int | None = None,
+        reserve_for: str | None = None,
+        reserve_s: float = 15.0,
+    ) -> Job:
+        """Puts a paused, stopped, failed or interrupted job back in the queue, to go on from its last checkpoint.
+
+        `most`: so many turns has its owner; raises NotAllowed where others have them all.
+        """
         with self.write() as connection:
+            self.hold(connection, owner or "")
             row = job_row(connection, job_id, owner, lock=True)
             if row.state not in states.RESUMABLE:
                 raise StateError(
                     f"Job {job_id} is {states.LIGHTS[row.state].label}: there is nothing to resume.",
                     "Only paused, stopped, failed or cut-off jobs can be resumed.",
                 )
+            require_turn(connection, owner, most, beside=job_id)
             fresh = {"attempt": row.attempt + 1, "error": None, "finished_at": None, "control": None}
             lease = {"lease_owner": reserve_for, "lease_until": self.now() + reserve_s if reserve_for else None}
             self._move(connection, row, states.QUEUED, **fresh, **lease)

@@ -145,6 +145,15 @@ def m007_ratings(connection: Connection) -> None:
     )
 
 
+def m008_launch_tokens(connection: Connection) -> None:
+    """What a run was launched from, so that the same proposal or draft becomes one run only; NULL for all that came from nothing such."""
+    _run(
+        connection,
+        "ALTER TABLE jobs ADD COLUMN token TEXT",
+        "CREATE UNIQUE INDEX jobs_token ON jobs (owner, token)",
+    )
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m001_first_tables,
     m002_conversations_and_notes,
@@ -153,6 +162,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m005_settings_and_talks,
     m006_corrections,
     m007_ratings,
+    m008_launch_tokens,
 )
 
 

@@ -88,7 +88,7 @@ class ModelQueries(Database):
             connection.execute(update(models).where(models.c.id == found.id).values(name=name))
             return _model(_row(connection, found.id, owner))
 
-    def set_proof(self, name_or_id: str, proof: dict[str, Any], owner: str | None = "local") -> Model:
+    def set_proof(self, name_or_id: str, proof: dict[str, Any] | None, owner: str | None = "local") -> Model:
         """Keeps what was proven of the model."""
         with self.write() as connection:
             found = _row(connection, name_or_id, owner)

@@ -55,15 +55,19 @@ class PersonalQueries(Database):
         with self.read() as connection:
             return [_talk(row) for row in connection.execute(query)]
 
-    def extend_talk(self, talk_id: str, owner: str, turns: list[dict[str, Any]], state: dict[str, Any]) -> Talk:
-        """Adds turns and replaces the state. Raises NotFound."""
+    def extend_talk(
+        self, talk_id: str, owner: str, turns: list[dict[str, Any]], state: dict[str, Any], *, only_after: int | None = None
+    ) -> Talk:
+        """Adds turns and replaces the state; nothing happens unless it has `only_after` turns, where that is given. Raises NotFound."""
         with self.write() as connection:
             mine = (talks.c.id == talk_id, talks.c.owner == owner)
-            row = connection.execute(select(talks).where(*mine)).first()
+            row = connection.execute(select(talks).where(*mine).with_for_update()).first()
             if row is None:
                 raise _no_talk(talk_id)
-            values = {"turns": to_json(from_json(row.turns) + turns), "state": to_json(state), "updated_at": self.now()}
-            connection.execute(update(talks).where(*mine).values(**values))
+            before = from_json(row.turns)
+            if only_after is None or len(before) == only_after:
+                values = {"turns": to_json(before + turns), "state": to_json(state), "updated_at": self.now()}
+                connection.execute(update(talks).where(*mine).values(**values))
         return self.talk(talk_id, owner)
 
     def delete_talk(self, talk_id: str, owner: str) -> None:

@@ -43,7 +43,7 @@ jobs = Table(
     *(Column(name, Double) for name in ("training_seconds", "created_at", "started_at", "finished_at", "heartbeat_at")),
     Column("lease_owner", Text),
     Column("lease_until", Double),
-    *(Column(name, Text) for name in ("control", "error", "result")),
+    *(Column(name, Text) for name in ("control", "error", "result", "token")),
 )
 
 attempts = Table(

@@ -234,7 +234,8 @@ def _train(at: Attempt) -> str | None:
         if asked or submitted >= at.end or (pending and _boundary(at, submitted)):
             while pending:
                 settle()
-            if asked:
+            # At its very end a stage is rather brought to it: what is left to measure would be forgotten.
+            if asked and at.step < at.end:
                 return asked
             _at_boundary(at)
             if _over(at):

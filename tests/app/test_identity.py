@@ -17,6 +17,7 @@ from engine import keys, policy
 from tests.app.conftest import ROOT, texts
 
 HERE = {"host": "127.0.0.1:8501"}
+SESSION = {"host": "localhost:8501", "upgrade": "websocket"}
 
 
 @pytest.mark.parametrize(
@@ -36,12 +37,55 @@ HERE = {"host": "127.0.0.1:8501"}
         ("127.0.0.1", {"host": ""}, False, "visitor"),
         ("127.0.0.1", HERE | {"x-forwarded-for": "10.0.0.1"}, False, "visitor"),
         ("127.0.0.1", HERE | {"forwarded": "for=10.0.0.1"}, False, "visitor"),
+        ("127.0.0.1", HERE | {"x-forwarded-proto": "https"}, False, "visitor"),
+        ("127.0.0.1", HERE | {"cf-connecting-ipv6": "::2"}, False, "visitor"),
+        # A proxy that names this machine as the host, as nginx does unless told otherwise.
+        ("127.0.0.1", SESSION | {"origin": "https://thinker.example"}, False, "visitor"),
+        ("127.0.0.1", SESSION | {"origin": "null"}, False, "visitor"),
+        ("127.0.0.1", SESSION, False, "visitor"),
+        ("127.0.0.1", HERE | {"referer": "https://thinker.example/home"}, False, "visitor"),
+        ("127.0.0.1", SESSION | {"origin": "http://localhost:8501"}, False, "local"),
+        ("127.0.0.1", SESSION | {"origin": "http://[::1]:8501", "upgrade": "WebSocket"}, False, "local"),
+        ("127.0.0.1", HERE | {"referer": "http://127.0.0.1:8501/home"}, False, "local"),
         ("127.0.0.1", HERE, True, "person"),
         ("0.0.0.0", {"host": "thinker.example"}, True, "person"),
     ],
 )
 def test_who_that_is(address: str | None, headers: dict[str, str], auth: bool, expected: str) -> None:
     assert identity.kind_of(address, headers, auth) == expected
+
+
+@pytest.mark.parametrize("headers", [{}, HERE, SESSION | {"origin": "http://localhost:8501"}])
+def test_where_others_are_meant_to_come_no_header_is_trusted(headers: dict[str, str]) -> None:
+    assert identity.kind_of("127.0.0.1", headers, False, True) == "visitor"
+    assert identity.kind_of("127.0.0.1", headers, True, True) == "person"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("", None, False),
+        ("browser.serverAddress", "thinker.example", True),
+        ("browser.serverAddress", "localhost", False),
+        ("server.enableCORS", False, True),
+        ("server.enableXsrfProtection", False, True),
+        ("server.corsAllowedOrigins", ["https://thinker.example"], True),
+        ("server.trustedUserHeaders", {"x-user": "email"}, True),
+        ("server.port", 9000, False),
+    ],
+)
+def test_what_is_set_up_for_a_proxy_is_for_others(option: str, value: Any, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = identity.config.get_option
+    assert asked(option) is not None if option and option != "server.port" else True
+    monkeypatch.setattr(identity.config, "get_option", lambda name: value if name == option else asked(name))
+    assert identity.shared() is expected
+
+
+@pytest.mark.parametrize(("said", "expected"), [("1", True), ("yes", True), ("0", False), ("false", False), (" ", False)])
+def test_it_can_be_said(said: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THINKER_SHARED", said)
+    assert identity.shared() is expected
+    assert identity.asks_as_visitor(HERE) is expected
 
 
 def test_a_cookie_is_its_visitors_until_it_runs_out() -> None:
@@ -189,6 +233,11 @@ def test_beyond_loopback_there_are_visitors_each_their_own(monkeypatch: pytest.M
     first, second = open_app(monkeypatch, address="0.0.0.0"), open_app(monkeypatch, address="0.0.0.0")
     assert owner_of(first).startswith(policy.VISITOR) and owner_of(first) != owner_of(second)
     assert "visitor" in first.sidebar.caption[0].value and owner_of(first.run()) == owner_of(first)
+
+
+def test_shared_there_are_visitors_on_loopback_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THINKER_SHARED", "1")
+    assert owner_of(open_app(monkeypatch)).startswith(policy.VISITOR)
 
 
 def test_where_people_sign_in_nothing_is_shown_before(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,28 @@ def test_a_lesson_from_its_beginning_to_its_undoing(engine: Engine, server: Sayi
     assert not engine.models() and "Undone" not in texts(page)
 
 
+def test_the_models_page_says_what_it_was_taught(engine: Engine, server: SayingServer) -> None:
+    page = press(correct(say(open_page(model="base:nano"), "one"), "uno"), "Learn")
+    server.say = lambda body: "uno" if body["messages"][-1]["content"] == "one" else "echo"
+    finish(engine, learning(engine, page))
+    chat = page.query_params["chat"]
+    until(lambda: engine.teaching.look(engine.teaching.lessons(chat)[-1].id)[0].state == "learned", 20)
+    until(lambda: (engine.model("nano v2").proof or {}).get("skills", {}).get("after") is not None, 20)
+    shown = open_models(model=engine.model("nano v2").id)
+    assert not shown.exception and "Nothing was proven" not in texts(shown)
+    assert "What it was taught" in texts(shown) and "answers 1 of 1 corrected prompts as taught**, none before" in texts(shown)
+    assert "Corrections, as taught `1 of 1` 0 of 1 before" in texts(
+        shown
+    ) and "General skills on 100 tasks from before: 0 % → 0 %" in texts(shown)
+    [row] = next(table.value for table in shown.dataframe if "taught" in table.value).to_dict("records")
+    assert (row["prompt"], row["before"], row["now"], row["taught"], row["as taught"]) == ("one", "echo: one", "uno", "uno", "yes")
+    assert "answers 1 of 1 corrected prompts as taught" in texts(open_models())
+    # One of an older version, to which nothing was noted, and one whose skills can't be measured.
+    engine.store.set_proof("nano v2", None)
+    older = open_models(model=engine.model("nano v2").id)
+    assert not older.exception and "answers 1 of 1 corrected prompts" in texts(older) and "weren't measured" in texts(older)
+
+
 def test_what_it_did_not_learn_waits(engine: Engine, server: SayingServer) -> None:
     page = press(correct(say(open_page(), "one"), "uno"), "Learn")
     finish(engine, learning(engine, page))

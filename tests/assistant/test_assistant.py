@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -175,6 +176,31 @@ def test_a_conversation_is_kept_and_its_proposal_becomes_a_run(engine: Engine) -
     assert assistant.talks() == [] and engine.job(job.id)
 
 
+def test_two_tabs_that_press_at_once_start_one_run(engine: Engine) -> None:
+    talk = engine.assistant.say("one-minute demo")
+    gate, made = threading.Barrier(4), []
+
+    def press() -> None:
+        with Engine() as tab:
+            recipe, token = tab.assistant.recipe(talk.id, 1), tab.assistant.token(talk.id, 1)
+            gate.wait(30)
+            job = tab.launch(recipe, token=token)
+            tab.assistant.note_start(talk.id, 1, job.id)
+            made.append(job.id)
+
+    tabs = [threading.Thread(target=press) for _ in range(4)]
+    [tab.start() for tab in tabs]
+    [tab.join(60) for tab in tabs]
+    assert len(made) == 4 and [job.id for job in engine.jobs()] == [made[0]] and set(made) == {made[0]}
+    assert engine.assistant.started(talk.id) == {1: made[0]}
+    assert [turn["kind"] for turn in engine.assistant.talk(talk.id).turns if turn["role"] == "event"] == ["started"]
+    later = engine.assistant.say("use 30 steps", engine.assistant.say("one-minute demo", talk.id).id)
+    turn = len(later.turns) - 1
+    assert engine.launch(engine.assistant.recipe(talk.id, turn), token=engine.assistant.token(talk.id, turn)).id != made[0]
+    with pytest.raises(NotFound):
+        engine.assistant.token(talk.id, 0)
+
+
 def test_what_is_somebody_elses_is_not_found(engine: Engine, stranger: Engine) -> None:
     job, talk = Runs(engine).done("Tutor"), engine.assistant.say("one-minute demo")
     engine.datasets.add("support chats.jsonl", rows(80))
@@ -185,6 +211,7 @@ def test_what_is_somebody_elses_is_not_found(engine: Engine, stranger: Engine) -
         lambda: theirs.proposal(talk.id, 1),
         lambda: theirs.recipe(talk.id, 1),
         lambda: theirs.started(talk.id),
+        lambda: theirs.token(talk.id, 1),
         lambda: theirs.to_wizard(talk.id, 1),
         lambda: theirs.note_start(talk.id, 1, job.id),
         lambda: theirs.note_start(theirs.say("one-minute demo").id, 1, job.id),

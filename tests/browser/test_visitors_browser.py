@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from engine import Engine
 from tests.browser.test_training_browser import FLAGS, READY, Dashboard, fits
+from tests.fakes.proxy import Proxy
 from tests.running import end_processes
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -142,6 +143,36 @@ def test_without_cookies_a_visitor_lasts_as_long_as_the_tab(browser: Browser, da
     page.wait_for_timeout(500)
     visit(page, dashboard)
     expect(page.get_by_text("mine_alone")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("setting", "origin"),
+    [("STREAMLIT_SERVER_ENABLE_CORS=false", False), ("STREAMLIT_BROWSER_SERVER_ADDRESS=thinker.test", True), ("THINKER_SHARED=1", True)],
+)
+def test_a_proxy_that_hides_makes_nobody_the_machines_own_person(
+    setting: str, origin: bool, browser: Browser, thinker_home: Path, tmp_path: Path, trouble: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(*setting.split("="))
+    thinker_home.mkdir(parents=True, exist_ok=True)
+    made = Dashboard(thinker_home, tmp_path / "dashboard.log")
+    try:
+        with Proxy(made.port, origin=origin) as proxy:
+            page = tab(browser.new_context(), trouble)
+            page.goto(f"http://{NAME}:{proxy.port}/datasets")
+            expect(page.get_by_text("You are a visitor here")).to_be_visible(timeout=30_000)
+            expect(page.get_by_text("finds it again for 30 days")).to_be_visible()
+    finally:
+        made.stop()
+        print((tmp_path / "dashboard.log").read_text())
+
+
+def test_unless_it_is_set_up_for_one_a_proxy_gets_nowhere(browser: Browser, dashboard: Dashboard, trouble: list[str]) -> None:
+    """Streamlit refuses sessions that come from elsewhere than the host that they name."""
+    with Proxy(dashboard.port) as proxy:
+        page = tab(browser.new_context(), trouble)
+        page.goto(f"http://{NAME}:{proxy.port}/datasets")
+        page.wait_for_timeout(4000)
+        expect(page.get_by_role("heading", name="Datasets")).to_have_count(0)
 
 
 def test_pages_fit_with_the_note(browser: Browser, dashboard: Dashboard, trouble: list[str]) -> None:

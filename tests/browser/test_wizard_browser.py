@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from engine import Engine
 from tests.browser.test_training_browser import READY, Dashboard, browser, dashboard, fits, open_tab  # noqa: F401
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -58,3 +60,24 @@ def test_own_data_step_by_step_and_the_demo_to_its_run(browser: Browser, dashboa
     page.wait_for_url(re.compile(r"/training\?job=[0-9a-f]{12}$"), timeout=30_000)
     expect(page.get_by_role("heading", name="Pig Latin", exact=True)).to_be_visible(timeout=20_000)
     assert not trouble, "\n".join(trouble)
+
+
+def test_two_tabs_that_start_one_draft_start_one_run(browser: Browser, dashboard: Dashboard, thinker_home: Path) -> None:  # noqa: F811
+    trouble: list[str] = []
+    tabs = [open_tab(browser, trouble) for _ in range(2)]
+    for page in tabs:
+        page.goto(f"{dashboard.url}/wizard")
+        if page is tabs[0]:
+            page.get_by_role("button", name="Start the demo").click()
+        settled(page, "Ready to start?")
+        page.get_by_test_id("stMain").get_by_role("button", name="Launch").last.click()
+        expect(page.get_by_role("button", name="Start training")).to_be_visible(timeout=20_000)
+    # The click is the page's own, so that neither waits for what the other's brings about.
+    for page in tabs:
+        page.get_by_role("button", name="Start training").evaluate("button => setTimeout(() => button.click(), 300)")
+    for page in tabs:
+        expect(page.get_by_role("heading", name="What happens next")).to_be_visible(timeout=20_000)
+    addresses = {page.url.partition("?")[2] for page in tabs}
+    with Engine() as engine:
+        [job] = engine.jobs()
+    assert addresses == {f"job={job.id}"} and not trouble, "\n".join(trouble)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -100,6 +101,59 @@ def test_started_on_demand_and_gone_when_idle(store, recipe, until, monkeypatch)
     again = store.create_job(recipe)
     host.ensure_runner(COUNT)
     until(lambda: store.job(again.id).state == "done")
+
+
+HOLDER = """
+import sys, time
+from engine import paths, platforms
+handle = (paths.home() / "runner.lock").open("ab")
+assert platforms.lock_file(handle)
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.faults
+def test_asked_for_while_a_killed_runner_still_ends(store, recipe, until):
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        job = store.create_job(recipe)
+        host.ensure_runner(COUNT)
+        host.ensure_runner(COUNT)
+        assert not host._started and paths.home() in host._watched
+        time.sleep(0.7)
+        assert store.job(job.id).state == "queued"
+    finally:
+        holder.kill()
+        holder.wait(10)
+        holder.stdout.close()
+    until(lambda: store.job(job.id).state == "done", 15)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(120)
+def test_asked_for_at_the_very_moment_of_a_kill(store, recipe, until):
+    host.ensure_runner(COUNT)
+    for _ in range(4):
+        until(lambda: host.runner_info())
+        pid = host.runner_info()["pid"]
+        # The job is made first: from the kill to the call nothing may pass.
+        job = store.create_job(recipe.merged({"training": {"steps": 3}}))
+        platforms.kill(pid)
+        host.ensure_runner(COUNT)
+        until(lambda job=job: store.job(job.id).state == "done", 25)
+        until(lambda pid=pid: (host.runner_info() or {"pid": pid})["pid"] != pid)
+
+
+@pytest.mark.faults
+def test_the_watch_starts_nothing_where_nothing_waits(store, monkeypatch, until):
+    monkeypatch.setattr(host, "_WATCH_S", 1.0)
+    handle = host._take_lock()
+    host.ensure_runner(COUNT)
+    handle.close()
+    until(lambda: paths.home() not in host._watched)
+    assert not host._started and host.runner_info() is None
 
 
 def test_a_job_that_comes_as_the_host_leaves_is_still_run(store, recipe, monkeypatch):

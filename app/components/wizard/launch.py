@@ -41,7 +41,7 @@ def show(draft: Any) -> None:
     with st.container(horizontal=True):
         st.button("Back", key="back", icon=":material/arrow_back:", on_click=frame.update, kwargs={"step": draft.step - 1})
         if st.button("Launch", key="launch", type="primary", icon=":material/rocket_launch:"):
-            _confirm(found.recipe, plan)
+            _confirm(found.recipe, plan, draft.token)
 
 
 def _sentences(recipe: Any, plan: Any) -> list[str]:
@@ -65,7 +65,7 @@ def _where(endpoint: str) -> str:
 
 
 @st.dialog("Start this training?")
-def _confirm(recipe: Any, plan: Any) -> None:
+def _confirm(recipe: Any, plan: Any, token: str) -> None:
     takes = {estimate.name: estimate.text for estimate in plan.estimates}
     time, money = (words.literal(takes.get(name, "an amount that can't be told yet")) for name in ("time", "money"))
     st.markdown(f"**{words.literal(recipe.name)}** takes {time} and costs {money}.")
@@ -74,11 +74,11 @@ def _confirm(recipe: Any, plan: Any) -> None:
     st.caption("It runs in the background; closing the browser doesn't stop it. Pause or stop it whenever you like.")
     if st.button("Start training", key="start", type="primary"):
         try:
-            job = frame.engine().launch(recipe)
+            job = frame.engine().launch(recipe, token)
         except EngineError as error:
             trouble.show_error(error.to_dict())
             return
-        frame.engine().drafts.discard()
+        frame.engine().drafts.discard(token)
         st.query_params["job"] = job.id
         st.rerun()
 

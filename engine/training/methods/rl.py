@@ -24,11 +24,10 @@ from engine.training.answers import answer
 from engine.training.desk import Desk, datum, logprobs_of
 from engine.training.methods import Base, Ticket
 from engine.training.reach import Reach
-from engine.training.rewards import Reward, Rollout, Score, make_reward
+from engine.training.rewards import Reward, Rollout, Score, make_reward, needs_endpoint
 from engine.training.rollouts import Drawing, Group
 from engine.training.schedule import order
 
-ASKING = ("judge", "reward_model")  # kinds of rewards that ask other models
 WATCHED_PROMPTS = 64  # held-out prompts that are answered at each measurement; the proof takes all
 
 
@@ -115,7 +114,7 @@ class RL(Base):
     def score(self, examples: list[Example], answers: list[str]) -> dict[str, float]:
         own = self._reward
         if own is None:
-            if any(part.kind in ASKING for part in self._recipe.reward.parts):
+            if needs_endpoint(self._recipe.reward):
                 return {}
             own = make_reward(self._recipe.reward, None)
         scores = own.score([_rollout(example, text, 0, False) for example, text in zip(examples, answers, strict=True)])

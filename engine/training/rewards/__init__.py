@@ -34,11 +34,13 @@ _KINDS = {
     "judge": "judging:Judge",
     "reward_model": "judging:RewardModel",
 }
+ASKING = ("judge", "reward_model")
+RUNNING = ("code_tests", "python")
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """An answer that was tried. `expected` is the row's own answer, `columns` what else the row says; `cut_off`: it hit the limit."""
+    """An answer that was tried. `expected` is the row's own answer, `columns` what else it says; `cut_off`: it hit the length limit."""
 
     prompt: list[Message]
     answer: str
@@ -89,7 +91,8 @@ class Tools(Protocol):
         """What the model says to each. Raises EngineError."""
 
     def odds(self, model: str, conversations: Sequence[Sequence[Message]], question: str) -> list[float]:
-        """The log-odds of yes, when the question is asked after each conversation. Raises EngineError."""
+        """What a model thinks of the last answer of each conversation: the log-odds of yes (nats). A reward model is asked the question
+        that it was trained with. Raises EngineError."""
 
 
 class Kind(Protocol):
@@ -105,7 +108,7 @@ class Kind(Protocol):
 class Plain:
     """A kind that looks at one answer at a time and holds nothing."""
 
-    def __init__(self, part: RewardPart, tools: Tools):
+    def __init__(self, part: RewardPart, tools: Tools | None):
         self.part = part
 
     def grade(self, rollouts: Sequence[Rollout]) -> list[Grade]:
@@ -121,7 +124,7 @@ class Plain:
 class WeightedSum:
     """The parts of a recipe's reward."""
 
-    def __init__(self, spec: recipe.Reward, tools: Tools):
+    def __init__(self, spec: recipe.Reward, tools: Tools | None):
         self.labels = labels(spec.parts)
         self._weights = [part.weight for part in spec.parts]
         self._kinds: list[Kind] = []
@@ -157,9 +160,24 @@ class WeightedSum:
         return Score(value, parts, "; ".join(notes), any(grade.failed for grade in grades))
 
 
-def make_reward(spec: recipe.Reward, tools: Tools) -> WeightedSum:
-    """The recipe's reward. Raises RecipeError where a part can't be used as it stands, StateError without what it needs of this machine."""
+def make_reward(spec: recipe.Reward, tools: Tools | None) -> WeightedSum:
+    """The recipe's reward; without `tools` one that asks no model. Raises RecipeError where a part can't be used as it stands, StateError
+    without what it needs of this machine."""
+    if tools is None and needs_endpoint(spec):
+        raise RecipeError(
+            "this reward asks other models, which can't be reached from here", "Leave those parts out.", where="recipe reward"
+        )
     return WeightedSum(spec, tools)
+
+
+def needs_endpoint(spec: recipe.Reward) -> bool:
+    """Whether it asks other models."""
+    return any(part.kind in ASKING for part in spec.parts)
+
+
+def needs_sandbox(spec: recipe.Reward) -> bool:
+    """Whether it runs programs."""
+    return any(part.kind in RUNNING for part in spec.parts)
 
 
 def labels(parts: Sequence[RewardPart]) -> list[str]:
@@ -189,7 +207,7 @@ def wanted(rollout: Rollout, part: RewardPart) -> list[str] | Grade:
     return found or Grade(0.0, f"nothing is expected: {where} is empty", failed=True)
 
 
-def _made(part: RewardPart, tools: Tools, number: int) -> Kind:
+def _made(part: RewardPart, tools: Tools | None, number: int) -> Kind:
     module, name = _KINDS[part.kind].split(":")
     try:
         return getattr(import_module(f"engine.training.rewards.{module}"), name)(part, tools)

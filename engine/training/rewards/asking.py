@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from engine import endpoints, keys, models
+from engine import endpoints, keys, models, starts
 from engine.data.examples import with_system
 from engine.endpoints import Endpoint
 from engine.errors import EndpointError, KeyNeeded, NotFound, RecipeError
@@ -29,8 +29,9 @@ TIMEOUT = httpx.Timeout(300, connect=10)
 _TRIES, _FIRST_WAIT, _LONGEST_WAIT = 6, 0.5, 30.0
 _AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 _TOP = 20
+# As the method that trains reward models has it.
+YES, SUREST = "yes", 1e-4
 _NEARBY = ("127.0.0.1", "localhost", "::1")
-_BASE = "base:"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,17 @@ class Address:
     need: Need | None = None
     system_prompt: str = ""
     stop: tuple[str, ...] = ()
+    question: str = ""
     ours: bool = False
+
+
+@dataclass(frozen=True)
+class Try:
+    """One answer as the server gave it."""
+
+    text: str
+    tokens: int
+    cut_off: bool
 
 
 @dataclass
@@ -57,9 +68,10 @@ class Asked:
 
 
 class Asker:
-    """The tools of one owner's rewards. Not for several threads at once."""
+    """One owner's; `endpoint` is where base models are asked. Not for several threads at once."""
 
-    def __init__(self, store: Store, owner: str):
+    def __init__(self, store: Store, owner: str, endpoint: str = "local"):
+        self._endpoint = endpoint
         self._store, self._owner = store, owner
         self._open: dict[tuple[str, str], Endpoint] = {}
         # What a server turned out not to take, by its URL and model.
@@ -74,11 +86,20 @@ class Asker:
         return [reply["message"].get("content") or "" for reply in replies]
 
     def odds(self, model: str, conversations: Sequence[Sequence[Message]], question: str) -> list[float]:
-        """log P(yes) - log P(no) of what it would say first, in nats. Raises EngineError."""
+        """What a model thinks of the last answer of each conversation: the log-odds of yes (nats). A reward model is asked the question
+        that it was trained with. Raises EngineError."""
         address = self.address(model, "")
-        asked = [[*conversation, {"role": "user", "content": question}] for conversation in conversations]
+        asked = [[*conversation, {"role": "user", "content": address.question or question}] for conversation in conversations]
         replies = self._chats(address, asked, {"max_tokens": 1, "temperature": 0.0, "logprobs": True, "top_logprobs": _TOP})
-        return [self._odds(address, reply) for reply in replies]
+        return [_odds(reply) for reply in replies]
+
+    def tries(self, model: str, prompts: Sequence[Sequence[Message]], count: int, how: dict[str, Any]) -> list[list[Try]]:
+        """`count` answers of a model of ours to each prompt; `how` as OpenAI's API has it (max_tokens, temperature). Raises EngineError."""
+        address = self.address(model, "")
+        asked = [prompt for prompt in prompts for _ in range(count)]
+        replies = self._chats(address, asked, dict(how), seeds=range(len(asked)))
+        found = [Try(reply["message"].get("content") or "", reply["tokens"], reply["finish_reason"] == "length") for reply in replies]
+        return [found[place : place + count] for place in range(0, len(found), count)]
 
     def key(self, url: str) -> str:
         """The owner's key for that server; empty if there is none."""
@@ -93,31 +114,20 @@ class Asker:
         return self._ours(model)
 
     def _ours(self, ref: str) -> Address:
-        """A tuned model by id or name, a run's checkpoint as JOB@STEP, or a base model that is at hand."""
-        job_id, at, step = ref.rpartition("@")
-        if at and step.isdecimal():
-            job = self._store.find_job(job_id, self._owner)
-            saved = [point for point in self._store.checkpoints(job.id, "sampler_weights", self._owner) if point.step == int(step)]
-            if not saved:
-                raise NotFound(f"{job.name} has no checkpoint for use at step {step}", "Choose another one.", where=f"job {job.id}")
-            recipe = job.recipe
-            known = (
-                recipe.endpoint,
-                recipe.base_model,
-                saved[-1].path,
-                recipe.system_prompt,
-                tuple(recipe.stop),
-                f"{job.name}, step {step}",
-            )
-        elif ref == "nano" or ref.startswith(_BASE):
-            name = ref.removeprefix(_BASE)
-            known = ("local", name, "", "", (), name)
-        else:
-            model = self._store.model(ref, self._owner)
-            known = (model.endpoint, model.base_model, model.sampler_path, model.system_prompt, tuple(model.stop), model.name)
-        endpoint_name, base_model, path, system_prompt, stop, name = known
-        endpoint = self._opened(endpoint_name, base_model)
-        return Address(name, path or base_model, endpoint.chat_url, endpoint.key(), None, system_prompt, stop, ours=True)
+        """A tuned model by id or name, a run's checkpoint as JOB@STEP, or a base model by name."""
+        try:
+            found = starts.find(self._store, self._owner, ref)
+        except NotFound:
+            # A mistyped name is none of the hub's: those that are have an owner's name before them.
+            if ref != "nano" and not (models.is_hub_id(ref) and "/" in ref):
+                raise
+            endpoint = self._opened(self._endpoint, ref)
+            return Address(ref, ref, endpoint.chat_url, endpoint.key(), ours=True)
+        if not found.sampler_path:
+            raise NotFound(f"{found.name} can't be asked: it was saved for training on only", "Choose another one.", where=ref)
+        endpoint = self._opened(found.endpoint, found.base_model)
+        spoken = (found.system_prompt, tuple(found.stop), found.question)
+        return Address(found.name, found.sampler_path, endpoint.chat_url, endpoint.key(), None, *spoken, ours=True)
 
     def _opened(self, name: str, base_model: str) -> Endpoint:
         known = self._open.get((name, base_model))
@@ -128,25 +138,34 @@ class Asker:
             self._open[name, base_model] = known
         return known
 
-    def _chats(self, address: Address, prompts: Sequence[Sequence[Message]], body: dict[str, Any]) -> list[dict[str, Any]]:
+    def _chats(
+        self, address: Address, prompts: Sequence[Sequence[Message]], body: dict[str, Any], seeds: Sequence[int] = ()
+    ) -> list[dict[str, Any]]:
+        """The choices, each with its `tokens`."""
         conversations = [with_system([dict(message) for message in prompt], address.system_prompt) for prompt in prompts]
         if address.stop:
             body["stop"] = list(address.stop)[:4]
-        return asyncio.run(self._all(address, conversations, body)) if conversations else []
+        bodies = [{**body, "messages": talk} for talk in conversations]
+        for one, seed in zip(bodies, seeds, strict=False):
+            one["seed"] = seed
+        return asyncio.run(self._all(address, bodies)) if bodies else []
 
-    async def _all(self, address: Address, conversations: list[list[Message]], body: dict[str, Any]) -> list[dict[str, Any]]:
+    async def _all(self, address: Address, bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
         at_once = AT_ONCE_HERE if address.ours else AT_ONCE_ELSEWHERE
         gate = asyncio.Semaphore(at_once)
         headers = {"Authorization": f"Bearer {address.key}"} if address.key else {}
         limits = httpx.Limits(max_connections=at_once)
         # No proxy lies between us and this machine.
         proxied = host(address.url) not in _NEARBY
-        async with (
-            httpx.AsyncClient(trust_env=proxied, timeout=TIMEOUT, headers=headers, limits=limits) as http,
-            asyncio.TaskGroup() as group,
-        ):
-            tasks = [group.create_task(self._one(http, gate, address, {**body, "messages": talk})) for talk in conversations]
-        return [task.result() for task in tasks]
+        async with httpx.AsyncClient(trust_env=proxied, timeout=TIMEOUT, headers=headers, limits=limits) as http:
+            tasks = [asyncio.create_task(self._one(http, gate, address, body)) for body in bodies]
+            try:
+                return list(await asyncio.gather(*tasks))
+            finally:
+                # One that failed takes the others along.
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _one(self, http: httpx.AsyncClient, gate: asyncio.Semaphore, address: Address, body: dict[str, Any]) -> dict[str, Any]:
         body["model"] = address.model
@@ -202,24 +221,20 @@ class Asker:
         self.asked.calls += 1
         self.asked.prompt_tokens += int(used.get("prompt_tokens") or 0)
         self.asked.completion_tokens += int(used.get("completion_tokens") or 0)
-        return choice
+        return {**choice, "tokens": int(used.get("completion_tokens") or 0)}
 
-    def _odds(self, address: Address, choice: dict[str, Any]) -> float:
-        content = (choice.get("logprobs") or {}).get("content") or []
-        best = content[0]["top_logprobs"] if content else []
-        sums = {"yes": 0.0, "no": 0.0}
-        for entry in best:
-            word = re.sub(r"[^a-z]", "", entry["token"].lower())
-            for wanted in sums:
-                if word and wanted.startswith(word):
-                    sums[wanted] += math.exp(entry["logprob"])
-        if not sums["yes"] and not sums["no"]:
-            advice = "Train a reward model (method rlhf or reward_model) and name that."
-            raise EndpointError("it answers neither yes nor no when asked whether an answer is good", advice, where=address.name)
-        # What isn't among the likeliest is at most as likely as the last of them.
-        floor = math.exp(min(entry["logprob"] for entry in best))
-        yes, no = (math.log(sums[word] or floor) for word in ("yes", "no"))
-        return yes - no
+
+def _odds(choice: dict[str, Any]) -> float:
+    """log p - log(1 - p) of saying yes, from what the model would say first; a token may hold the beginning of the word alone."""
+    content = (choice.get("logprobs") or {}).get("content") or []
+    best = content[0]["top_logprobs"] if content else []
+    if not best:
+        raise EndpointError("the server doesn't say how likely answers are, which a reward model has to", "Ask it where it was trained.")
+    found = [math.exp(entry["logprob"]) for entry in best if (word := entry["token"].strip()) and YES.startswith(word)]
+    # What isn't among the likeliest is at most as likely as the last of them.
+    p = sum(found) or min(math.exp(entry["logprob"]) for entry in best)
+    p = min(max(p, SUREST), 1 - SUREST)
+    return math.log(p) - math.log1p(-p)
 
 
 def host(url: str) -> str:
@@ -235,7 +250,7 @@ def host(url: str) -> str:
 
 
 def key_for(url: str) -> Need:
-    """The key that a server may want: OPENAI_API_KEY for OpenAI's own, THINKER_KEY_ and the server's name for others. Raises RecipeError."""
+    """The key that a server may want: OPENAI_API_KEY for OpenAI's own, THINKER_KEY_ and its name for others. Raises RecipeError."""
     name = host(url)
     variable = "OPENAI_API_KEY" if name == "api.openai.com" else "THINKER_KEY_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
     return Need(f"judge:{name}", name, variable, "", f"whoever runs {name}")

@@ -63,7 +63,7 @@ class Contains(Plain):
 class Regex(Plain):
     """An expression that has to be found, or to fit the whole answer."""
 
-    def __init__(self, part: RewardPart, tools: Tools):
+    def __init__(self, part: RewardPart, tools: Tools | None):
         super().__init__(part, tools)
         try:
             self._pattern = regex.compile(part.pattern, regex.IGNORECASE if part.ignore_case else 0)

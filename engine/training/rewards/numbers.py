@@ -9,11 +9,12 @@ from engine.training.rewards import Grade, Plain, Rollout, wanted
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,3}(?:\.\d{3})+,\d+|\d+,\d{1,2}(?![\d,])|\d+(?:\.\d+)?|\.\d+)"
 _EXPONENT = r"(?:[eE][+-]?\d{1,3}|\s*(?:\\times|\\cdot|×|\*)\s*10\s*(?:\^|\*\*)\s*\{?\s*[+-]?\d{1,3}\s*\}?)?"
-_SIGN = r"(?<![\w.)\]}])[+-]?\s*"
-_CURRENCY = r"[$€£¥]?\s*"
+# A minus between two things is no sign.
+_SIGN = r"(?:(?<![A-Za-z0-9_.)\]}])[+-])?"
+_CURRENCY = r"(?:[$€£¥]\s*)?"
 _FRACTION = r"\\[dt]?frac\s*\{\s*-?\d+(?:\.\d+)?\s*\}\s*\{\s*-?\d+(?:\.\d+)?\s*\}"
 _NUMBER = re.compile(
-    rf"(?P<sign>{_SIGN}){_CURRENCY}(?:(?P<latex>(?:\d+\s*)?{_FRACTION})|(?P<mixed>\d+\s+\d+\s*/\s*\d+)|"
+    rf"(?P<sign>{_SIGN})(?<![\d.]){_CURRENCY}(?:(?P<latex>(?:\d+\s*)?{_FRACTION})|(?P<mixed>\d+\s+\d+\s*/\s*\d+)|"
     rf"(?P<ratio>\d+(?:\.\d+)?\s*/\s*\d+(?:\.\d+)?)(?![\d/])|(?P<plain>{_DIGITS}){_EXPONENT.replace('(?:', '(?P<exponent>', 1)})"
     r"\s*(?P<percent>\\?%|percent\b|per cent\b)?"
 )
@@ -48,9 +49,9 @@ def last_number(text: str) -> tuple[Fraction, bool] | None:
         inside = [one for one in place if _NUMBER.search(one)]
         if inside:
             # After a mark the first number is the answer, and what follows is talk; a box holds the answer alone.
-            return _read(list(_NUMBER.finditer(inside[-1]))[0 if number else -1])
+            return _number(list(_NUMBER.finditer(inside[-1]))[0 if number else -1])
     found = list(_NUMBER.finditer(text))
-    return _read(found[-1]) if found else None
+    return _number(found[-1]) if found else None
 
 
 def boxed(text: str) -> list[str]:
@@ -94,6 +95,13 @@ def float_of(value: Fraction) -> float:
 
 def _near(a: Fraction, b: Fraction, tolerance: float) -> bool:
     return abs(a - b) <= Fraction(tolerance) * (abs(b) if b else 1)
+
+
+def _number(match: re.Match[str]) -> tuple[Fraction, bool] | None:
+    try:
+        return _read(match)
+    except ValueError:  # thousands of digits
+        return None
 
 
 def _read(match: re.Match[str]) -> tuple[Fraction, bool] | None:

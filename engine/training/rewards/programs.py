@@ -21,7 +21,7 @@ _PYTHON = ("python", "py", "python3", "")
 class CodeTests:
     """The share of its row's tests that the answer's code passes, or 1 for all of them."""
 
-    def __init__(self, part: RewardPart, tools: Tools):
+    def __init__(self, part: RewardPart, tools: Tools | None):
         self._part, self._sandbox = part, Sandbox(limits=Limits(seconds=part.seconds))
         self._sandbox.start()
 
@@ -105,7 +105,7 @@ class Function:
     `row` holds the row's columns, and `messages`, `tokens` and `cut_off` of this answer.
     """
 
-    def __init__(self, part: RewardPart, tools: Tools):
+    def __init__(self, part: RewardPart, tools: Tools | None):
         try:
             compile(part.code, "<your function>", "exec")
         except (SyntaxError, ValueError) as error:

@@ -24,7 +24,7 @@ _SECONDS = 1.0
 class JsonSchema(Plain):
     """1 where the answer holds JSON that fits the schema: the whole answer, what stands in a code fence, or the first object or list."""
 
-    def __init__(self, part: RewardPart, tools: Tools):
+    def __init__(self, part: RewardPart, tools: Tools | None):
         super().__init__(part, tools)
         try:
             Draft202012Validator.check_schema(part.form)
