@@ -162,6 +162,27 @@ def list_more_models(more: int = 20) -> None:
     st.session_state[_name("models_listed")] = models_listed() + more
 
 
+def stored(endpoint: str) -> list[Any] | None:
+    """What was last seen to be stored there; None before."""
+    return _get("stored", dict).get(endpoint)
+
+
+def keep_stored(endpoint: str, kept: list[Any] | None) -> None:
+    """Shown until it is looked at again."""
+    _get("stored", dict)[endpoint] = kept
+
+
+def fetched(path: str) -> bytes | None:
+    """The zip of a stored checkpoint that was fetched last."""
+    found: dict[str, bytes] = _get("fetched", dict)
+    return found.get(path)
+
+
+def keep_fetched(path: str, content: bytes) -> None:
+    """One at a time: they may be big."""
+    st.session_state[_name("fetched")] = {path: content}
+
+
 # -- the wizard: what it has chosen is in the store (engine.drafts)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from engine.amounts import dollars
 from engine.estimates import Estimate
+from engine.knowledge.pricing import Price
 from engine.recipe import Recipe
 
 
@@ -66,3 +69,19 @@ def warnings(
         text = f"Every example is gone through {passes:,.0f} times; the model will know them by heart and little else."
         found.append(Concern("care", text, "Train fewer steps, or add examples.", "training.steps"))
     return sorted(found, key=lambda warning: warning.level != "stop")
+
+
+def limits(recipe: Recipe, tokens: Mapping[str, float], price: Price | None) -> list[Concern]:
+    """What the run's own limits will do to it. `tokens`: what it is expected to ask for, by kind."""
+    budget, found = recipe.budget, []
+    everything = sum(tokens.values())
+    if budget.max_dollars is not None and price is None:
+        text = f"What {recipe.base_model} costs there isn't known, so the limit of {dollars(budget.max_dollars)} can't be kept to."
+        found.append(Concern("care", text, "Give its price in the settings, or set a limit in tokens.", "budget.max_dollars"))
+    elif budget.max_dollars is not None and price is not None and (cost := price.dollars(tokens)) > budget.max_dollars:
+        text = f"It is expected to cost {dollars(cost)}, more than its limit of {dollars(budget.max_dollars)}: it will stop before its end."
+        found.append(Concern("care", text, "Raise the limit, or train fewer steps.", "budget.max_dollars"))
+    if budget.max_tokens is not None and everything > budget.max_tokens:
+        text = f"It is expected to take {everything:,.0f} tokens, more than its limit of {budget.max_tokens:,}: it will stop early."
+        found.append(Concern("care", text, "Raise the limit, or train fewer steps.", "budget.max_tokens"))
+    return found

@@ -24,3 +24,12 @@ def size(count: float) -> str:
         if count < 999.5 or unit == "TB":
             break
     return f"{count:.1f}".removesuffix(".0") + f" {unit}" if count < 9.95 else f"{count:.0f} {unit}"
+
+
+def dollars(amount: float) -> str:
+    """$0, under $0.01, $0.59, $7.26, $1,204: US dollars."""
+    if amount <= 0:
+        return "$0"
+    if amount < 0.01:
+        return "under $0.01"
+    return f"${amount:,.2f}" if amount < 1000 else f"${amount:,.0f}"

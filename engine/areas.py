@@ -12,9 +12,12 @@ from engine.library import Library
 from engine.next_steps import NextSteps
 from engine.planning import Planner
 from engine.presets import Presets
+from engine.remotes import Remotes
 from engine.runs import Runs
 from engine.settings import Settings
+from engine.spending import Spending
 from engine.store import Store
+from engine.stored import Stored
 from engine.travel import Travel
 from engine.upkeep import Upkeep
 
@@ -54,6 +57,11 @@ class Areas:
         return Runs(self.store, self.owner)
 
     @cached_property
+    def spending(self) -> Spending:
+        """Tokens and money of runs, and what models cost: see engine.spending."""
+        return Spending(self.store, self.owner)
+
+    @cached_property
     def travel(self) -> Travel:
         """One prompt, answered by every checkpoint of a run."""
         return Travel(self.store, self.owner)
@@ -67,6 +75,16 @@ class Areas:
     def keys(self) -> Keyring:
         """Keys of endpoints, present or not: see engine.keyring."""
         return Keyring(self.store, self.owner)
+
+    @cached_property
+    def remotes(self) -> Remotes:
+        """Servers named by URL, and what each can do: see engine.remotes."""
+        return Remotes(self.store, self.owner)
+
+    @cached_property
+    def stored(self) -> Stored:
+        """Checkpoints that lie at an endpoint elsewhere: see engine.stored."""
+        return Stored(self.store, self.owner)
 
     @cached_property
     def settings(self) -> Settings:

@@ -71,7 +71,7 @@ def _connect(
 ) -> tuple[Client, Renderer]:
     from engine.endpoints.client import Client
 
-    folder = models.resolve(base_model, weights=endpoints.kind(endpoint_name).weights)
+    folder = models.resolve(base_model, weights=endpoints.kind(endpoint_name, owner).weights)
     endpoint = endpoints.start(endpoint_name, base_model, folder, owner)
     found = get_renderer(renderer, load_tokenizer(folder))
     endpoint.ready(say)

@@ -117,7 +117,7 @@ class Engine(Areas):
         """What an endpoint is called; its own name for one that this version doesn't know."""
         from engine import endpoints
 
-        return endpoints.kind(endpoint).title if endpoint in endpoints.names() else endpoint
+        return endpoints.kind(endpoint, self.owner).title if endpoint in endpoints.names(self.owner) else endpoint
 
     # -- jobs
 
@@ -176,10 +176,15 @@ class Engine(Areas):
             self._keep(job)
         return job
 
-    def resume(self, job_id: str) -> Job:
-        """From the last checkpoint. Raises StateError."""
+    def resume(self, job_id: str, budget: dict[str, Any] | None = None) -> Job:
+        """From the last checkpoint; `budget` gives it other limits (max_dollars, max_tokens, max_minutes; None for none).
+
+        Raises StateError, also for a run that is at its limit and gets no higher one, and RecipeError for a limit that can't be.
+        """
         job = self.job(job_id)
         guard.key(self.owner, job.endpoint)
+        if recipe := self.spending.raised(job, budget or {}):
+            self.store.change_recipe(job.id, recipe, self.owner)
         job = self.store.resume(job.id, self.owner, most=self.policy.most_jobs)
         host.ensure_runner()
         return job
@@ -325,8 +330,8 @@ class Engine(Areas):
         if recipe.data.mix:
             mix = [mixed.model_dump() | ({"path": _absolute(mixed.path)} if mixed.path else {}) for mixed in recipe.data.mix]
             changes["data"]["mix"] = mix
-        guard.able(recipe)
-        if not endpoints.kind(recipe.endpoint).weights:
+        guard.able(self.owner, recipe)
+        if not endpoints.kind(recipe.endpoint, self.owner).weights:
             guard.offered(self.owner, recipe)
         elif not models.is_hub_id(recipe.base_model):
             folder = models.resolve(recipe.base_model)

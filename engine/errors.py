@@ -7,6 +7,8 @@
     ├── StateError (RuntimeError)       not possible in the job's present state
     ├── NotAllowed (PermissionError)    not for this person on this machine
     ├── KeyNeeded (PermissionError)     a key is missing, or was refused
+    ├── PaymentNeeded (PermissionError) whoever trains asks for money first
+    ├── BudgetSpent (RuntimeError)      a run has come to its own limit
     ├── EndpointError (ConnectionError) whatever trains or samples can't be reached or refused
     ├── ModelError (ValueError)         a base model that can't be loaded or rendered
     └── StorageError (OSError)          the disk or the database
@@ -74,6 +76,14 @@ class NotAllowed(EngineError, PermissionError):
 
 class KeyNeeded(EngineError, PermissionError):
     """What was asked for needs a key that isn't there, or that was refused: give one and go on."""
+
+
+class PaymentNeeded(EngineError, PermissionError):
+    """The account at the endpoint has no billing, or none left: nothing goes on until that is seen to."""
+
+
+class BudgetSpent(EngineError, RuntimeError):
+    """A run would go past what it may cost; what it learned is saved, and with a higher cap it goes on."""
 
 
 class EndpointError(EngineError, ConnectionError):

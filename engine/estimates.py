@@ -6,11 +6,13 @@ Figures are for planning: right within a factor of two or so, and said to be.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
 
-from engine.amounts import duration
+from engine.amounts import dollars, duration
+from engine.knowledge.pricing import Price
 
 Size = Literal["small", "moderate", "large"]
 
@@ -145,15 +147,17 @@ def memory(model: ModelSize, load: Workload, free: int, *, full: bool, trained: 
     )
 
 
-def money(load: Workload, endpoint: str, prices: dict[str, Any]) -> Estimate | None:
-    """Dollars; None for an endpoint whose price isn't known."""
-    price = prices["endpoints"].get(endpoint)
+def money(counted: Mapping[str, float], price: Price | None) -> Estimate | None:
+    """Dollars for so many tokens of each kind; None where the price isn't known."""
     if price is None:
         return None
-    tokens = load.steps * load.batch_size * load.mean_length
-    dollars = tokens / 1e6 * price["per_million_tokens"]
-    text = "nothing" if not dollars else f"about ${dollars:,.2f}"
-    return Estimate("money", dollars, text, _size(dollars, 1, 20), (price["note"],))
+    if price.free:
+        return Estimate("money", 0.0, "nothing", "small", (price.note,))
+    amount = price.dollars(counted)
+    words = {"prefill": "read", "sample": "written", "train": "learned from"}
+    each = [f"{counted.get(kind, 0):,.0f} {word}" for kind, word in words.items() if counted.get(kind)]
+    lines = (f"Tokens: {', '.join(each)}", price.told, *([price.note] if price.note else []))
+    return Estimate("money", amount, f"about {dollars(amount)}", _size(amount, 1, 20), lines)
 
 
 def _size(value: float, small: float, moderate: float) -> Size:

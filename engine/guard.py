@@ -10,7 +10,8 @@ from pathlib import Path
 
 from engine import endpoints, keys, models, paths, policy
 from engine.amounts import size
-from engine.endpoints import tinker_cloud
+from engine.endpoints import remote
+from engine.endpoints.fitting import fits
 from engine.errors import EndpointError, KeyNeeded, NotAllowed, RecipeError
 from engine.recipe import DataSpec, Recipe, Reward
 from engine.starts import folder_of
@@ -81,14 +82,14 @@ def elsewhere(owner: str, what: str) -> None:
 
 def key(owner: str, endpoint: str) -> None:
     """What the endpoint needs is there. Raises KeyNeeded, and RecipeError for an unknown endpoint."""
-    need = endpoints.kind(endpoint).key
+    need = endpoints.kind(endpoint, owner).key
     if need is not None and keys.find(owner, need) is None:
         raise KeyNeeded(f"the key for {need.title} isn't there", f"Give it in the settings; you get one at {need.get_one}.")
 
 
-def able(asked: Recipe) -> None:
+def able(owner: str, asked: Recipe) -> None:
     """The endpoint can do what is asked. Raises RecipeError and EndpointError."""
-    place = endpoints.kind(asked.endpoint)
+    place = endpoints.kind(asked.endpoint, owner)
     if asked.full and not place.full:
         raise RecipeError(f"{place.title} trains adapters (LoRA) only", "Switch off full.", where="recipe full")
     if place.weights and find_spec("torch") is None:
@@ -98,8 +99,7 @@ def able(asked: Recipe) -> None:
 
 def offered(owner: str, asked: Recipe) -> None:
     """Whoever trains it has the model. Raises EngineError."""
-    if asked.base_model not in (known := tinker_cloud.models(owner)):
-        raise tinker_cloud.missing(asked.base_model, known)
+    fits(asked, remote.offer(asked.endpoint, asked.base_model, owner).context)
 
 
 def turn(store: Store, owner: str) -> None:

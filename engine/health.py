@@ -8,7 +8,7 @@ import sys
 from importlib import metadata
 from typing import Any
 
-from engine import models, paths, platforms, system
+from engine import endpoints, models, paths, places, platforms, system
 from engine.errors import EngineError
 from engine.store import Store
 
@@ -17,7 +17,7 @@ _PACKAGES = ("tinker", "torch", "transformers", "peft", "streamlit", "datasets")
 
 def checks() -> list[dict[str, Any]]:
     """{name, ok: True | False | None (not needed), says, next_step} each."""
-    found = [_machine(), _disk(), _packages(), _gpu(), _home(), _database(), _nano(), _browser(), _key("TINKER_API_KEY", "Tinker cloud")]
+    found = [_machine(), _disk(), _packages(), _gpu(), _home(), _database(), _nano(), _browser(), *_elsewhere()]
     return [dict(zip(("name", "ok", "says", "next_step"), check, strict=True)) for check in found]
 
 
@@ -95,5 +95,19 @@ def _browser() -> tuple[str, bool | None, str, str]:
     return "Chromium (for browser tests)", True if found else None, found or "not found; the browser tests are skipped", ""
 
 
-def _key(variable: str, what: str) -> tuple[str, bool | None, str, str]:
-    return f"{what} key", True if os.environ.get(variable) else None, "set" if os.environ.get(variable) else "not set; not needed here", ""
+def _elsewhere() -> list[tuple[str, bool | None, str, str]]:
+    """What trains elsewhere, asked now: the cloud if there is a key for it, and the servers that were named."""
+    found: list[tuple[str, bool | None, str, str]] = []
+    for place in places.look():
+        if place.name == endpoints.LOCAL:
+            continue
+        missing = next((check for check in place.checks if not check.met and not check.optional), None)
+        if missing is not None and missing.label == "Key":
+            found.append((f"{place.title} key", None, "not set; not needed here", ""))
+        elif missing is not None:
+            found.append((place.title, False, f"{missing.label}: {missing.found}", missing.advice))
+        else:
+            lines = [f"{check.label}: {check.found}" if check.label != "Connection" else check.found for check in place.checks]
+            told = [line for check, line in zip(place.checks, lines, strict=True) if check.label not in ("Tinker's SDK", "Key")]
+            found.append((place.title, True, "; ".join(told), ""))
+    return found

@@ -10,7 +10,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 
 from engine import endpoints, keys, paths, system
-from engine.endpoints import TINKER_KEY, tinker_cloud
+from engine.endpoints import LOCAL, TINKER, named, probe, remote
 from engine.errors import EngineError
 
 _DISK_WANTED = 2e9
@@ -50,7 +50,7 @@ def look(owner: str = "local", ask: bool = True) -> list[Place]:
 
     `ask`: those that are elsewhere are asked whether they are there and take the owner's key, which may take seconds.
     """
-    found = [_LOOKS[name](owner, ask) for name in endpoints.names() if name in _LOOKS]
+    found = [_local(owner, ask) if name == LOCAL else _remote(name, owner, ask) for name in endpoints.names(owner)]
     return sorted(found, key=lambda place: not place.ready)
 
 
@@ -89,31 +89,40 @@ def gpu_names() -> str:
     return ", ".join(asked.stdout.split("\n")).strip(", ")
 
 
-def _tinker(owner: str, ask: bool) -> Place:
-    key = keys.find(owner, TINKER_KEY)
-    there = key is not None
-    advice = f"Give it in the settings; you get one at {TINKER_KEY.get_one}."
+def _remote(name: str, owner: str, ask: bool) -> Place:
+    where = remote.address(name, owner)
+    key = keys.find(owner, where.need) if where.need else None
+    there = key is not None or where.need is None
     sdk = find_spec("tinker") is not None
-    checks = [
-        Check("Tinker's SDK", sdk, "installed" if sdk else "not installed", "Install the package tinker, then start Thinker again."),
-        Check("Key", there, "there" if there else "there is none", advice),
-    ]
-    if key is not None and ask:
-        checks.append(_connection(owner, hash((tinker_cloud.url(), key.value)), int(time.monotonic() / _REMEMBERED_S)))
-    meaning = "Large models on rented machines that you never see; you pay by the token."
-    why = "For models that this machine can't hold. Your examples are sent there."
-    return Place("tinker", "Tinker", meaning, why, tuple(checks))
+    checks = [Check("Tinker's SDK", sdk, "installed" if sdk else "not installed", "Install the package tinker, then start Thinker again.")]
+    if where.need is not None:
+        advice = f"Give it in the settings; you get one at {where.need.get_one}."
+        checks.append(Check("Key", there, "there" if there else "there is none", advice))
+    if there and ask:
+        checks.append(_connection(name, owner, hash((where.url, key.value if key else "")), int(time.monotonic() / _REMEMBERED_S)))
+    if name == TINKER:
+        meaning = "Large models on rented machines that you never see; you pay by the token."
+        why = "For models that this machine can't hold. Your examples are sent there."
+        return Place(name, "Tinker", meaning, why, tuple(checks))
+    known = named.get(owner, name)
+    if known.in_the_clear:
+        advice = "Use an https address, or a tunnel."
+        checks.append(Check("Privacy", False, "what is sent there, the key too, can be read on the way", advice, optional=True))
+    checks += [Check(found.title, bool(found.has), found.told, optional=True) for found in probe.told(known.found)]
+    return Place(name, name, f"A server that speaks Tinker's API, at {known.host}.", "Your examples are sent there.", tuple(checks))
 
 
 @lru_cache(maxsize=64)
-def _connection(owner: str, _key: int, _now: int) -> Check:
+def _connection(name: str, owner: str, _key: int, _now: int) -> Check:
     """Asked anew after some seconds: a key may have been revoked, a server may be away."""
+    where = remote.address(name, owner)
     try:
-        known = tinker_cloud.models(owner)
+        known = remote.offers(name, owner)
     except EngineError as error:
         return Check("Connection", False, error.message, error.next_step)
-    count = f"{len(known)} model{'s' * (len(known) != 1)}"
-    return Check("Connection", True, f"{tinker_cloud.host()} takes the key and offers {count} to train")
-
-
-_LOOKS = {"local": _local, "tinker": _tinker}
+    trained = [model for model in known if model.trainable]
+    count = f"{len(trained)} model{'s' * (len(trained) != 1)}"
+    takes = "takes the key and offers" if where.need else "offers"
+    longest = max((model.context for model in trained if model.context), default=None)
+    more = f", up to {longest:,} tokens at once" if longest else ""
+    return Check("Connection", bool(trained), f"{where.host} {takes} {count} to train{more}", "Ask whoever runs it." if not trained else "")

@@ -6,21 +6,25 @@ Reads data, a model's config and this owner's earlier runs; starts nothing and l
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from engine import data, endpoints, estimates, guard, knowledge, models, paths, places, starts, system
-from engine.advice import Concern, warnings
+from engine import data, endpoints, estimates, guard, knowledge, models, paths, places, starts, system, tokens_ahead
+from engine.advice import Concern, limits, warnings
 from engine.data.files import read_rows
 from engine.defaults import Defaults
-from engine.endpoints import tinker_cloud
-from engine.errors import RecipeError
+from engine.endpoints import remote
+from engine.endpoints.fitting import fits
+from engine.errors import EngineError, RecipeError
 from engine.estimates import Estimate
 from engine.jobs import states
+from engine.knowledge import pricing
 from engine.library import Library
 from engine.places import Place
 from engine.recipe import DataSpec, Recipe
@@ -29,6 +33,8 @@ from engine.training.schedule import order, total_steps
 
 if TYPE_CHECKING:
     from engine.store import Store
+
+_ASKED_AGAIN_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -76,11 +82,22 @@ class Planner:
 
     def models_at(self, endpoint: str) -> list[str]:
         """The base models that an endpoint has to choose from; empty where any can be named. Raises EngineError."""
-        return [] if endpoints.kind(endpoint).weights else tinker_cloud.models(self._owner)
+        return [] if endpoints.kind(endpoint, self._owner).weights else remote.models(endpoint, self._owner)
+
+    def about_model(self, endpoint: str, base_model: str) -> list[str]:
+        """What is known of a model where it would be trained: the most tokens that it takes at once, and its price. In words."""
+        found = []
+        with suppress(EngineError):
+            context = None if endpoints.kind(endpoint, self._owner).weights else remote.offer(endpoint, base_model, self._owner).context
+            found += [f"takes up to {context:,} tokens at once (context)"] if context else []
+        price = pricing.find(endpoint, base_model)
+        if price is not None and not price.free:
+            found.append(price.told)
+        return found
 
     def trains_all_weights(self, endpoint: str) -> bool:
         """Whether full fine-tuning can be had there. Raises RecipeError for an unknown endpoint."""
-        return endpoints.kind(endpoint).full
+        return endpoints.kind(endpoint, self._owner).full
 
     def goals(self) -> dict[str, dict[str, Any]]:
         """What people come for, by name: title, icon, meaning, method, data, row; the demo names its demo."""
@@ -200,24 +217,35 @@ class Planner:
         if speed:
             found.append(estimates.time(load, speed, speed_from, speeds))
         # What it takes of a machine that nobody here sees is nobody's concern.
-        if model and endpoints.kind(recipe.endpoint).weights:
+        if model and endpoints.kind(recipe.endpoint, self._owner).weights:
             lora = recipe.lora
             adapter = estimates.adapter_parameters(model, lora.rank, lora.train_attn, lora.train_mlp, lora.train_unembed)
             trained = model.parameters if recipe.full else adapter
             memory = estimates.memory(model, load, free, full=recipe.full, trained=trained)
             found.append(memory)
-        if money := estimates.money(load, recipe.endpoint, knowledge.prices()):
+        tokens, price = tokens_ahead.expect(recipe, figures), pricing.find(recipe.endpoint, recipe.base_model)
+        if money := estimates.money(tokens, price):
             found.append(money)
         recommended = knowledge.recommend(config, recipe.base_model, lora=not recipe.full)
         told = warnings(recipe, figures, recommended, steps, model.hidden if model else 0, memory, free)
-        return Plan(steps, figures, tuple(found), tuple(told))
+        told += limits(recipe, tokens, price)
+        told += self._refused(recipe)
+        return Plan(steps, figures, tuple(found), tuple(sorted(told, key=lambda one: one.level != "stop")))
 
     def figures(self, recipe: Recipe) -> dict[str, Any]:
         """Counts and lengths of the recipe's data, as its model counts tokens. Raises EngineError."""
         guard.recipe(self._owner, recipe)
         spec = recipe.data
         self._own(spec)
-        told = (recipe.method, recipe.base_model, recipe.renderer, recipe.system_prompt, recipe.training.max_length, recipe.seed)
+        told = (
+            recipe.method,
+            recipe.endpoint,
+            recipe.base_model,
+            recipe.renderer,
+            recipe.system_prompt,
+            recipe.training.max_length,
+            recipe.seed,
+        )
         key = ("figures", self._stamp(spec), spec.model_dump_json(), *told)
         if key not in self._known:
             self._remember(key, self._figures(recipe))
@@ -243,7 +271,11 @@ class Planner:
         loaded = data.load_data(recipe)
         path, layout, mapping = data.source(spec, shape)
         tokenizer = load_tokenizer(models.resolve(recipe.base_model, weights=False))
-        report = data.check(path, layout, mapping, tokenizer, recipe.renderer, recipe.training.max_length, shape)
+        limit = recipe.training.max_length
+        with suppress(EngineError):
+            there = self._context(recipe)
+            limit = min(filter(None, (limit, there)), default=None)
+        report = data.check(path, layout, mapping, tokenizer, recipe.renderer, limit, shape)
         epoch = order(recipe, loaded.train, [0] * len(loaded.train)).rows
         tokens, examples = report["tokens"], max(1, report["examples"])
         file = Path(path).name
@@ -275,6 +307,25 @@ class Planner:
     def _config(self, base_model: str) -> dict[str, Any]:
         return json.loads((models.resolve(base_model, weights=False) / "config.json").read_text(encoding="utf-8"))
 
+    def _refused(self, recipe: Recipe) -> list[Concern]:
+        """What a server elsewhere would say to it."""
+        try:
+            fits(recipe, self._context(recipe))
+        except RecipeError as error:
+            return [Concern("stop", _sentence(error.message), error.next_step, error.where.removeprefix("recipe "))]
+        except EngineError as error:
+            return [Concern("stop", _sentence(error.message), error.next_step, "endpoint")]
+        return []
+
+    def _context(self, recipe: Recipe) -> int | None:
+        """The most tokens at once, as a server elsewhere lists them; asked again after some seconds. Raises EngineError."""
+        if endpoints.kind(recipe.endpoint, self._owner).weights:
+            return None
+        key = ("context", recipe.endpoint, recipe.base_model, int(time.monotonic() / _ASKED_AGAIN_S))
+        if key not in self._known:
+            self._remember(key, remote.offer(recipe.endpoint, recipe.base_model, self._owner).context)
+        return self._known[key]
+
     def _speed(self, recipe: Recipe, model: estimates.ModelSize | None) -> tuple[float | None, str]:
         """Tokens a second, and where that is from: this machine's earlier runs, else the table."""
         finished = self._store.jobs(self._owner, states=(states.DONE, states.STOPPED), search=recipe.base_model, limit=50)
@@ -283,7 +334,7 @@ class Planner:
         measured = [job.tokens / job.training_seconds for job in same if job.recipe.full == recipe.full]
         if measured:
             return median(measured), f"the median of {len(measured)} earlier run{'s' * (len(measured) > 1)} of this model here"
-        if model is None or not endpoints.kind(recipe.endpoint).weights:
+        if model is None or not endpoints.kind(recipe.endpoint, self._owner).weights:
             return None, ""
         cores = system.usable_cpus()
         speed = estimates.table_speed(model.parameters, cores, knowledge.speeds())
@@ -325,6 +376,10 @@ def _seen(example: data.Example, shape: data.Shape, render: Renderer, tokenizer:
     for side, messages in zip(sides, example.conversations(), strict=True):
         row = render.examples(messages)[0]
         yield Seen(example.row, pieces(row.tokens, row.weights), len(row.tokens), side)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def _get(values: dict[str, Any], field: str) -> Any:

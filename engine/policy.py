@@ -38,6 +38,11 @@ class Policy:
         return not self.shared
 
     @property
+    def names_servers(self) -> bool:
+        """Whether servers may be named by URL, for this machine to call."""
+        return not self.shared
+
+    @property
     def hidden_fields(self) -> frozenset[str]:
         """Recipe fields that can't be used."""
         return PATH_FIELDS if self.shared else frozenset()

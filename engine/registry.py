@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engine import lessons, models, policy
+from engine import endpoints, lessons, models, policy
 from engine.amounts import size
 from engine.errors import ModelError, NotFound, RecipeError, StateError
 from engine.jobs import states
@@ -50,7 +50,8 @@ class Parent:
 
 @dataclass(frozen=True)
 class About:
-    """A model and where it comes from. `job` and `recipe` are None once its run is deleted; `files` says whether the weights are there.
+    """A model and where it comes from. `job` and `recipe` are None once its run is deleted; `files` says whether the weights are here;
+    `away` is the endpoint elsewhere that keeps them.
 
     `lesson` is {id, cases, earlier} of the lesson (teaching by correcting) that made it, each case {prompt, correction, before, after,
     was_right, right}; empty for a model of any other run.
@@ -63,6 +64,7 @@ class About:
     changes: list[Change] = field(default_factory=list)
     bytes: int = 0
     files: bool = False
+    away: str = ""
     whole: bool = False
     parent: Parent | None = None
     children: list[Model] = field(default_factory=list)
@@ -114,6 +116,7 @@ class Registry:
             changes=[replace(change, value=policy.of(self._owner).told(change.value)) for change in _changes(recipe)] if recipe else [],
             bytes=sum(_bytes(found) for found in map(folder_of, (model.sampler_path, model.weights_path)) if found),
             files=folder is not None,
+            away=self._away(model),
             whole=folder is not None and not (folder / "adapter_config.json").is_file(),
             parent=self._parent(model),
             lesson=(model.proof or {}).get("lesson") or self._lesson(model),
@@ -206,6 +209,13 @@ class Registry:
         except NotFound:
             return Parent("a model that is gone")
         return Parent(ref)
+
+    def _away(self, model: Model) -> str:
+        try:
+            return "" if endpoints.kind(model.endpoint, self._owner).weights else model.endpoint
+        except RecipeError:
+            # A server that was forgotten, or is another person's.
+            return ""
 
     def _model(self, model_id: str) -> Model:
         return self._store.model(model_id, self._owner)

@@ -17,6 +17,7 @@ from engine.evaluation import doctor
 from engine.evaluation.curves import Curve
 from engine.jobs import logs, states
 from engine.recipe import Recipe, fields
+from engine.spending import Spending
 from engine.store import Job, Store
 
 FINISHED = (states.DONE, states.STOPPED, states.FAILED)
@@ -32,11 +33,12 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Card:
-    """One run in a list: the loss in miniature, and the last thing that it said while it moves."""
+    """One run in a list: the loss in miniature, the last thing that it said while it moves, and what it has cost, in words."""
 
     job: Job
     losses: list[float]
     last_line: str
+    spent: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Runs:
 
     def __init__(self, store: Store, owner: str):
         self._store, self._owner = store, owner
+        self._spending = Spending(store, owner)
         self._rates: dict[str, float | None] = {}
 
     def cards(self, group: str = "", search: str = "", limit: int = 20, offset: int = 0) -> list[Card]:
@@ -68,12 +71,14 @@ class Runs:
         wanted = GROUPS.get(group) if group else None
         jobs = self._store.jobs(self._owner, states=wanted, search=search or None, limit=limit, offset=offset)
         losses = self._store.miniatures([job.id for job in jobs], "train_loss", owner=self._owner)
-        return [Card(job, losses.get(job.id, []), self._last_line(job)) for job in jobs]
+        spent = self._spending.of_all(jobs)
+        return [Card(job, losses.get(job.id, []), self._last_line(job), spent[job.id].text) for job in jobs]
 
     def card(self, job_id: str) -> Card:
         """One of them. Raises NotFound."""
         job = self._job(job_id)
-        return Card(job, self._store.miniatures([job.id], "train_loss", owner=self._owner).get(job.id, []), self._last_line(job))
+        losses = self._store.miniatures([job.id], "train_loss", owner=self._owner).get(job.id, [])
+        return Card(job, losses, self._last_line(job), self._spending.of(job).text)
 
     def pace(self, job: Job) -> Pace:
         """Its speed in training, resumed stretches counted."""

@@ -304,7 +304,7 @@ class Teaching:
         self._store.change_conversation(conversation_id, setup={**setup, "speakers": speakers}, owner=self._owner)
 
     def _endpoint(self, speaker: Speaker, lesson_id: str) -> endpoints.Endpoint:
-        folder = models.resolve(speaker.base_model, weights=endpoints.kind(speaker.endpoint).weights)
+        folder = models.resolve(speaker.base_model, weights=endpoints.kind(speaker.endpoint, self._owner).weights)
         endpoint = endpoints.start(speaker.endpoint, speaker.base_model, folder, self._owner)
         endpoint.ready(lambda stage: self._busy.__setitem__(lesson_id, stage))
         return endpoint

@@ -67,7 +67,7 @@ class Travel:
 
 
 def _folder(job: Job) -> Path:
-    return models.resolve(job.base_model, weights=endpoints.kind(job.endpoint).weights)
+    return models.resolve(job.base_model, weights=endpoints.kind(job.endpoint, job.owner).weights)
 
 
 def _answer(client: httpx.Client, model: str, job: Job, prompt: str, max_tokens: int, *, base: bool) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from engine import platforms
 
+pytest_plugins = ("tests.databases",)
 FOREIGN = ("TINKER_", "THINKER_", "HF_", "HUGGING_FACE_", "TRANSFORMERS_", "OPENAI_", "RUNPOD_", "STREAMLIT_")
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "FTP_PROXY", "NO_PROXY")
 

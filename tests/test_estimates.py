@@ -6,8 +6,10 @@ import json
 
 import pytest
 
-from engine import advice, estimates, knowledge, models
+from engine import advice, estimates, models, tokens_ahead
 from engine.estimates import ModelSize, Workload
+from engine.knowledge import pricing
+from engine.knowledge.pricing import Price
 from engine.recipe import Recipe
 
 LOAD = Workload(rows=1000, mean_length=40, longest=100, batch_size=32, steps=100, proof_answers=600, answer_length=10)
@@ -80,12 +82,63 @@ def test_memory() -> None:
 
 
 def test_money() -> None:
-    prices = {"endpoints": {"cloud": {"per_million_tokens": 10, "note": "As listed."}}}
-    found = estimates.money(LOAD, "cloud", prices)
-    assert found is not None and found.value == pytest.approx(1.28) and (found.text, found.size) == ("about $1.28", "moderate")
-    assert estimates.money(LOAD, "elsewhere", prices) is None
-    here = estimates.money(LOAD, "local", knowledge.prices())
-    assert here is not None and (here.value, here.text) == (0, "nothing")
+    price = Price("cloud", "a model", prefill=1, sample=5, train=10, as_of="2026-01-02", source="a list", note="No tax.")
+    # 2 million read, a million written, 0.128 million learned from: 2 + 5 + 1.28.
+    found = estimates.money({"prefill": 2_000_000, "sample": 1_000_000, "train": 128_000}, price)
+    assert found is not None and found.value == pytest.approx(8.28) and (found.text, found.size) == ("about $8.28", "moderate")
+    assert found.assumptions[0] == "Tokens: 2,000,000 read, 1,000,000 written, 128,000 learned from"
+    assert "2026-01-02" in found.assumptions[1] and found.assumptions[2] == "No tax."
+    assert estimates.money({}, None) is None
+    here = estimates.money({"train": 1e9}, pricing.find("local", "nano"))
+    assert here is not None and (here.value, here.text, here.size) == (0, "nothing", "small")
+
+
+def test_what_a_list_price_comes_to() -> None:
+    """1,000 rows of 500 tokens, gone through 3 times, are 1.5 million tokens: worked out by hand from the list."""
+    tokens = {"train": 1_500_000}
+    for model, cost in (("openai/gpt-oss-20b", 0.594), ("Qwen/Qwen3-8B", 0.66), ("moonshotai/Kimi-K2.6", 7.26)):
+        price = pricing.find("tinker", model)
+        assert price is not None and price.dollars(tokens) == pytest.approx(cost)
+
+
+ROWS = {"train": 100, "epoch": 100, "held_out": 10, "skills": 50, "mean": 30.0, "answer_mean": 10.0, "shape": "answers"}
+QUIET = {"eval_every": 0, "samples_every": 0, "proof": False}
+
+
+@pytest.mark.parametrize(
+    ("changes", "prefill", "sample", "train"),
+    [
+        # 20 updates of 8 rows of 30 tokens; the held-out rows are measured once.
+        ({}, 300, 0, 4800),
+        # Every 5th step and at the start: 5 times 10 rows of 30 tokens; 4 prompts of 20 tokens at 0, 10 and 20, 10 tokens answered.
+        ({"evaluation": {**QUIET, "eval_every": 5, "samples_every": 10, "samples": 4}}, 1500 + 240, 120, 4800),
+        # 10 held-out and 20 skill prompts, twice: 60 of 20 tokens, 20 rows of 30; answers of up to 16 before, 10 after.
+        ({"evaluation": {**QUIET, "proof": True, "skills_max": 20, "max_new_tokens": 16}}, 300 + 1200 + 600, 30 * 26, 4800),
+        # Pairs: each is read once more than it is learned from, and once for the reference (100 of them).
+        ({"method": "dpo"}, 300 + 4800 + 3000, 0, 4800),
+    ],
+)
+def test_tokens_ahead(changes: dict, prefill: int, sample: int, train: int) -> None:
+    base = {"data": {"demo": "piglatin"}, "training": {"steps": 20, "batch_size": 8}, "evaluation": QUIET}
+    method = {"method": changes.get("method", "sft")}
+    recipe = Recipe.make({**base, **{name: value for name, value in changes.items() if name != "method"}}).model_copy(update=method)
+    assert dict(tokens_ahead.expect(recipe, ROWS)) == {k: v for k, v in {"prefill": prefill, "sample": sample, "train": train}.items() if v}
+
+
+def test_rollouts_are_counted_at_their_longest() -> None:
+    values = {"data": {"demo": "piglatin"}, "training": {"steps": 2, "batch_size": 4}, "evaluation": QUIET}
+    recipe = Recipe.make({**values, "rl": {"group_size": 8, "max_new_tokens": 12, "kl": 0.1}}).model_copy(update={"method": "rl"})
+    # 8 prompts of 20 tokens, 64 answers of up to 12; each whole answer is learned from, and read by the reference.
+    assert dict(tokens_ahead.learning(recipe, ROWS, 2)) == {"prefill": 8 * 20 + 64 * 32, "sample": 64 * 12, "train": 64 * 32}
+
+
+def test_limits_are_spoken_of() -> None:
+    recipe = Recipe.make({"data": {"demo": "piglatin"}, "budget": {"max_dollars": 0.5, "max_tokens": 1000}})
+    price = Price("cloud", "m", 1, 1, 1)
+    told = advice.limits(recipe, {"train": 2_000_000}, price)
+    assert [concern.field for concern in told] == ["budget.max_dollars", "budget.max_tokens"] and "$2.00" in told[0].text
+    assert advice.limits(recipe, {"train": 900}, price) == []
+    assert "isn't known" in advice.limits(recipe, {"train": 900}, None)[0].text
 
 
 @pytest.mark.parametrize(

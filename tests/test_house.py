@@ -17,7 +17,7 @@ HEAVY = ("torch", "transformers", "peft", "datasets", "tinker", "runpod", "opena
 
 # Each part of the engine may import its own layer and those before it.
 LAYERS = (
-    ("errors", "platforms", "jobs.states"),
+    ("errors", "platforms", "jobs.states", "amounts"),
     ("paths", "system", "recipe", "rendering", "policy", "sandbox"),
     ("knowledge", "store", "server", "keys"),
     ("data", "endpoints", "models", "starts"),

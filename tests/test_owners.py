@@ -38,6 +38,7 @@ IDS |= {"engine.chat.name", "correction_id", "lesson_id", "speaker_ref"}
 CARRIERS = {"recipe", "changes", "spec"}
 # What can be said freely: texts, names that are given, names of what everybody has, records (which only their owner is given).
 _FREE = """
+budget folder jobs key label listed_as needs_key prices public store_key tinker_path url
 after after_id after_step along answer answers asking base_model conversation conversations count curve curves
 draft endpoint field filters format good group job known last lesson limit mapping max_length max_tokens messages method metric model most
 name notes offset on_start options path prompt row say search seconds setting settings shape side source speaker start state store now

@@ -15,7 +15,7 @@ from engine.store import Turn
 
 
 @pytest.fixture
-def engine() -> Iterator[Engine]:
+def engine(database: str | None) -> Iterator[Engine]:
     with Engine() as made:
         yield made
 
@@ -51,7 +51,9 @@ def test_a_turn_that_was_taken_back_gives_its_verdict_to_no_other_answer(engine:
     engine.ratings.rate(turn.conversation_id, turn.id, 0, True)
     engine.playground.take_back(turn.conversation_id, turn.id)
     again = engine.playground.keep(turn.conversation_id, "Hi", [Answer(engine.playground.speaker("base:nano"), text="Go away.")])
-    assert again.id == turn.id and found(engine.ratings.of_chat(turn.conversation_id), again, 0) is None
+    # SQLite gives the number out again.
+    assert engine.store.postgres or again.id == turn.id
+    assert found(engine.ratings.of_chat(turn.conversation_id), again, 0) is None
     engine.ratings.rate(turn.conversation_id, again.id, 0, False)
     assert engine.ratings.count() == (1, 1)
     verdict = found(engine.ratings.of_chat(turn.conversation_id), again, 0)

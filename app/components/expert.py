@@ -19,6 +19,7 @@ _GROUPS = {
     "training": "Training",
     "evaluation": "Evaluation",
     "checkpoints": "Checkpoints",
+    "budget": "Limits",
 }
 
 

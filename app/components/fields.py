@@ -71,7 +71,7 @@ def _widget(field: dict[str, Any], label: str, value: Any, key: str, on_change: 
     elif field["kind"] == "int":
         st.number_input(label, value=value, step=1, **common)
     elif field["kind"] == "float":
-        st.number_input(label, value=value, step=abs(value) / 10 or 0.01, format="%g", **common)
+        st.number_input(label, value=value, step=abs(value or 0) / 10 or 0.01, format="%g", **common)
     elif field["kind"] in ("list", "mapping"):
         st.text_area(label, value=yaml.safe_dump(value, allow_unicode=True) if value else "", height=80, placeholder="YAML", **common)
     else:

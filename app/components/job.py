@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from app import navigation, services, session, shortcuts
-from app.components import explain, job_curves, job_dialogs, job_record, proof, travel, trouble, words
+from app.components import explain, job_cost, job_curves, job_dialogs, job_record, proof, travel, trouble, words
 from app.run_data import RunData, metrics_csv
 from engine import Engine
 from engine.amounts import duration
@@ -78,10 +78,10 @@ def _view(job_id: str, moving: bool) -> None:
         trouble.show_notices()
         _header(engine, job, data)
         if job.error:
-            waits = job.state == "needs_key"
-            trouble.show_error(job.error, waits=waits)
-            if waits:
+            trouble.show_error(job.error, waits=job.state in ("needs_key", "paused", "stopped"))
+            if job.state == "needs_key":
                 navigation.link(navigation.SETTINGS, "Give the key")
+            job_cost.raise_limit(engine, job)
         if job.result:
             proof.show(engine, job.id, job.result)
         # A run that failed before its first step has nothing to draw, and never will.
@@ -130,6 +130,7 @@ def _header(engine: Engine, job: Job, data: RunData) -> None:
         ("Training loss", _or_none(data.last("train_loss")), explain.meaning(engine, "train_loss")),
         ("Held-out loss", _or_none(data.last("held_out_loss")), explain.meaning(engine, "held_out_loss")),
     ]
+    job_cost.line(engine, job)
     if engine.moving(job) or not job.result:
         with st.container(horizontal=True, gap="medium"):
             for label, value, meaning in figures:
@@ -145,7 +146,7 @@ def _or_none(value: float | None) -> str | None:
 def _buttons(engine: Engine, job: Job) -> None:
     possible = engine.requests(job)
     with st.container(horizontal=True):
-        if "resume" in possible:
+        if "resume" in possible and not job_cost.at_limit(job):
             help_text = f"Goes on from step {job.step:,}, or from the last checkpoint before it."
             kind = "secondary" if job.error else "primary"
             _button("Resume", "play_arrow", engine.resume, job, kind=kind, help_text=help_text, shortcut=shortcuts.HOLD)

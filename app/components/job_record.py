@@ -15,7 +15,14 @@ from engine import Engine
 if TYPE_CHECKING:
     from engine.store import Job
 
-_REASONS = {"schedule": "on schedule", "pause": "when it was paused", "stop": "when it was stopped", "end": "at the end"}
+_REASONS = {
+    "schedule": "on schedule",
+    "pause": "when it was paused",
+    "stop": "when it was stopped",
+    "end": "at the end",
+    "cap": "at its limit",
+    "best": "as the best so far",
+}
 _NOW = "now"
 
 

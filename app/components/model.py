@@ -24,7 +24,9 @@ def show(model_id: str) -> None:
     model = about.model
     with st.container(horizontal=True, vertical_alignment="center"):
         st.title(words.literal(model.name), anchor=False, width="content")
-        if not about.files:
+        if about.away:
+            st.badge(f"at {words.literal(engine.place(about.away))}", icon=":material/cloud:", color="blue")
+        elif not about.files:
             st.badge("● files are gone", color="red")
     kind = "all weights" if about.whole else "adapter (LoRA)"
     facts = [f"on {model.base_model}", kind, *([size(about.bytes)] if about.bytes else [])]
@@ -50,9 +52,12 @@ def show(model_id: str) -> None:
 def _actions(registry: Registry, about: About) -> None:
     model = about.model
     with st.container(horizontal=True, vertical_alignment="center"):
-        if about.files:
-            if st.button("Chat", key="chat", type="primary", icon=":material/chat:"):
-                st.switch_page(navigation.PLAYGROUND.path, query_params={"model": model.id})
+        here = about.files or bool(about.away)
+        if here and st.button("Chat", key="chat", type="primary", icon=":material/chat:"):
+            st.switch_page(navigation.PLAYGROUND.path, query_params={"model": model.id})
+        if about.away:
+            navigation.link(navigation.MODELS, "Download it from the list of what is stored there")
+        elif about.files:
             st.download_button(
                 "Download",
                 lambda: registry.archive(model.id),
@@ -72,7 +77,7 @@ def _actions(registry: Registry, about: About) -> None:
             weight = f" and its {size(about.bytes)} of files" if about.bytes else ""
             st.markdown(f"Delete this model{weight} for good? Its run with its curves stays.")
             st.button("Delete for good", key="delete", on_click=_delete, args=(registry, model.id, model.name))
-        if about.files:
+        if here:
             base = f"base:{model.base_model}"
             if model.weights_path:
                 navigation.link_to_training_from(model.id, "Train it further")

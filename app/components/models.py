@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from app import navigation, services, session
-from app.components import words
+from app.components import stored, words
 from engine.amounts import size
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def show() -> None:
             st.button(f"Show more of {len(found):,}", key="more-models", on_click=session.list_more_models)
     else:
         _lesson()
+    stored.show()
     st.header("Base models", anchor=False)
     st.caption("What training starts from. You can talk to them as they are, to see what training changes.")
     for base in registry.bases():

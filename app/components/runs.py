@@ -139,9 +139,13 @@ def show_card(engine: Engine, card: Card) -> None:
                 parts.append(f"about {duration(round(pace.seconds_left))} left")
             if moving and pace.tokens_per_second:
                 parts.append(f"{pace.tokens_per_second:,.0f} tokens/s")
+            if card.spent:
+                parts.append(words.literal(card.spent))
             if card.last_line:
                 parts.append(words.literal(card.last_line[:120]))
             st.progress(job.fraction, text=" · ".join(parts))
+        elif card.spent:
+            st.caption(words.literal(card.spent))
         if found := words.short_result(job.result):
             st.markdown(words.literal(found))
         if job.error:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from engine.cli import jobs, talk, tools
+from engine.cli import elsewhere, jobs, talk, tools
 from engine.cli.screen import print_error, print_json
 from engine.errors import EngineError
 
@@ -35,6 +35,8 @@ app.command("doctor")(tools.doctor)
 data = typer.Typer(no_args_is_help=True, help="Look at data files.")
 data.command("check")(tools.data_check)
 app.add_typer(data, name="data")
+app.add_typer(elsewhere.servers, name="servers")
+app.add_typer(elsewhere.stored, name="stored")
 
 
 def run(arguments: list[str]) -> int:

@@ -45,6 +45,8 @@ def train(
     renderer: Annotated[str, typer.Option(help="How a chat becomes tokens: auto, chat_template, llama3, qwen3, chatml, role_colon.")] = "",
     system: Annotated[str, typer.Option(help="A system prompt for every conversation without one.")] = "",
     stop: Annotated[list[str] | None, typer.Option(help="A string at which answers end. May be given more than once.")] = None,
+    endpoint: Annotated[str, typer.Option("--at", help="Where it trains: local, tinker, or a server that you named.")] = "",
+    max_dollars: Annotated[float | None, typer.Option(help="Save and stop before it costs more.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Any recipe field: training.weight_decay=0.01. May be given more than once.")
     ] = None,
@@ -70,6 +72,8 @@ def train(
             "renderer": renderer,
             "system_prompt": system,
             "stop": stop or None,
+            "endpoint": endpoint,
+            "budget.max_dollars": max_dollars,
         },
         set_ or [],
     )
@@ -180,6 +184,8 @@ def show(job_id: JobId, as_json: JsonFlag = False) -> None:
         out.print(f"[bold]{plain(job.name)}[/bold] ({job.id})  {states.LIGHTS[job.state].label}  {job.stage}".rstrip())
         trained = f"step {job.step} of {job.total_steps or '?'}, {job.tokens:,} tokens, {duration(job.training_seconds)}"
         out.print(f"{plain(job.base_model)}, {job.method}, {trained}")
+        if spent := engine.spending.of(job).text:
+            out.print(f"cost: {spent}", markup=False)
         _outcome(engine, job, out)
         checkpoints = engine.checkpoints(job.id)
         for checkpoint in checkpoints:
@@ -215,9 +221,16 @@ def stop(job_id: JobId, as_json: JsonFlag = False) -> None:
     _control("stop", job_id, as_json)
 
 
-def resume(job_id: JobId, as_json: JsonFlag = False) -> None:
-    """Go on from the last checkpoint, in the background."""
-    _control("resume", job_id, as_json)
+def resume(
+    job_id: JobId,
+    max_dollars: Annotated[float | None, typer.Option(help="Another limit in dollars; 0 for none.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Another limit in tokens; 0 for none.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="Another limit in minutes; 0 for none.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Go on from the last checkpoint, in the background; with a higher limit where the run stopped at its own."""
+    given = {"max_dollars": max_dollars, "max_tokens": max_tokens, "max_minutes": max_minutes}
+    _control("resume", job_id, as_json, {name: value or None for name, value in given.items() if value is not None})
 
 
 def delete(job_id: JobId, as_json: JsonFlag = False) -> None:
@@ -230,9 +243,9 @@ def delete(job_id: JobId, as_json: JsonFlag = False) -> None:
             print_json({"deleted": job.id})
 
 
-def _control(action: str, job_id: str, as_json: bool) -> None:
+def _control(action: str, job_id: str, as_json: bool, budget: dict[str, Any] | None = None) -> None:
     with Engine() as engine:
-        job = getattr(engine, action)(job_id)
+        job = engine.resume(job_id, budget) if action == "resume" else getattr(engine, action)(job_id)
         follow = f"; follow it with: python thinker.py watch {job.id}" if action == "resume" else ""
         console(as_json).print(f"{job.name} ({job.id}): {states.LIGHTS[job.state].label}{follow}", markup=False)
         if as_json:

@@ -15,12 +15,14 @@ from typing import Protocol
 from engine.errors import RecipeError
 from engine.keys import Need
 
-TINKER_KEY = Need("tinker", "Tinker", "TINKER_API_KEY", "tml-", "https://tinker.thinkingmachines.ai/keys")
+LOCAL, TINKER = "local", "tinker"
+TINKER_KEY = Need(TINKER, "Tinker", "TINKER_API_KEY", "tml-", "https://tinker.thinkingmachines.ai/keys")
+_REMOTE = "engine.endpoints.remote:start"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of endpoint: where it is started, what it is called, what it needs and can.
+    """One endpoint: where it is started, what it is called, what it needs and can.
 
     `weights`: the model's files have to be here, and this machine does the work. `full`: it trains all weights, not adapters alone.
     """
@@ -33,8 +35,8 @@ class Kind:
 
 
 _KINDS = {
-    "local": Kind("engine.endpoints.local:start", "this machine"),
-    "tinker": Kind("engine.endpoints.tinker_cloud:start", "Tinker", TINKER_KEY, weights=False, full=False),
+    LOCAL: Kind("engine.endpoints.local:start", "this machine"),
+    TINKER: Kind(_REMOTE, "Tinker", TINKER_KEY, weights=False, full=False),
 }
 
 
@@ -54,28 +56,38 @@ class Endpoint(Protocol):
     def alive(self) -> bool:
         """Whether the same life of the server still answers."""
 
+    def context(self) -> int | None:
+        """The most tokens that the model takes at once there; None where only the model itself says. Raises EngineError."""
+
     def key(self) -> str:
         """The API key; never stored anywhere else."""
 
 
-def names() -> list[str]:
-    """The endpoints that exist."""
-    return list(_KINDS)
+def names(owner: str = "") -> list[str]:
+    """The endpoints that exist; with an owner, also the servers that they named."""
+    from engine.endpoints import named
+
+    return [*_KINDS, *(known.name for known in named.listed(owner) if owner)]
 
 
-def kind(name: str) -> Kind:
-    """What it is. Raises RecipeError for an unknown name."""
-    if name not in _KINDS:
-        raise RecipeError(f"there is no endpoint {name!r}", f"Use one of: {', '.join(_KINDS)}.", where="recipe endpoint")
-    return _KINDS[name]
+def kind(name: str, owner: str = "local") -> Kind:
+    """What it is; `owner` is whose servers by URL are meant. Raises RecipeError for an unknown name."""
+    from engine.endpoints import named
+
+    if name in _KINDS:
+        return _KINDS[name]
+    found = named.find(owner, name)
+    if found is None:
+        raise RecipeError(f"there is no endpoint {name[:60]!r}", f"Use one of: {', '.join(names(owner))}.", where="recipe endpoint")
+    return Kind(_REMOTE, name, found.need, weights=False, full=bool(found.found.get("full")))
 
 
-def needs() -> list[Need]:
+def needs(owner: str = "") -> list[Need]:
     """The keys that endpoints need, each once."""
-    return list(dict.fromkeys(known.key for known in _KINDS.values() if known.key))
+    return list(dict.fromkeys(known.key for name in names(owner) if (known := kind(name, owner)).key))
 
 
 def start(name: str, base_model: str, model_folder: Path, owner: str = "local") -> Endpoint:
     """Begins to bring the endpoint up and returns at once; a key that it needs is the owner's. Raises EngineError."""
-    module, function = kind(name).start.split(":")
-    return getattr(import_module(module), function)(base_model, model_folder, owner)
+    module, function = kind(name, owner).start.split(":")
+    return getattr(import_module(module), function)(base_model, model_folder, owner, name)

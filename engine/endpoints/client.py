@@ -7,19 +7,20 @@ whether it still lives. Knows the SDK and endpoints; nothing of methods or data.
 from __future__ import annotations
 
 import concurrent.futures
+import logging
 import os
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from types import ModuleType
 from typing import Any
 
 import engine
 from engine.endpoints import Endpoint
-from engine.errors import EndpointError, EndpointLost, EngineError
+from engine.errors import EndpointError, EndpointLost, EngineError, KeyNeeded, PaymentNeeded
 
 SLICE_SECONDS = 0.25
 
@@ -39,10 +40,10 @@ class Client:
 
         def connect() -> Any:
             service = tinker.ServiceClient(base_url=endpoint.url, api_key=endpoint.key(), user_metadata=metadata)
-            service.holder  # noqa: B018  the session is created on first use, and its failure belongs here
-            return service
+            # The session is created on first use, and its failure belongs here.
+            return service, service.holder
 
-        self._service = self._wait(_on_a_thread(connect), "connecting")
+        self._service, self._holder = self._wait(_on_a_thread(connect), "connecting")
 
     def create(self, base_model: str, rank: int, seed: int, train_mlp: bool, train_attn: bool, train_unembed: bool) -> Any:
         """A training client for a new adapter."""
@@ -97,12 +98,14 @@ class Client:
     def close(self, *, lost: bool = False) -> None:
         """Ends the session; `lost` skips the goodbye that nobody would hear."""
         try:
-            if lost or not self.endpoint.alive():
-                self._service.holder.close()
-            else:
+            if not lost and self.endpoint.alive():
                 self._service.close("success").result(timeout=5)
-        except Exception:
-            self._service.holder.close()
+                return
+        except Exception as error:
+            logging.getLogger(__name__).debug("the goodbye wasn't heard: %s", error)
+        with suppress(Exception):
+            # After a goodbye that failed the service gives its holder out no more.
+            self._holder.close()
 
     def _wait(self, future: concurrent.futures.Future, doing: str) -> Any:
         while not concurrent.futures.wait([future], timeout=SLICE_SECONDS).done:
@@ -121,6 +124,10 @@ class Client:
             return error
         if not self.endpoint.alive() or not _settles(self.endpoint):
             return EndpointLost(f"the server ended while {doing}", "The job goes on from its last checkpoint.")
+        if getattr(error, "status_code", None) == 402:
+            return PaymentNeeded(f"{doing}: the server asks for payment first", "See to the account's billing; then go on.")
+        if getattr(error, "status_code", None) in (401, 403):
+            return KeyNeeded(f"{doing}: the server refused the key", "Give another one in the settings.")
         body = getattr(error, "body", None)
         if isinstance(body, dict) and body.get("message"):
             return EndpointError(f"{doing}: {body['message']}", body.get("next_step", ""), where=body.get("where", ""))

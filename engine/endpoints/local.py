@@ -95,6 +95,9 @@ class LocalServer:
         platforms.kill(self.pid)
         return False
 
+    def context(self) -> None:
+        """The model's own files say."""
+
     def key(self) -> str:
         """From the key file that the server made; empty before it did."""
         file = paths.folder("servers") / KEY_FILE
@@ -182,7 +185,7 @@ class LocalServer:
         return (lines[-1] if lines else "it left no log").removeprefix("thinker serve: ")
 
 
-def start(base_model: str, model_folder: Path, owner: str = "") -> LocalServer:
+def start(base_model: str, model_folder: Path, owner: str = "", name: str = "local") -> LocalServer:
     """The endpoint registry's entry. All owners share the server, which knows only this machine's own key."""
     return LocalServer(base_model, model_folder)
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 from engine import policy
-from engine.errors import EndpointLost, EngineError, KeyNeeded, StateError, StorageError
+from engine.errors import BudgetSpent, EndpointLost, EngineError, KeyNeeded, PaymentNeeded, StateError, StorageError
 from engine.jobs import logs, states
 from engine.jobs.run import Interrupted, JobRun
 from engine.recipe import Recipe
@@ -25,6 +25,8 @@ from engine.store import Job, LeaseLost, Store
 
 Execute = Callable[[JobRun], str]
 
+# What somebody has to see to before the run goes on; nothing is wrong with it.
+_WAITS = {KeyNeeded: states.NEEDS_KEY, PaymentNeeded: states.PAUSED, BudgetSpent: states.STOPPED}
 _ON_THE_WAY = {states.PAUSED: states.PAUSING, states.STOPPED: states.STOPPING}
 _TICK_S = 0.25
 
@@ -182,9 +184,10 @@ class Runner:
             self._settle(run, states.INTERRUPTED)
         except EndpointLost as error:
             return self._restart(run, error)
-        except KeyNeeded as error:
+        except tuple(_WAITS) as error:
             run.log("warning", str(error))
-            self._settle(run, states.NEEDS_KEY, error=policy.of(run.owner).told(logs.masked(error.to_dict())))
+            to = next(state for kind, state in _WAITS.items() if isinstance(error, kind))
+            self._settle(run, to, error=policy.of(run.owner).told(logs.masked(error.to_dict())))
         except Exception as error:
             self._fail(run, error)
         except BaseException:

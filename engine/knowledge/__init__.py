@@ -65,7 +65,7 @@ def goals() -> dict[str, dict[str, Any]]:
 
 
 def prices() -> dict[str, Any]:
-    """as_of, and by endpoint {per_million_tokens (US dollars), note}."""
+    """as_of, source, and by endpoint {free or models, note}: the list that ships, in US dollars a million tokens. See `pricing`."""
     return copy.deepcopy(_load("prices"))
 
 

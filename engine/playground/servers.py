@@ -51,7 +51,7 @@ class Opening:
                 return
             name, base_model = self._key
             self._say("looking for the model's files")
-            weights = endpoints.kind(name).weights
+            weights = endpoints.kind(name, self._owner).weights
             folder = models.resolve(base_model, weights=weights)
             self._say("starting the server" if weights else "connecting")
             endpoint = endpoints.start(name, base_model, folder, self._owner)

@@ -13,10 +13,10 @@ tooltips, the guide and the CLI read them here (`fields()`). It never holds a se
 
 from engine.recipe.chain import OF_STAGE, Stage
 from engine.recipe.methods import DPO, KTO, METHODS, RL, Distill, OwnLoss, Reward, RewardModel, RewardPart
-from engine.recipe.parts import FORMATS, RENDERERS, Checkpoints, DataSpec, Evaluation, Lora, Mixed, Start, Training
+from engine.recipe.parts import FORMATS, RENDERERS, Budget, Checkpoints, DataSpec, Evaluation, Lora, Mixed, Start, Training
 from engine.recipe.recipe import Recipe, fields
 
 __all__ = [
-    "DPO", "FORMATS", "KTO", "METHODS", "OF_STAGE", "RENDERERS", "RL", "Checkpoints", "DataSpec", "Distill", "Evaluation", "Lora",
-    "Mixed", "OwnLoss", "Recipe", "Reward", "RewardModel", "RewardPart", "Stage", "Start", "Training", "fields",
+    "DPO", "FORMATS", "KTO", "METHODS", "OF_STAGE", "RENDERERS", "RL", "Budget", "Checkpoints", "DataSpec", "Distill", "Evaluation",
+    "Lora", "Mixed", "OwnLoss", "Recipe", "Reward", "RewardModel", "RewardPart", "Stage", "Start", "Training", "fields",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The parts of a recipe that every method reads: data, start, adapter, training, evaluation, checkpoints."""
+"""The parts of a recipe that every method reads: data, start, adapter, training, evaluation, checkpoints, budget."""
 
 from __future__ import annotations
 
@@ -155,3 +155,11 @@ class Checkpoints(Part):
 
     every_steps: int = field(500, "Save every so many steps; 0 leaves it to the clock.", unit="steps", ge=0)
     every_seconds: float = field(120.0, "Save at least this often; 0 leaves it to the steps.", unit="seconds", ge=0)
+
+
+class Budget(Part):
+    """What the run may cost at most (hard cap): it saves and stops before it would go past, and can be resumed with more."""
+
+    max_dollars: float | None = field(None, "At most so much money, counted by the price list; empty sets no limit.", unit="dollars", gt=0)
+    max_tokens: int | None = field(None, "At most so many tokens, read, written and learned from together.", unit="tokens", ge=1)
+    max_minutes: float | None = field(None, "At most so long, tests and saving included, pauses not.", unit="minutes", gt=0)

@@ -14,7 +14,7 @@ from engine.errors import RecipeError
 from engine.recipe.chain import Stage, stages
 from engine.recipe.field import Part, field
 from engine.recipe.methods import DPO, KTO, METHODS, RL, Distill, OwnLoss, Reward, RewardModel
-from engine.recipe.parts import RENDERERS, Checkpoints, DataSpec, Evaluation, Lora, Start, Training
+from engine.recipe.parts import RENDERERS, Budget, Checkpoints, DataSpec, Evaluation, Lora, Start, Training
 
 
 class Recipe(Part):
@@ -41,6 +41,7 @@ class Recipe(Part):
     own_loss: OwnLoss = field(OwnLoss, "Your own way of weighing tokens.")
     evaluation: Evaluation = field(Evaluation, "What is watched and proven.")
     checkpoints: Checkpoints = field(Checkpoints, "How often the run is made safe.")
+    budget: Budget = field(Budget, "What the run may cost at most.")
     seed: int = field(0, "Same seed, same data order and same adapter start.", ge=0, lt=2**31)
 
     then: tuple[dict[str, Any], ...] = field(

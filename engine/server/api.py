@@ -25,6 +25,7 @@ from engine.errors import EngineError, NotFound, StateError
 from engine.server import openai_api, rest, wire
 from engine.server import requests as bodies
 from engine.server.links import Links
+from engine.server.losses import LOSSES
 from engine.server.security import MAX_BODY, BodyTooLarge
 from engine.server.service import Service
 from engine.server.trainer import read_checked
@@ -120,6 +121,8 @@ async def status(request: Request) -> JSONResponse:
             "device": base.device,
             "dtype": str(base.dtype).removeprefix("torch."),
             "parameters": base.parameters,
+            "losses": list(LOSSES),
+            "full": True,
             "runs": len(service.runs),
             "waiting": service.worker.waiting,
             "busy": service.worker.busy,

@@ -67,6 +67,14 @@ class Overview(Series):
             rows = connection.execute(query).all()
         return {row[0]: {name: value for name, value in zip(names, row[1:], strict=True) if value is not None} for row in rows}
 
+    def values_at(self, job_id: str, names: Sequence[str], step: int, owner: str | None = "local") -> dict[str, float]:
+        """{metric: its number at that step}, by the latest attempt that was there."""
+        where = (metrics.c.job_id == job_id, metrics.c.name.in_(list(names)), metrics.c.step == step)
+        with self.read() as connection:
+            job_row(connection, job_id, owner)
+            rows = connection.execute(select(metrics.c.name, metrics.c.value).where(*where).order_by(metrics.c.attempt))
+            return {row.name: row.value for row in rows if row.value is not None}
+
     def curves_since(self, job_id: str, after: Mapping[str, int], owner: str | None = "local") -> dict[str, list[tuple[int, float]]]:
         """{metric: what lies after the step given for it (all of it where none is given)}, as `curve` has it, in one look."""
         names = self.metric_names(job_id, owner)

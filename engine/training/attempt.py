@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from engine.data.examples import DataSet
 from engine.endpoints.client import Client
+from engine.knowledge import pricing
 from engine.recipe import Recipe
 from engine.rendering import Rendered, Renderer
 from engine.training.desk import Desk
+from engine.training.meter import Meter
 from engine.training.methods import Method
 from engine.training.watch import Watch
 
@@ -61,6 +63,12 @@ class Attempt:
     left: dict[int, dict[str, Any]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     desk: Desk = field(init=False)
+    meter: Meter = field(init=False)
+
+    def __post_init__(self) -> None:
+        recipe = self.run.recipe
+        price = pricing.find(recipe.endpoint, recipe.base_model)
+        self.meter = Meter(self.client.counted, price, recipe.budget, self.run.folder)
 
     @property
     def work(self) -> StageWork:
@@ -99,6 +107,7 @@ class Attempt:
             "best": self.best,
             "left": {str(number): paths for number, paths in self.left.items()},
             "counted": dict(self.client.counted),
+            "meter": self.meter.state(),
             "asked": self.asked,
             "looked": self.looked,
             "method": self.work.method.state(),
@@ -115,6 +124,7 @@ class Attempt:
         self.best = dict(state.get("best", {}))
         self.left = {int(number): paths for number, paths in state.get("left", {}).items()}
         self.client.counted.update(state.get("counted", {}))
+        self.meter.restore(state.get("meter", {}))
         self.looked = int(state.get("looked", -1))
         self.asked = list(state.get("asked", []))
         self.work.method.restore(state.get("method", {}))

@@ -17,6 +17,7 @@ from engine.data import load_data
 from engine.data.examples import DataSet
 from engine.endpoints import kind, start
 from engine.endpoints.client import Client, load_sdk
+from engine.endpoints.fitting import fits
 from engine.errors import EndpointLost
 from engine.recipe import Stage
 from engine.rendering import Renderer, get_renderer, load_tokenizer
@@ -30,6 +31,7 @@ from engine.training.schedule import learning_rate, total_steps
 if TYPE_CHECKING:
     from engine.jobs.run import JobRun
 
+CAP = "cap"
 RESTS = {"pause": "paused", "stop": "stopped"}
 IN_FLIGHT = 2  # updates submitted ahead of the one awaited
 
@@ -37,7 +39,7 @@ IN_FLIGHT = 2  # updates submitted ahead of the one awaited
 def execute(run: JobRun) -> str:
     """Runs one attempt. -> done, paused or stopped. Raises EndpointLost when the endpoint died, EngineError otherwise."""
     recipe = run.recipe
-    place = kind(recipe.endpoint)
+    place = kind(recipe.endpoint, run.owner)
     if asked := run.wait_for_key(place.key):
         return RESTS[asked]
     folder = models.resolve(recipe.base_model, weights=place.weights)
@@ -48,7 +50,11 @@ def execute(run: JobRun) -> str:
     # While the endpoint gets ready in its own process, this one does what takes long here.
     renderer = get_renderer(recipe.renderer, load_tokenizer(folder))
     load_sdk()
-    stages = [_ready(stage, data, renderer, models.context_length(folder)) for stage, data in read]
+    context = endpoint.context()
+    for stage, _ in read:
+        fits(stage.recipe, context)
+    own = models.context_length(folder)
+    stages = [_ready(stage, data, renderer, min(own, context or own)) for stage, data in read]
     tell(run, stages)
     endpoint.ready(run.stage)
     run.stage("connecting")
@@ -86,6 +92,7 @@ def _begin(at: Attempt) -> Attempt:
             run.stage(f"loading the checkpoint of step {run.resume.step}")
             at.open(at.client.resume(run.resume.path))
     else:
+        at.meter.restore({})
         _say_opening(at)
         at.open()
     run.progress(at.step, at.total, at.tokens, at.seconds)
@@ -105,7 +112,12 @@ def _say_opening(at: Attempt) -> None:
 def _drive(at: Attempt) -> str:
     run = at.run
     try:
+        at.meter.mark()
         before = measured_before(at)
+        if at.step == 0 and not at.meter.proof_cost:
+            at.meter.proven()
+            run.metrics(0, at.meter.values())
+        at.meter.keep(now=True)
         learning = False
         while True:
             if not _over(at):
@@ -130,6 +142,8 @@ def _drive(at: Attempt) -> str:
         after = None
         if run.recipe.evaluation.proof:
             run.state("evaluating")
+            if at.meter.reached(at.meter.proof_cost):
+                raise Asked(CAP)
             if at.best.get("step", at.step) != at.step:
                 at.desk.training = at.client.load(at.weights_path)
             after = measure(at, at.client.sampler(path=at.sampler_path), "after")
@@ -169,17 +183,20 @@ def _leave(at: Attempt) -> None:
 
 
 def _rest(at: Attempt, asked: str) -> str:
-    """Saves what there is; a run that was stopped keeps what it learned as a model. -> paused or stopped."""
+    """Saves what there is; a run that was stopped keeps what it learned as a model. -> paused or stopped. Raises BudgetSpent."""
     checkpoint(at, asked)
-    if asked == "stop" and at.step and at.work.method.speaks:
+    at.meter.keep(now=True)
+    if asked in ("stop", CAP) and at.step and at.work.method.speaks:
         at.run.model(sampler_path=at.sampler_path, weights_path=at.weights_path, renderer=at.renderer.name, proof=None)
+    if asked == CAP and at.meter.spent is not None:
+        raise at.meter.spent
     return RESTS[asked]
 
 
 def _train(at: Attempt) -> str | None:
-    """Updates until the stage's end. -> "pause" or "stop" when asked for it, within a step."""
+    """Updates until the stage's end. -> "pause", "stop" or "cap" when asked for it or at its limit, within a step."""
     run, method = at.run, at.work.method
-    pending: deque[tuple[Ticket, float, float]] = deque()
+    pending: deque[tuple[Ticket, float, float, dict[str, int]]] = deque()
     settled_at = time.monotonic()
     # Results may arrive together, so that one seems to have taken no time: the speed is that of the last few.
     recent: deque[tuple[float, float]] = deque(maxlen=2 * (IN_FLIGHT + 1))
@@ -187,7 +204,7 @@ def _train(at: Attempt) -> str | None:
 
     def settle() -> None:
         nonlocal settled_at, alone
-        ticket, rate, sent_at = pending.popleft()
+        ticket, rate, sent_at, counted = pending.popleft()
         values = method.settle(ticket)
         now = time.monotonic()
         alone += now - sent_at
@@ -200,9 +217,11 @@ def _train(at: Attempt) -> str | None:
             "tokens_per_second": sum(tokens for tokens, _ in recent) / max(1e-9, sum(taken for _, taken in recent)),
             "tokens": float(at.tokens),
             "seconds": at.seconds,
+            **at.meter.values(counted),
         }
         run.metrics(at.step, values)
         run.progress(at.step, at.total, at.tokens, at.seconds)
+        at.meter.keep()
         settled_at = now
 
     began = at.seconds
@@ -210,7 +229,7 @@ def _train(at: Attempt) -> str | None:
         # It was paused at this very step, before it could look around.
         _at_boundary(at)
     while True:
-        asked = run.control()
+        asked = run.control() or (CAP if at.meter.reached(at.meter.step_cost) else None)
         submitted = at.step + len(pending)
         if asked or submitted >= at.end or (pending and _boundary(at, submitted)):
             while pending:
@@ -227,7 +246,8 @@ def _train(at: Attempt) -> str | None:
         own = submitted - at.began
         rate = learning_rate(at.recipe.training, own, at.work.total) * at.watch.scale
         sent_at = time.monotonic()
-        pending.append((method.submit(own, rate), rate, sent_at))
+        at.meter.mark()
+        pending.append((method.submit(own, rate), rate, sent_at, at.meter.stepped()))
         if len(pending) > IN_FLIGHT:
             settle()
 

@@ -64,6 +64,8 @@ def measure(at: Attempt, sampler: Any, when: str) -> dict[str, Any]:
 
     def ask(examples: Any, what: str) -> list[str]:
         at.client.poll()
+        if at.meter.reached():
+            raise Asked("cap")
         at.run.stage(f"testing {what} {when} training")
         return _ask(at, sampler, list(examples))
 
@@ -88,6 +90,7 @@ def finish(at: Attempt, before: dict[str, Any] | None, after: dict[str, Any] | N
         "tokens": at.tokens,
         "steps": at.step,
         "counted": dict(at.client.counted),
+        "dollars": at.meter.price.dollars(at.client.counted) if at.meter.price else None,
         "checkpoint": at.sampler_path,
         "resume_checkpoint": at.weights_path,
         "renderer": at.renderer.name,

@@ -3,23 +3,27 @@ what is said of a bad key, an unknown model, a server that isn't there."""
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from engine import Engine, keys, places
-from engine.endpoints import TINKER_KEY, tinker_cloud
+from engine.endpoints import TINKER_KEY, remote, tinker_cloud
 from engine.errors import EndpointError, KeyNeeded, ModelError, RecipeError, StateError
 from engine.jobs import host
 from engine.jobs.runner import Runner
 from engine.playground import Settings
 from engine.store import Job
+from tests.fakes.toll import Toll
 from tests.running import until
 from tests.server.harness import KEY, RunningServer
 
 SHORT = {"endpoint": "tinker", "training": {"steps": 4, "batch_size": 4}, "evaluation": {"skills": False, "samples_every": 2, "samples": 1}}
+REAL_KEY = os.environ.get("REAL_TINKER_KEY", "")
 SHORT["data"] = {"held_out_max": 8}
 
 
@@ -84,6 +88,73 @@ def test_paused_and_resumed(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> 
     assert [step for step, _ in engine.curve(job.id, "train_loss")] == list(range(1, 31))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("status", "state", "word"), [(402, "paused", "payment"), (401, "needs_key", "key")])
+def test_an_account_that_is_closed_during_a_run(
+    engine: Engine, server: RunningServer, monkeypatch: pytest.MonkeyPatch, status: int, state: str, word: str
+) -> None:
+    """The SDK alone would wait for an hour; the run rests with the reason, and goes on when that is seen to."""
+    toll = Toll(server.url)
+    monkeypatch.setenv("TINKER_BASE_URL", toll.url)
+    monkeypatch.setattr(remote, "ASK_EVERY", 0.2)
+    monkeypatch.setattr(host, "ensure_runner", lambda *_: None)
+    engine.keys.give("tinker", KEY)
+    changes = {**SHORT, "training": {"steps": 30, "batch_size": 4}, "evaluation": {"proof": False}, "checkpoints": {"every_steps": 5}}
+    job = engine.launch(engine.demo_recipe("piglatin", changes))
+
+    def close() -> None:
+        until(lambda: engine.job(job.id).step >= 7)
+        toll.closed = status
+
+    threading.Thread(target=close, daemon=True).start()
+    began = time.monotonic()
+    job = Runner(engine.store, host.resolve()).run_one(job.id)
+    assert job.state == state, engine.log(job.id, 3)
+    assert word in job.error["message"] and time.monotonic() - began < 60
+    assert toll.refused and 5 <= engine.store.last_checkpoint(job.id).step < 30
+    toll.closed = 0
+    engine.resume(job.id)
+    job = Runner(engine.store, host.resolve()).run_one(job.id)
+    toll.close()
+    assert (job.state, job.step, job.error) == ("done", 30, None)
+    assert [step for step, _ in engine.curve(job.id, "train_loss")] == list(range(1, 31))
+
+
+@pytest.mark.skipif(not REAL_KEY, reason="REAL_TINKER_KEY holds no key for the real cloud")
+def test_the_real_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Costs a few cents: the smallest model that is listed with a price, two updates, a sample, a chat, and nothing left behind."""
+    monkeypatch.delenv("TINKER_BASE_URL", raising=False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with Engine() as engine:
+        engine.keys.give("tinker", REAL_KEY)
+        try:
+            assert "to train" in engine.keys.check("tinker")
+            offers = [offer for offer in engine.remotes.offers("tinker") if offer.trainable]
+            priced = [(price.train, offer.name) for offer in offers if (price := engine.spending.price("tinker", offer.name))]
+            model = os.environ.get("REAL_TINKER_MODEL") or min(priced)[1]
+            values = {
+                **SHORT,
+                "base_model": model,
+                "training": {"steps": 2, "batch_size": 2, "learning_rate": 1e-4},
+                "data": {"held_out_max": 2},
+            }
+            values |= {"budget": {"max_dollars": 0.5}, "lora": {"rank": 8}}
+            result = engine.run(engine.demo_recipe("piglatin", values))
+            job = engine.job(result.job_id)
+            spent = engine.spending.of(job)
+            assert job.state == "done" and result.steps == 2 and spent.dollars is not None and spent.dollars < 0.5
+            tuned = engine.models(job.id)[0]
+            with engine.chat(tuned.name) as chat:
+                assert isinstance(chat.reply([{"role": "user", "content": "Pig Latin: hello"}], max_tokens=4), str)
+            kept = [one for one in engine.stored.listed("tinker") if one.job_id == job.id]
+            assert {one.kind for one in kept} == {"weights", "sampler_weights"} and all(one.page for one in kept)
+            for one in kept:
+                engine.stored.delete("tinker", one.path)
+            assert not [one for one in engine.stored.listed("tinker") if one.job_id == job.id]
+        finally:
+            engine.keys.forget("tinker")
+
+
 def test_the_key_is_asked_for_first(engine: Engine) -> None:
     with pytest.raises(KeyNeeded, match="isn't there"):
         engine.launch(engine.demo_recipe("piglatin", SHORT))
@@ -91,7 +162,7 @@ def test_the_key_is_asked_for_first(engine: Engine) -> None:
     place = next(found for found in engine.planner.places() if found.name == "tinker")
     assert not place.ready and [check.met for check in place.checks] == [True, False]
     with pytest.raises(KeyNeeded):
-        tinker_cloud.start("nano", Path(), "local")
+        remote.start("nano", Path(), "local")
 
 
 def test_a_bad_key_is_told(engine: Engine) -> None:
@@ -108,7 +179,7 @@ def test_a_bad_key_is_told(engine: Engine) -> None:
 def test_a_good_key_is_told_too(engine: Engine) -> None:
     engine.keys.give("tinker", f"  '{KEY}'\n")
     assert engine.keys.check("tinker") == "127.0.0.1 takes it and offers 1 model to train"
-    assert tinker_cloud.models("local") == ["nano"]
+    assert remote.models("tinker", "local") == ["nano"]
     found = places.look()
     assert [place.name for place in found if place.ready][-1] == "tinker" and found[0].name == "local"
 
@@ -149,5 +220,5 @@ def test_the_url_is_the_sdks_unless_set(monkeypatch: pytest.MonkeyPatch) -> None
 
     assert tinker_cloud.url() == DEFAULT_BASE_URL == tinker_cloud.DEFAULT_URL
     monkeypatch.setenv("TINKER_BASE_URL", "https://elsewhere.example/x/")
-    assert tinker_cloud.url() == "https://elsewhere.example/x" and tinker_cloud.host() == "elsewhere.example"
+    assert tinker_cloud.url() == "https://elsewhere.example/x" and remote.address("tinker", "local").host == "elsewhere.example"
     assert TINKER_KEY.variable == "TINKER_API_KEY"

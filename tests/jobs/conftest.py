@@ -1,4 +1,4 @@
-"""A store in the test's own data directory, a runner that is quick to notice, and patience."""
+"""A store on each of the two databases, a runner that is quick to notice, and patience."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.store import Store
 
 
 @pytest.fixture
-def store() -> Iterator[Store]:
+def store(database: str | None) -> Iterator[Store]:
     store = Store()
     yield store
     store.close()

@@ -24,7 +24,7 @@ class CountingStore(Store):
 
 
 @pytest.fixture
-def counting(recipe):
+def counting(recipe, database):
     store = CountingStore()
     store.create_job(recipe)
     yield store

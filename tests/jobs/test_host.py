@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from engine import paths, platforms
 from engine.jobs import host, logs
+from engine.store import Store
 from tests.jobs import executors
 
 ROOT = Path(__file__).parents[2]
@@ -196,3 +199,82 @@ def test_the_host_loads_nothing_heavy():
     program = "import sys, engine.jobs.host; print([m for m in ('torch', 'tinker', 'transformers', 'streamlit') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+class Machines:
+    """Data directories of their own on one database: what `thinker worker` on several machines amounts to."""
+
+    def __init__(self, start, folder: Path):
+        self._start, self._folder, self.running = start, folder, {}
+
+    def begin(self, name: str, *options: str, **env: str) -> subprocess.Popen:
+        home = self._folder / name
+        home.mkdir(exist_ok=True)
+        self.running[name] = self._start("--idle", "60", *options, THINKER_HOME=str(home), **env)
+        return self.running[name]
+
+
+@pytest.mark.faults
+def test_two_machines_on_one_postgresql_never_run_a_job_twice(postgres_url, monkeypatch, recipe, start_host, until, tmp_path):
+    """Two real runners, 24 jobs put in by two dashboards at once; each is run by one of them, once, and both have their share."""
+    monkeypatch.setenv("THINKER_DATABASE_URL", postgres_url)
+    machines = Machines(start_host, tmp_path)
+    for name in ("one", "two"):
+        machines.begin(name, COUNT_DELAY="0.005")
+    with closing(Store()) as store:
+
+        def dashboard() -> None:
+            with closing(Store()) as own:
+                for _ in range(12):
+                    own.create_job(recipe)
+
+        dashboards = [threading.Thread(target=dashboard) for _ in range(2)]
+        [thread.start() for thread in dashboards]
+        [thread.join(30) for thread in dashboards]
+        until(lambda: len(store.jobs(states=("done",))) == 24, 60)
+        ran: dict[str, str] = {}
+        for job in store.jobs():
+            [attempt] = store.attempts(job.id)
+            assert (attempt.why, attempt.ended) == ("start", "done")
+            assert store.curve(job.id, "loss") == executors.reference(20) and len(store.metrics(job.id)) == 20
+            [home] = [name for name in machines.running if (tmp_path / name / "jobs" / job.id).exists()]
+            ran[job.id] = home
+        assert set(ran.values()) == {"one", "two"}
+
+
+@pytest.mark.faults
+def test_what_a_killed_machine_leaves_the_other_takes_up(postgres_url, monkeypatch, recipe, start_host, until, tmp_path):
+    monkeypatch.setenv("THINKER_DATABASE_URL", postgres_url)
+    machines = Machines(start_host, tmp_path)
+    with closing(Store()) as store:
+        job = store.create_job(recipe.merged({"training": {"steps": 60}}))
+        machines.begin("one", COUNT_DELAY="0.02")
+        until(lambda: store.job(job.id).step >= 12)
+        machines.begin("two", COUNT_DELAY="0.005")
+        holder = store.job(job.id).lease_owner
+        machines.running["one"].kill()
+        machines.running["one"].wait(10)
+        until(lambda: store.job(job.id).state == "done", 60)
+        assert store.job(job.id).lease_owner is None and holder
+        assert store.curve(job.id, "loss") == executors.reference(60)
+        assert [(a.why, a.ended) for a in store.attempts(job.id)] == [("start", "lost"), ("recovery", "done")]
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no signal here makes a process sleep")
+def test_a_machine_that_slept_past_its_lease_writes_nothing_more(postgres_url, monkeypatch, recipe, start_host, until, tmp_path):
+    """Stopped (SIGSTOP) and woken again, as by a closed lid: its run is in other hands, and it leaves without a word."""
+    monkeypatch.setenv("THINKER_DATABASE_URL", postgres_url)
+    machines = Machines(start_host, tmp_path)
+    with closing(Store()) as store:
+        job = store.create_job(recipe.merged({"training": {"steps": 60}}))
+        sleeper = machines.begin("one", COUNT_DELAY="0.02")
+        until(lambda: store.job(job.id).step >= 12)
+        sleeper.send_signal(signal.SIGSTOP)
+        machines.begin("two", COUNT_DELAY="0.04")
+        until(lambda: store.job(job.id).attempt == 2 and store.job(job.id).step >= 15)
+        sleeper.send_signal(signal.SIGCONT)
+        until(lambda: store.job(job.id).state == "done", 60)
+        assert store.curve(job.id, "loss") == executors.reference(60)
+        assert [(a.why, a.ended) for a in store.attempts(job.id)] == [("start", "lost"), ("recovery", "done")]
+        assert sleeper.poll() is None, "it waits for other work"

@@ -1,18 +1,13 @@
-"""A store on each of the two databases, and a clock that tests set by hand."""
+"""A store on each of the two databases (tests/databases.py), and a clock that tests set by hand."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
-from sqlalchemy import create_engine, text
 
 from engine.recipe import Recipe
 from engine.store import Store
-from tests.store import postgres
-
-_numbers = itertools.count()
 
 
 class Clock:
@@ -28,31 +23,6 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    reason = postgres.missing()
-    if reason:
-        pytest.skip(reason)
-    with postgres.cluster() as url:
-        yield url
-
-
-@pytest.fixture
-def postgres_url(postgres_server: str) -> str:
-    """An empty database of the test's own."""
-    name = f"test_{next(_numbers)}"
-    engine = create_engine(postgres_server.replace("postgresql://", "postgresql+psycopg://"), isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return postgres_server.replace("/postgres?", f"/{name}?")
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest) -> str | None:
-    return request.getfixturevalue("postgres_url") if request.param == "postgresql" else None
 
 
 @pytest.fixture

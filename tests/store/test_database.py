@@ -106,3 +106,37 @@ def test_sqlite_is_set_up(recipe):
         pragmas = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "foreign_keys", "busy_timeout")]
     assert pragmas == ["wal", 1, 30000]
     store.close()
+
+
+@pytest.mark.parametrize("known", range(1, len(migrations.MIGRATIONS)))
+def test_a_database_of_each_earlier_version_is_taken_along(known, url, monkeypatch, recipe):
+    """Made by what there was then, with a run, a model and (from there on) a conversation in it."""
+    everything = migrations.MIGRATIONS
+    monkeypatch.setattr(migrations, "MIGRATIONS", everything[:known])
+    old = Store(url)
+    with old.write() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO jobs (id, owner, name, method, base_model, endpoint, recipe, state, created_at) VALUES "
+            f"('0123456789ab', 'local', 'Old', 'sft', 'nano', 'local', '{recipe.to_json()}', 'paused', 5)"
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO models (id, owner, name, base_model, endpoint, sampler_path, weights_path, renderer, system_prompt, stop, "
+            "created_at)"
+            " VALUES ('m1', 'local', 'Old one', 'nano', 'local', 'tinker://a/sampler_weights/b', '', 'auto', '', '[]', 6)"
+        )
+        if known >= 2:
+            connection.exec_driver_sql("INSERT INTO conversations VALUES ('c1', 'local', 'Hello', '{}', 7, 8)")
+    old.close()
+    monkeypatch.setattr(migrations, "MIGRATIONS", everything)
+    store = Store(url)
+    try:
+        with store.read() as connection:
+            made = inspect(connection)
+            for table in schema.metadata.sorted_tables:
+                assert {column["name"] for column in made.get_columns(table.name)} == set(table.columns.keys())
+        assert [(job.name, job.recipe) for job in store.jobs()] == [("Old", recipe)]
+        assert [(model.name, model.notes, model.parent) for model in store.models()] == [("Old one", "", "")]
+        assert [chat.title for chat in store.conversations()] == (["Hello"] if known >= 2 else [])
+        assert store.resume("0123456789ab").state == "queued"
+    finally:
+        store.close()

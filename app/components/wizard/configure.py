@@ -15,7 +15,7 @@ _USUAL = ("training.learning_rate", "training.batch_size", "training.steps", "lo
 _ADVANCED = (
     "training.schedule", "training.warmup", "training.weight_decay", "training.grad_clip_norm", "training.max_length", "lora.train_mlp",
     "lora.train_attn", "lora.train_unembed", "system_prompt", "evaluation.eval_every", "evaluation.samples_every",
-    "evaluation.max_new_tokens", "checkpoints.every_steps", "seed",
+    "evaluation.max_new_tokens", "checkpoints.every_steps", "budget.max_dollars", "budget.max_tokens", "budget.max_minutes", "seed",
 )  # fmt: skip
 
 
@@ -115,6 +115,8 @@ def _model(draft: Any, base_model: str) -> None:
         _choice(base_model, offered)
     else:
         fields.show("base_model", base_model, _take_model)
+    if offered and (known := frame.engine().planner.about_model(draft.changes.get("endpoint") or "local", base_model)):
+        st.caption(words.literal(words.sentence("; ".join(known))))
     if base_model == "nano":
         st.caption("nano ships with Thinker: 1.3 million parameters, learns in seconds, knows letters and little else.")
 

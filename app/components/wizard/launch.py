@@ -53,11 +53,15 @@ def _sentences(recipe: Any, plan: Any) -> list[str]:
         f"**{words.literal(recipe.name or figures['file'])}**: {words.literal(recipe.base_model)} "
         f"learns from {figures['train']:,} examples{replay}, "
         f"in {plan.steps:,} updates of {recipe.training.batch_size} (every example about {words.figure(passes)} times).",
-        f"It trains {learns} at a learning rate of up to {words.figure(recipe.training.learning_rate)}, on this machine.",
+        f"It trains {learns} at a learning rate of up to {words.figure(recipe.training.learning_rate)}, {_where(recipe.endpoint)}.",
     ]
     if recipe.evaluation.proof and figures["held_out"]:
         lines.append(f"Before and after, it is tested on {figures['held_out']:,} examples that it never trains on.")
     return lines
+
+
+def _where(endpoint: str) -> str:
+    return "on this machine" if endpoint == "local" else f"at {words.literal(frame.engine().place(endpoint))}"
 
 
 @st.dialog("Start this training?")
