@@ -95,6 +95,13 @@ def put_back(path: str, *, closely: bool = True) -> bool:
     raise StorageError(f"the checkpoint is {what}, and there is no whole backup of it", "Use another checkpoint.", where=str(place))
 
 
+def at_hand(path: str) -> bool:
+    """For whoever is about to use it: a glance, and what is gone is put back without a word of complaint. -> whether it was put back."""
+    with suppress(StorageError):
+        return put_back(path, closely=False)
+    return False
+
+
 def forget(path: str) -> None:
     """Lets go of the backups of what was deleted on purpose."""
     for folder in list(_of(path)):

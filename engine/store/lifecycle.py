@@ -21,7 +21,7 @@ from engine.store.records import Job
 jobs = schema.jobs
 
 LEASE_S = 15.0
-LONGEST_LEASE_S = 300.0
+LONGEST_LEASE_S = 900.0
 """A lease that ends later than this from now was given by a clock that has been set back since: it counts as run out."""
 MAX_FRUITLESS = 3
 """So many recoveries in a row that get no further than their predecessors, and the job fails."""

@@ -9,7 +9,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import and_, delete, not_, select, update
+from sqlalchemy import and_, delete, func, not_, select, update
 
 from engine.errors import NotFound
 from engine.store import schema
@@ -151,6 +151,16 @@ class Series(Lifecycle):
             query = select(checkpoints).where(checkpoints.c.job_id == job_id, not_(clean(connection, checkpoints, job_id)))
             rows = connection.execute(query.order_by(checkpoints.c.id)).all()
         return [Checkpoint(**{**row._mapping, "loop_state": from_json(row.loop_state)}) for row in rows]
+
+    def checkpoint_bytes(self, owner: str | None = "local") -> dict[str, int]:
+        """{job id: what its saved states take}, as far as that was noted."""
+        jobs = schema.jobs
+        each = select(checkpoints.c.job_id, checkpoints.c.path, func.max(checkpoints.c.bytes).label("bytes"))
+        once = each.group_by(checkpoints.c.job_id, checkpoints.c.path).subquery()
+        query = select(jobs.c.id, func.sum(once.c.bytes)).join(once, once.c.job_id == jobs.c.id).group_by(jobs.c.id)
+        with self.read() as connection:
+            rows = connection.execute(query if owner is None else query.where(jobs.c.owner == owner)).all()
+        return {job_id: int(total or 0) for job_id, total in rows}
 
     def pin_checkpoint(self, job_id: str, step: int, pinned: bool = True, owner: str | None = "local") -> None:
         """Keeps what was saved at that step for good, or takes that back. Raises NotFound."""

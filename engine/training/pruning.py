@@ -1,8 +1,8 @@
 """Which saved states of a run can go: a policy over what there is. Pure; deletes nothing.
 
-    for good    pinned, the best, the last, a stage's end, what something else stands on
-    in turn     states that no later attempt went on from; states to go on from beyond the newest few; where a limit is passed, all
-                states to go on from, then every other one to use, so that what is left still shows the whole way
+for good    pinned, the best, the last, a stage's end, what something else stands on
+in turn     states that no later attempt went on from; states to go on from beyond the newest few; where a limit is passed, all
+            states to go on from, then every other one to use, so that what is left still shows the whole way
 """
 
 from __future__ import annotations
