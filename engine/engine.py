@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import abilities, data, guard, knowledge, models, paths, policy, starts, system
+from engine import abilities, data, guard, knowledge, models, paths, policy, settling, starts, system
 from engine.abilities import Abilities
 from engine.areas import Areas
 from engine.endpoints import backups
@@ -332,22 +332,16 @@ class Engine(Areas):
         for mixed in recipe.data.mix:
             if mixed.dataset:
                 self.datasets.usable(mixed.dataset)
-        recipe = starts.settle(self.store, self.owner, recipe)
-        paths_given = {name: getattr(recipe.data, name) for name in ("path", "held_out_path") if getattr(recipe.data, name)}
-        changes: dict[str, Any] = {"data": {name: _absolute(path) for name, path in paths_given.items()}}
-        if recipe.data.mix:
-            mix = [mixed.model_dump() | ({"path": _absolute(mixed.path)} if mixed.path else {}) for mixed in recipe.data.mix]
-            changes["data"]["mix"] = mix
+        recipe = settling.settle(self.store, self.owner, recipe)
         guard.able(self.owner, recipe)
+        guard.previews(self.owner, recipe)
         if not endpoints.kind(recipe.endpoint, self.owner).weights:
             guard.offered(self.owner, recipe)
         elif not models.is_hub_id(recipe.base_model):
             folder = models.resolve(recipe.base_model)
-            changes["base_model"] = "nano" if folder.resolve() == models.nano_folder().resolve() else str(folder.resolve())
             # Any tokenizer has the renderer that "auto" means, and loading it takes half a second.
             if recipe.renderer != "auto" or not (folder / "tokenizer.json").is_file():
                 get_renderer(recipe.renderer, load_tokenizer(folder))
-        recipe = recipe.merged(changes)
         if not recipe.data.demo or recipe.data.mix or recipe.data.curriculum != "none" or recipe.method != "sft":
             self._training_rows(recipe)
         return recipe
@@ -384,7 +378,3 @@ class Engine(Areas):
             parent=recipe.start.checkpoint,
             owner=self.owner,
         )
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().resolve())

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from engine import data, endpoints, estimates, guard, knowledge, models, paths, places, starts, system, tokens_ahead
+from engine import data, endpoints, estimates, guard, knowledge, models, paths, places, profiles, starts, system, tokens_ahead
 from engine.advice import Concern, limits, warnings
 from engine.data.files import read_rows
 from engine.defaults import Defaults
@@ -28,7 +26,8 @@ from engine.knowledge import pricing
 from engine.library import Library
 from engine.places import Place
 from engine.recipe import DataSpec, Recipe
-from engine.rendering import Renderer, get_renderer, load_tokenizer
+from engine.rendering import get_renderer, load_tokenizer
+from engine.seen import Seen, seen
 from engine.training.schedule import order, total_steps
 
 if TYPE_CHECKING:
@@ -43,18 +42,6 @@ class Suggestion:
 
     recipe: Recipe
     reasons: dict[str, dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One sequence as the model sees it: pieces of text, and whether each is learned from. `side` is better or worse in a pair, good or
-    bad for an answer that was found so; `expected` is what is expected of a prompt that is to be tried."""
-
-    row: int
-    pieces: tuple[tuple[str, bool], ...]
-    tokens: int
-    side: str = ""
-    expected: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,6 +152,9 @@ class Planner:
             start = _set(start, name, value)
             reasons[name] = {"value": value, "reason": "Your own default, from the settings.", "source": "Settings"}
         recipe = Recipe.make(start).merged(changes)
+        if recipe.profile:
+            before, recipe = recipe, profiles.settle(self._store, self._owner, recipe)
+            reasons |= profiles.decided(before, recipe)
         rows = self.figures(recipe)["epoch"]
         chosen = changes.get("training", {})
         if not spec.get("demo") and rows and not {"steps", "epochs"} & {name for name, value in chosen.items() if value is not None}:
@@ -261,8 +251,8 @@ class Planner:
             tokenizer = load_tokenizer(models.resolve(recipe.base_model, weights=False))
             render = get_renderer(recipe.renderer, tokenizer)
             loaded = data.load_data(recipe, skills=False)
-            seen = [one for example in loaded.train[:count] for one in _seen(example, loaded.shape, render, tokenizer)]
-            self._remember(key, seen)
+            found = [one for example in loaded.train[:count] for one in seen(example, loaded.shape, render, tokenizer)]
+            self._remember(key, found)
         return list(self._known[key])
 
     def _figures(self, recipe: Recipe) -> dict[str, Any]:
@@ -275,7 +265,7 @@ class Planner:
         with suppress(EngineError):
             there = self._context(recipe)
             limit = min(filter(None, (limit, there)), default=None)
-        report = data.check(path, layout, mapping, tokenizer, recipe.renderer, limit, shape)
+        report = data.check(path, layout, mapping, tokenizer, recipe.renderer, limit, shape, spec.transforms)
         epoch = order(recipe, loaded.train, [0] * len(loaded.train)).rows
         tokens, examples = report["tokens"], max(1, report["examples"])
         file = Path(path).name
@@ -357,25 +347,6 @@ class Planner:
         while len(self._known) >= 32:
             del self._known[next(iter(self._known))]
         self._known[key] = value
-
-
-def _seen(example: data.Example, shape: data.Shape, render: Renderer, tokenizer: Any) -> Iterator[Seen]:
-    """The first sequence of each of its sides."""
-
-    def pieces(tokens: Sequence[int], weights: Sequence[float]) -> tuple[tuple[str, bool], ...]:
-        found = []
-        for learned, group in groupby(zip(tokens, weights, strict=True), key=lambda one: one[1] > 0):
-            found.append((tokenizer.decode([token for token, _ in group], skip_special_tokens=False), learned))
-        return tuple(found)
-
-    if shape == "prompts":
-        tokens = render.prompt(example.prompt)
-        yield Seen(example.row, pieces(tokens, [0.0] * len(tokens)), len(tokens), expected=example.answer)
-        return
-    sides = {"pairs": ("better", "worse"), "labels": ("good" if example.good else "bad",)}.get(shape, ("",))
-    for side, messages in zip(sides, example.conversations(), strict=True):
-        row = render.examples(messages)[0]
-        yield Seen(example.row, pieces(row.tokens, row.weights), len(row.tokens), side)
 
 
 def _sentence(text: str) -> str:

@@ -35,9 +35,9 @@ def skip_button(engine: Engine, job: Job) -> None:
 
 def diagnose_button(job: Job) -> None:
     """Looks closer at a run that doesn't go on. Outside of what is redrawn every second, which would take the dialog along."""
-    if job.error or job.state in ("failed", "interrupted", "needs_key"):
-        if st.button("Diagnose", key="diagnose", icon=":material/stethoscope:", help="Why it doesn't go on, and what to change."):
-            diagnose(job.id)
+    wanted = job.error or job.state in ("failed", "interrupted", "needs_key")
+    if wanted and st.button("Diagnose", key="diagnose", icon=":material/stethoscope:", help="Why it doesn't go on, and what to change."):
+        diagnose(job.id)
 
 
 @st.dialog("What keeps this run from going on", width="large")
@@ -55,10 +55,9 @@ def diagnose(job_id: str) -> None:
     for number, sign in enumerate(found.signs):
         _sign(job_id, number, sign)
     if found.can_resume:
-        begins = "It begins anew" if found.resumes_at is None else f"It goes on from step {found.resumes_at:,}"
-        st.button(
-            "Resume", key="diagnose.resume", type="primary", icon=":material/play_arrow:", help=begins, on_click=_resume, args=(job_id,)
-        )
+        begins = "It begins anew." if found.resumes_at is None else f"It goes on from step {found.resumes_at:,}."
+        st.caption(begins)
+        st.button("Resume", key="diagnose.resume", type="primary", icon=":material/play_arrow:", on_click=_resume, args=(job_id,))
 
 
 def _sign(job_id: str, number: int, sign: Sign) -> None:
@@ -76,10 +75,10 @@ def _resume(job_id: str) -> None:
 
 
 def _said(changes: dict[str, Any]) -> str:
+    flat = [pair for part in changes.values() if isinstance(part, dict) for pair in part.items()]
+    flat += [(name, value) for name, value in changes.items() if not isinstance(value, dict)]
     return ", ".join(
-        f"{name.replace('_', ' ')} {value:g}" if isinstance(value, float) else f"{name.replace('_', ' ')} {value}"
-        for part in changes.values()
-        for name, value in (part.items() if isinstance(part, dict) else ())
+        f"{name.replace('_', ' ')} {value:g}" if isinstance(value, float) else f"{name.replace('_', ' ')} {value}" for name, value in flat
     )
 
 

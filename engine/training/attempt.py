@@ -65,6 +65,7 @@ class Attempt:
     asked: list[str] = field(default_factory=list)
     spare: dict[str, str] = field(default_factory=dict)
     last_bytes: int = 0
+    preview_client: Client | None = None
     desk: Desk = field(init=False)
     meter: Meter = field(init=False)
 
