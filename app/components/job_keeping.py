@@ -77,9 +77,8 @@ def _resume(job_id: str) -> None:
 def _said(changes: dict[str, Any]) -> str:
     flat = [pair for part in changes.values() if isinstance(part, dict) for pair in part.items()]
     flat += [(name, value) for name, value in changes.items() if not isinstance(value, dict)]
-    return ", ".join(
-        f"{name.replace('_', ' ')} {value:g}" if isinstance(value, float) else f"{name.replace('_', ' ')} {value}" for name, value in flat
-    )
+    shown = {name.replace("_", " "): f"{value:g}" if isinstance(value, float) else str(value) for name, value in flat}
+    return ", ".join(f"{name} {value}" for name, value in shown.items())
 
 
 def pin(engine: Engine, job: Job, step: int, pinned: bool) -> None:
