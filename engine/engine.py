@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import abilities, data, guard, knowledge, models, paths, policy, starts, system
+from engine import abilities, data, guard, knowledge, models, paths, policy, share, starts, system
 from engine.abilities import Abilities
 from engine.areas import Areas
 from engine.errors import EngineError, NotFound, RecipeError, StateError
@@ -69,7 +69,10 @@ class Engine(Areas):
 
     def demo_recipe(self, name: str, changes: dict[str, Any] | None = None) -> Recipe:
         """The recipe of a demo, with some fields changed. Raises NotFound."""
-        return Recipe.make(knowledge.demo_recipe(name)).merged(starts.complete(self.store, self.owner, changes or {}))
+        chosen = starts.complete(self.store, self.owner, changes or {})
+        recipe = Recipe.make(knowledge.demo_recipe(name))
+        method = chosen.get("method", recipe.method)
+        return recipe.merged(share.suited(method) if method != recipe.method else {}).merged(chosen)
 
     def file_recipe(self, path: str | Path, changes: dict[str, Any] | None = None) -> Recipe:
         """A recipe for a data file: what the person chose, and for the rest what suits the model. Raises EngineError."""
