@@ -12,6 +12,8 @@ from engine.library import Library
 from engine.next_steps import NextSteps
 from engine.planning import Planner
 from engine.presets import Presets
+from engine.profiles import Profiles
+from engine.rehearsals import Rehearsals
 from engine.remotes import Remotes
 from engine.runs import Runs
 from engine.settings import Settings
@@ -46,6 +48,16 @@ class Areas:
     def presets(self) -> Presets:
         """Settings under a name."""
         return Presets(self.store, self.owner)
+
+    @cached_property
+    def profiles(self) -> Profiles:
+        """Named bundles of changes to the data, a system prompt and stop strings: see engine.profiles."""
+        return Profiles(self.store, self.owner)
+
+    @cached_property
+    def rehearsals(self) -> Rehearsals:
+        """Recipes tried out small before they cost hours or money: see engine.rehearsals."""
+        return Rehearsals(self.store, self.owner)
 
     @cached_property
     def planner(self) -> Planner:

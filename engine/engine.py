@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import abilities, data, guard, knowledge, models, paths, policy, share, starts, system
+from engine import abilities, data, guard, knowledge, models, paths, policy, settling, share, starts, system
 from engine.abilities import Abilities
 from engine.areas import Areas
 from engine.errors import EngineError, NotFound, RecipeError, StateError
@@ -329,26 +329,20 @@ class Engine(Areas):
             for part in (stage.data, *stage.data.mix):
                 if part.dataset:
                     self.datasets.usable(part.dataset)
-        recipe = starts.settle(self.store, self.owner, recipe)
-        paths_given = {name: getattr(recipe.data, name) for name in ("path", "held_out_path") if getattr(recipe.data, name)}
-        changes: dict[str, Any] = {"data": {name: _absolute(path) for name, path in paths_given.items()}}
-        if recipe.data.mix:
-            mix = [mixed.model_dump() | ({"path": _absolute(mixed.path)} if mixed.path else {}) for mixed in recipe.data.mix]
-            changes["data"]["mix"] = mix
-        if recipe.then:
-            changes["then"] = [_absolute_stage(said) for said in recipe.then]
+        recipe = settling.settle(self.store, self.owner, recipe)
         guard.able(self.owner, recipe)
+        guard.previews(self.owner, recipe)
         if not endpoints.kind(recipe.endpoint, self.owner).weights:
             guard.offered(self.owner, recipe)
         elif not models.is_hub_id(recipe.base_model):
             folder = models.resolve(recipe.base_model)
-            changes["base_model"] = "nano" if folder.resolve() == models.nano_folder().resolve() else str(folder.resolve())
             # Any tokenizer has the renderer that "auto" means, and loading it takes half a second.
             if recipe.renderer != "auto" or not (folder / "tokenizer.json").is_file():
                 get_renderer(recipe.renderer, load_tokenizer(folder))
-        recipe = recipe.merged(changes)
         if not recipe.data.demo or recipe.data.mix or recipe.data.curriculum != "none" or recipe.method != "sft":
             self._training_rows(recipe)
+        for stage in written(recipe)[1:]:
+            self._training_rows(stage)
         return recipe
 
     def _training_rows(self, recipe: Recipe) -> int:
@@ -383,16 +377,3 @@ class Engine(Areas):
             parent=recipe.start.checkpoint,
             owner=self.owner,
         )
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().resolve())
-
-
-def _absolute_stage(said: dict[str, Any]) -> dict[str, Any]:
-    spec = said.get("data")
-    if not isinstance(spec, dict):
-        return said
-    files = {name: _absolute(spec[name]) for name in ("path", "held_out_path") if spec.get(name)}
-    mix = [part | ({"path": _absolute(part["path"])} if part.get("path") else {}) for part in spec.get("mix") or ()]
-    return {**said, "data": {**spec, **files, **({"mix": mix} if mix else {})}}

@@ -115,6 +115,22 @@ def offered(owner: str, asked: Recipe) -> None:
     fits(asked, remote.offer(asked.endpoint, asked.base_model, owner).context)
 
 
+def previews(owner: str, asked: Recipe) -> None:
+    """Where previews are answered can be had, has the model, and can read what the run saves. Raises EngineError."""
+    name, where = asked.evaluation.preview_endpoint, "recipe evaluation.preview_endpoint"
+    if not name or not asked.evaluation.previews or name == asked.endpoint:
+        return
+    place, own = endpoints.kind(name, owner), endpoints.kind(asked.endpoint, owner)
+    key(owner, name)
+    if not place.weights:
+        remote.offer(name, asked.base_model, owner)
+    if endpoints.storage(asked.endpoint, owner) != endpoints.storage(name, owner):
+        advice = "Leave preview_endpoint empty, so that previews are answered where the run is."
+        raise RecipeError(
+            f"what is saved at {own.title} can't be read at {place.title}: they keep their checkpoints apart", advice, where=where
+        )
+
+
 def turn(store: Store, owner: str) -> None:
     """One more run at a time: a look ahead, before something is prepared. The store holds to it when the run is made."""
     store.require_turn(owner, policy.of(owner).most_jobs)

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from engine import data, endpoints, estimates, guard, knowledge, models, paths, places, starts, system, tokens_ahead, workloads
+from engine import data, endpoints, estimates, guard, knowledge, models, paths, places, profiles, starts, system, tokens_ahead, workloads
 from engine.advice import Concern, limits, unprepared, warnings
 from engine.data.files import read_rows
 from engine.defaults import Defaults
@@ -165,6 +165,9 @@ class Planner:
             start = _set(start, name, value)
             reasons[name] = {"value": value, "reason": "Your own default, from the settings.", "source": "Settings"}
         recipe = Recipe.make(start).merged(changes)
+        if recipe.profile:
+            before, recipe = recipe, profiles.settle(self._store, self._owner, recipe)
+            reasons |= profiles.decided(before, recipe)
         rows = self.figures(recipe)["epoch"]
         chosen = changes.get("training", {})
         measured = bool(spec.get("demo")) and knowledge.methods_of(start) == methods
@@ -290,7 +293,7 @@ class Planner:
         with suppress(EngineError):
             there = self._context(recipe)
             limit = min(filter(None, (limit, there)), default=None)
-        report = data.check(path, layout, mapping, tokenizer, recipe.renderer, limit, shape)
+        report = data.check(path, layout, mapping, tokenizer, recipe.renderer, limit, shape, spec.transforms)
         epoch = order(recipe, loaded.train, [0] * len(loaded.train)).rows
         tokens, examples = report["tokens"], max(1, report["examples"])
         file = Path(path).name

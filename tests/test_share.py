@@ -53,7 +53,9 @@ def test_a_data_set_of_the_library_goes_by_its_id(tmp_path: Path, monkeypatch, c
     assert parsed(as_command(recipe), monkeypatch, capsys) == recipe
 
 
-@pytest.mark.parametrize(("source", "changes"), [*(("demo", case) for case in [*CASES, *OF_PAIRS]), *(("file", case) for case in [*CASES, COLUMNS])])
+@pytest.mark.parametrize(
+    ("source", "changes"), [*(("demo", case) for case in [*CASES, *OF_PAIRS]), *(("file", case) for case in [*CASES, COLUMNS])]
+)
 def test_each_form_is_the_same_recipe(source, changes, tmp_path: Path, monkeypatch, capsys) -> None:
     with Engine() as engine:
         if source == "demo":

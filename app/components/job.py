@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from app import navigation, services, session, shortcuts
-from app.components import explain, job_cost, job_curves, job_dialogs, job_record, proof, rollouts, travel, trouble, words
+from app.components import explain, job_cost, job_curves, job_dialogs, job_record, proof, rehearsal, rollouts, travel, trouble, words
 from app.run_data import metrics_csv
 from engine import Engine
 from engine.amounts import duration
@@ -116,6 +116,7 @@ def _header(engine: Engine, job: Job, chapters: list[Chapter]) -> None:
     doing = job.stage if engine.moving(job) and job.stage and job.stage != light.label else ""
     place = words.literal(engine.place(job.endpoint))
     st.caption(f"{_methods(engine, job, chapters)} · model {words.literal(job.base_model)} · {place} · run {job.id}")
+    rehearsal.badge(engine, job)
     total = f" of {job.total_steps:,}" if job.total_steps else ""
     text = f"Step {job.step:,}{total}" + (f" · {words.literal(doing)}" if doing else "")
     if engine.moving(job) or job.step < job.total_steps:

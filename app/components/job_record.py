@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from app import navigation
-from app.components import explain, words
+from app.components import explain, previews, words
 from app.run_data import RunData
 from engine import Engine
 
@@ -43,7 +43,8 @@ def said(job: Job, data: RunData) -> None:
             "After step", places, value=_NOW, key="said.at", format_func=lambda place: words.at_slider(_place(place, steps[-1]))
         )
         at = steps[-1] if chosen == _NOW else chosen
-    answers = data.said_at(at)
+    everything = data.said_at(at)
+    answers = previews.fixed(everything)
     right = sum(bool(sample.correct) for sample in answers)
     judged = any(sample.correct is not None for sample in answers)
     st.caption(f"After step {at:,}" + (f": {right} of {len(answers)} right" if judged else ""))
@@ -54,6 +55,7 @@ def said(job: Job, data: RunData) -> None:
         if sample.expected and not sample.correct:
             lines.append(f":gray[expected] {words.code(sample.expected)}")
         st.markdown("  \n".join(lines))
+    previews.show(job, everything, dict(data.curve("preview_tokens_per_second")).get(at))
 
 
 def said_table(data: RunData) -> None:

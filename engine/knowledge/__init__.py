@@ -131,6 +131,16 @@ def pairs() -> dict[str, dict[str, Any]]:
     return copy.deepcopy(_load("pairs"))
 
 
+def profiles() -> dict[str, dict[str, Any]]:
+    """The profiles that ship, by name: meaning, use_when, system_prompt, transforms, stop."""
+    return copy.deepcopy(_load("profiles"))
+
+
+def transforms() -> dict[str, dict[str, Any]]:
+    """What can be done to every example, by the name that recipes use: title, meaning, fields."""
+    return copy.deepcopy(_load("transforms"))
+
+
 def rewards() -> dict[str, dict[str, Any]]:
     """Every kind of reward by name: title, icon, meaning, use_when, reads (fields of a part), pitfalls, example; needs (sandbox, model)."""
     return copy.deepcopy(_load("rewards"))
