@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import abilities, data, guard, knowledge, models, paths, policy, settling, starts, system
+from engine import abilities, data, guard, knowledge, models, paths, policy, settling, share, starts, system
 from engine.abilities import Abilities
 from engine.areas import Areas
 from engine.endpoints import backups
@@ -70,7 +70,10 @@ class Engine(Areas):
 
     def demo_recipe(self, name: str, changes: dict[str, Any] | None = None) -> Recipe:
         """The recipe of a demo, with some fields changed. Raises NotFound."""
-        return Recipe.make(knowledge.demo_recipe(name)).merged(starts.complete(self.store, self.owner, changes or {}))
+        chosen = starts.complete(self.store, self.owner, changes or {})
+        recipe = Recipe.make(knowledge.demo_recipe(name))
+        method = chosen.get("method", recipe.method)
+        return recipe.merged(share.suited(method) if method != recipe.method else {}).merged(chosen)
 
     def file_recipe(self, path: str | Path, changes: dict[str, Any] | None = None) -> Recipe:
         """A recipe for a data file: what the person chose, and for the rest what suits the model. Raises EngineError."""
@@ -346,6 +349,8 @@ class Engine(Areas):
                 get_renderer(recipe.renderer, load_tokenizer(folder))
         if not recipe.data.demo or recipe.data.mix or recipe.data.curriculum != "none" or recipe.method != "sft":
             self._training_rows(recipe)
+        for stage in written(recipe)[1:]:
+            self._training_rows(stage)
         return recipe
 
     def _training_rows(self, recipe: Recipe) -> int:

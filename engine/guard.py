@@ -60,11 +60,14 @@ def recipe(owner: str, asked: Recipe) -> None:
     for stage in written(asked):
         data(owner, stage.data)
         reward(owner, stage.reward)
-        teacher(owner, stage)
+        learning(owner, stage)
 
 
-def teacher(owner: str, asked: Recipe) -> None:
-    """No servers of people's own, and no folders, where others share the machine."""
+def learning(owner: str, asked: Recipe) -> None:
+    """No teachers on servers of people's own or in folders, and no losses of their own, where others share the machine."""
+    if asked.method == "own_loss" and policy.of(owner).shared:
+        advice = "Choose another method, or train on your own machine."
+        raise NotAllowed("programs of one's own can't be run here, for others use the machine too", advice, where="recipe own_loss.code")
     if asked.method == "distill" and asked.distill.teacher_url:
         elsewhere(owner, "recipe distill.teacher_url")
     elif asked.method == "distill" and "/" in asked.distill.teacher and "://" not in asked.distill.teacher:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -278,6 +279,22 @@ class Runs:
                 found[job.id] = [(float(step), value) for step, value in points]
         return found
 
+    def judged_by(self, job_ids: Sequence[str]) -> list[str]:
+        """The metrics by which these runs are first of all judged, held-out ones first, those that most of them share before others."""
+        counted: dict[str, int] = {}
+        for job in self._known(job_ids):
+            with suppress(EngineError):
+                for name in {name for stage in job.recipe.stages() for name in chapters.main_curves(stage.recipe)}:
+                    counted[name] = counted.get(name, 0) + 1
+        return sorted(counted, key=lambda name: (-counted[name], not name.startswith("held_out_"), name))
+
+    def better(self, metric: str) -> str:
+        """Which way a metric gets better: up, down or neither, which is also said of one that nobody described."""
+        try:
+            return str(knowledge.metric(metric)["better"])
+        except NotFound:
+            return "neither"
+
     def metric_names(self, job_ids: Collection[str]) -> list[str]:
         """What any of these runs has measured; axes left out."""
         names = {name for job in self._known(list(job_ids)) for name in self._store.metric_names(job.id, self._owner)}
@@ -304,6 +321,11 @@ class Runs:
 def telling() -> tuple[str, ...]:
     """The metrics that stand for a run on a card or in a table, of any method."""
     return tuple(dict.fromkeys((*doctor.LOSSES, *(name for method in METHODS for name in knowledge.figures(method)))))
+
+
+def figures_of(row: Mapping[str, Any]) -> list[Figure]:
+    """The main figures of a row of `table`, in words."""
+    return chapters.figures(telling(), {name: row[name] for name in telling() if row.get(name) is not None})
 
 
 @cache
