@@ -59,7 +59,7 @@ def shrunk(recipe: Recipe, base_model: str, *, start: bool, teacher: bool) -> Re
         "previews": [{**one.model_dump(), "prompt": clipped(one.prompt, 200)} for one in evaluation.previews[:4]],
         "preview_endpoint": "",
     }
-    values["checkpoints"] |= {"every_steps": 1, "every_seconds": 0}
+    values["checkpoints"] |= {"every_steps": 1, "every_seconds": 0, "keep_last": None, "max_gb": None}
     small = _small(recipe)
     for part, changes in small.items():
         values[part] |= changes
