@@ -18,7 +18,7 @@ from engine.errors import EngineError, NotFound, RecipeError
 from engine.evaluation import doctor
 from engine.evaluation.curves import Curve
 from engine.jobs import logs, states
-from engine.recipe import METHODS, Recipe, fields
+from engine.recipe import METHODS, Recipe, fields, written
 from engine.spending import Spending
 from engine.store import Job, Store
 
@@ -253,13 +253,15 @@ class Runs:
     def differences(self, job_ids: Sequence[str]) -> list[dict[str, Any]]:
         """[{field, help, values: {job id: value}}]: only what isn't the same in all of these runs' recipes, names left out."""
         jobs = self._known(job_ids)
-        values = {job.id: share.flat(job.recipe) for job in jobs}
+        values = {job.id: share.flat(job.recipe) | _of_stages(job.recipe) for job in jobs}
+        described = {field["name"]: field["help"] for field in fields() if field["name"] not in ("name", "then")}
+        later = sorted({name for flat in values.values() for name in flat} - set(described) - {"name", "then"})
         found = []
-        for field in fields():
-            name = field["name"]
-            of_each = policy.of(self._owner).told({job_id: flat[name] for job_id, flat in values.items()})
-            if name != "name" and len({json.dumps(value, sort_keys=True) for value in of_each.values()}) > 1:
-                found.append({"field": name, "help": field["help"], "values": of_each})
+        for name in [*described, *later]:
+            of_each = {job_id: flat.get(name) for job_id, flat in values.items()}
+            if len({json.dumps(value, sort_keys=True) for value in of_each.values()}) > 1:
+                plain = name.rpartition(" ")[2]
+                found.append({"field": name, "help": described.get(plain, ""), "values": of_each})
         return found
 
     def overlay(self, job_ids: Sequence[str], metric: str, along: str = "step") -> dict[str, list[tuple[float, float]]]:
@@ -326,6 +328,17 @@ def telling() -> tuple[str, ...]:
 def figures_of(row: Mapping[str, Any]) -> list[Figure]:
     """The main figures of a row of `table`, in words."""
     return chapters.figures(telling(), {name: row[name] for name in telling() if row.get(name) is not None})
+
+
+def _of_stages(recipe: Recipe) -> dict[str, Any]:
+    """What later stages say anew: {'stage 2 training.steps': 60}."""
+    found = {}
+    for number, (said, stage) in enumerate(zip(recipe.then, written(recipe)[1:], strict=True), 2):
+        whole = share.flat(stage)
+        for part, values in said.items():
+            names = [f"{part}.{leaf}" for leaf in values] if isinstance(values, dict) else [part]
+            found |= {f"stage {number} {name}": whole[name] for name in names if name in whole}
+    return found
 
 
 @cache

@@ -6,7 +6,7 @@ nothing; what a stage is, is the recipe's to know.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,8 @@ class Stages:
         if not self._drafts.get().data():
             return []
         recipes = self._recipes()
-        return [self._staged(number, recipe, alone=len(recipes) == 1) for number, recipe in enumerate(recipes, 1)]
+        found = [self._staged(number, recipe, alone=len(recipes) == 1) for number, recipe in enumerate(recipes, 1)]
+        return [replace(one, reasons=one.reasons | known) for one, known in zip(found, _measured(recipes), strict=True)]
 
     def add(self, method: str) -> Draft:
         """A further one at the end, on the same data where its rows serve."""
@@ -169,6 +170,17 @@ class Stages:
         if not 1 <= number <= len(recipes):
             raise NotFound(f"there is no stage {number}", f"There are {len(recipes)}.")
         return recipes[number - 1]
+
+
+def _measured(recipes: list[Recipe]) -> list[dict[str, dict[str, Any]]]:
+    """For stages that were measured one after the other on an example set, what they were measured with; else nothing."""
+    methods, demo = [one.method for one in recipes], recipes[0].data.demo
+    known = Recipe.make(knowledge.measured(demo, methods)) if demo in knowledge.demos() and recipes[0].base_model == "nano" else Recipe()
+    if len(recipes) == 1 or [one.method for one in written(known)] != methods:
+        return [{} for _ in recipes]
+    why = {"reason": "Measured on this demo: with these settings it learns what it is meant to.", "source": "Thinker's own demos"}
+    names = ("steps", "learning_rate", "batch_size")
+    return [{f"training.{name}": {"value": getattr(one.training, name), **why} for name in names} for one in written(known)]
 
 
 def _wanted(method: str) -> str:

@@ -36,14 +36,15 @@ def main(
     log: bool = False,
     band: Band | None = None,
     begins: Marks = (),
+    rises: bool = False,
 ) -> None:
     """What a run is judged by over the steps, in training and held out; the training curve as the mean of `window` steps, and as it was
-    behind it. `begins` are the steps at which its stages begin, with their names."""
+    behind it. `begins` are the steps at which its stages begin, with their names; what `rises` leaves room at the bottom."""
     parts = [_rows(train, MOST_POINTS * 3 // 4, "training", window), _rows(held_out, MOST_POINTS // 4, "held-out")]
     if window > 1:
         parts.append(_rows(train, MOST_POINTS // 2, "raw"))
     frame = _joined(parts, band, log, begins)
-    color = _twins("top-right")
+    color = _twins("bottom-right" if rises else "top-right")
     lines = {"filter": "datum.of == 'training' || datum.of == 'held-out'"}
     spec = {
         "height": 300,
@@ -79,7 +80,8 @@ def small(
         parts.append(_rows(held_out, MOST_POINTS // 8, "held-out"))
     frame = _joined(parts, band, False, begins)
     lines = {"filter": "datum.of == 'training' || datum.of == 'held-out'"}
-    color: dict[str, Any] = _twins("bottom") if held_out is not None else {"value": BLUE}
+    # Which is which stands in colour above it: a legend would leave no room for the curves.
+    color: dict[str, Any] = {**_twins("bottom"), "legend": None} if held_out is not None else {"value": BLUE}
     spec = {
         "height": 160,
         "encoding": {"x": _steps(total_steps), "y": _values(axis, 3, "~s" if thousands else ".3~g")},

@@ -84,7 +84,11 @@ def _widget(field: dict[str, Any], label: str, value: Any, key: str, on_change: 
     common: dict[str, Any] = {"key": key, "on_change": on_change, "help": effect or None}
     label = words.label(label)
     if field["kind"] == "bool":
-        st.toggle(label, value=value, **common)
+        # A toggle cuts a long label off instead of breaking it.
+        short, rest = _first_words(label)
+        st.toggle(short, value=value, **common)
+        if rest:
+            st.caption(rest)
     elif field["kind"] == "choice":
         st.selectbox(label, field["choices"], index=field["choices"].index(value), **common)
     elif field["kind"] == "int":
@@ -97,6 +101,16 @@ def _widget(field: dict[str, Any], label: str, value: Any, key: str, on_change: 
         st.text_area(label, value=value, height=160, **common)
     else:
         st.text_input(label, value=value, **common)
+
+
+def _first_words(label: str) -> tuple[str, str]:
+    """A long label as what is switched and what is to be said of it."""
+    if len(label) <= 48:
+        return label, ""
+    cut = min((place for mark in (": ", "; ", ", ", " (", " instead ") if (place := label.find(mark, 12)) > 0), default=-1)
+    if cut < 0:
+        return label, ""
+    return label[:cut], words.sentence(label[cut:].lstrip(":;, "))
 
 
 def _typed(field: dict[str, Any], value: Any) -> Any:

@@ -68,6 +68,7 @@ def main(engine: Engine, job: Job, data: RunData, chapters: list[Chapter]) -> tu
     alt = f"{axis} against steps. {finding}."
     steps = max(job.total_steps, job.step)
     how: dict[str, Any] = {"window": _WINDOWS.get(chosen, 1), "log": log, "band": band, "begins": begins(chapters)}
+    how["rises"] = engine.runs.better(names[0]) == "up"
     charts.main(train, held_out, steps, axis, names[0], alt, **how)
     if band:
         st.caption(f":green[▇] {words.literal(explain.title(engine, names[1])[0])}, {band.words}")
@@ -77,10 +78,11 @@ def main(engine: Engine, job: Job, data: RunData, chapters: list[Chapter]) -> tu
 def others(engine: Engine, job: Job, data: RunData, chapters: list[Chapter], shown: tuple[str, str]) -> None:
     """Everything else that was measured: first what the methods are watched by, then how it learns, the machine last."""
     names = [name for name in data.curves if len(data.curve(name)) > 1 and name not in shown and not engine.runs.is_axis(name)]
-    watched = list(dict.fromkeys(_both(engine.explain_method(chapter.method)["watch"] for chapter in chapters)))
+    # The last stage first: that is what is being watched.
+    watched = list(dict.fromkeys(_both(engine.explain_method(chapter.method)["watch"] for chapter in reversed(chapters))))
     of_run = [name for name in names if name not in _MACHINE]
     of_run.sort(key=lambda name: (name in _LAST, watched.index(name) if name in watched else len(watched), name))
-    _grid(engine, job, data, _paired(of_run), begins(chapters))
+    _grid(engine, job, data, _paired(of_run, dict(chapter.main for chapter in chapters)), begins(chapters))
     of_machine = [name for name in _MACHINE if name in names]
     if of_machine:
         st.markdown("### The machine", anchors=False, help="Measured every few seconds while it trains: all programs on it together.")
@@ -91,7 +93,7 @@ def begins(chapters: list[Chapter]) -> list[tuple[int, str]]:
     """Where stages begin, with what stands beside the line; nothing for a run of one."""
     if len(chapters) < 2:
         return []
-    return [(one.begins, f"{one.number} {words.acronym(one.term)}") for one in chapters if one.number == 1 or not one.planned]
+    return [(one.begins, f"{one.number} {words.acronym(one.term)}") for one in chapters if one.begins and not one.planned]
 
 
 def _judged_by(engine: Engine, job: Job, data: RunData, chapters: list[Chapter]) -> tuple[str, str]:
@@ -102,9 +104,10 @@ def _judged_by(engine: Engine, job: Job, data: RunData, chapters: list[Chapter])
     if len(kinds) < 2:
         return usual
     labels = {"/".join(kind): " and ".join(_stage(one) for one in begun if one.main == kind) for kind in kinds}
+    # With the present stage in its key, it goes along when the next begins.
     now = "/".join(usual)
     chosen = choices.segments(
-        "Stage", list(labels), key="curve.stage", default=now if now in labels else next(iter(labels)), format_func=labels.get,
+        "Stage", list(labels), key=f"curve.{now}", default=now if now in labels else next(iter(labels)), format_func=labels.get,
         label_visibility="collapsed",
     )  # fmt: skip
     return next((kind for kind in kinds if "/".join(kind) == chosen), usual)
@@ -114,12 +117,14 @@ def _stage(one: Chapter) -> str:
     return f"Stage {one.number}: {words.acronym(one.term)}"
 
 
-def _paired(names: list[str]) -> list[tuple[str, str]]:
-    """What is measured in training beside the same on held-out data, each pair at the place of its first."""
+def _paired(names: list[str], judged: dict[str, str]) -> list[tuple[str, str]]:
+    """What is measured in training beside the same on held-out data, each pair at the place of its first. `judged` has the pairs whose
+    names don't say so."""
+    of_training = {twin: name for name, twin in judged.items()}
     found: list[tuple[str, str]] = []
     for name in names:
-        plain = name.removeprefix(HELD_OUT)
-        twins = (plain, HELD_OUT + plain)
+        plain = of_training.get(name, name.removeprefix(HELD_OUT))
+        twins = (plain, judged.get(plain, HELD_OUT + plain))
         pair = twins if all(one in names for one in twins) else (name, "")
         if pair not in found:
             found.append(pair)
@@ -143,13 +148,15 @@ def _one(engine: Engine, job: Job, data: RunData, name: str, twin: str, at: Any)
     title, unit = explain.title(engine, name)
     now = _now(engine, data, name)
     held_out: Curve | None = data.curve(twin) if twin else None
-    beside = f" · held-out `{_now(engine, data, twin)}`" if twin else ""
     shown_unit = "" if unit == "share" else unit
-    st.markdown(f"**{words.literal(title)}** · `{now}` {shown_unit}{beside}", help=explain.meaning(engine, name))
+    figures = f"`{now}` {shown_unit}"
+    if twin:
+        figures = f":blue[training] `{now}` · :green[held-out] `{_now(engine, data, twin)}` {shown_unit}"
+    st.markdown(f"**{words.literal(title)}** · {figures}", help=explain.meaning(engine, name))
     alt = f"{title} against steps, now {now} {shown_unit}".strip()
     band = engine.runs.band(job, twin or name, data.curve(twin or name))
     how: dict[str, Any] = {"held_out": held_out, "thousands": unit == "tokens/s", "band": band, "begins": at}
-    charts.small(data.curve(name), max(job.total_steps, job.step), unit or title.split()[-1], name, alt, **how)
+    charts.small(data.curve(name), max(job.total_steps, job.step), unit or "value", name, alt, **how)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         if band:
             st.caption(f":green[▇] {'held-out ' if twin else ''}{band.words}", width="content")

@@ -58,7 +58,8 @@ def _one(one: dict[str, Any], title: str, color: str) -> None:
     parts = one.get("parts") or {}
     if len(parts) > 1:
         st.caption(words.literal(" · ".join(f"{name} {words.figure(value)}" for name, value in parts.items())))
-    if one.get("note"):
+    # Some notes say no more than what was expected.
+    if one.get("note") and not (one.get("expected") and one["expected"] in one["note"]):
         st.caption(words.literal(one["note"][:_LONGEST]))
 
 

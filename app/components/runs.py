@@ -9,7 +9,7 @@ import streamlit as st
 
 from app import address, navigation, services, session
 from app.components import charts, choices, explain, trouble, words
-from engine import Engine, EngineError
+from engine import Engine, EngineError, knowledge
 from engine.amounts import duration
 from engine.runs import GROUPS
 
@@ -31,7 +31,7 @@ def show() -> None:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
         done = engine.runs.demos_run()
-        for name, demo in engine.demos().items():
+        for name, demo in {**engine.demos(), **knowledge.method_demos()}.items():
             label = demo["title"] + " again" * (name in done)
             st.button(label, key=f"demo-{name}", icon=":material/play_arrow:", on_click=_launch, args=(name,))
         navigation.link(navigation.ANALYTICS, "Compare runs")

@@ -70,10 +70,10 @@ def _stage(stage: Any) -> str:
     """What one stage does, after "it"."""
     recipe, figures = stage.recipe, stage.figures
     batch = recipe.training.batch_size
-    passes = words.figure(stage.steps * batch / max(1, figures["epoch"]))
+    passes = stage.steps * batch / max(1, figures["epoch"])
     updates = f"in {stage.steps:,} updates of {batch}"
     replay = f", {figures['replay']:,} of them to keep older skills" if figures["replay"] and recipe.method == "sft" else ""
-    each = f"(every example about {passes} times)"
+    each = f"(about {100 * passes:.0f} % of them)" if passes < 0.95 else f"(every example about {passes:.2g} times)"
     if recipe.method == "rl":
         tried = f"{recipe.rl.group_size} answers to each of {batch} prompts an update"
         return f"tries {tried}, for {stage.steps:,} updates, and learns from what each scores ({figures['train']:,} prompts)"
