@@ -46,7 +46,8 @@ def skippable(at: Attempt, what: str, *, rests: bool = False) -> Iterator[None]:
 
     usual, at.client.poll = at.client.poll, poll
     try:
-        yield
+        with at.client.abandonable():
+            yield
     except Skipped:
         run.log("info", f"skipped: {what}")
         raise
