@@ -234,14 +234,14 @@ LONG = " ".join(["the quick brown fox jumps over the lazy dog"] * 20)
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """So many and so long held-out examples that measuring on them takes its time."""
     folder = tmp_path_factory.mktemp("slow")
-    rows = [json.dumps({"prompt": f"Tell {number}", "completion": f"{number} {LONG}"}) for number in range(1500)]
+    rows = [json.dumps({"prompt": f"Tell {number}", "completion": f"{number} {LONG}"}) for number in range(1040)]
     (folder / "train.jsonl").write_text("\n".join(rows[:40]))
     (folder / "held_out.jsonl").write_text("\n".join(rows[40:]))
     return folder
 
 
 def test_skipping_what_is_being_measured(engine: Engine, slow: Path) -> None:
-    data = {"path": str(slow / "train.jsonl"), "held_out_path": str(slow / "held_out.jsonl"), "held_out_max": 1400}
+    data = {"path": str(slow / "train.jsonl"), "held_out_path": str(slow / "held_out.jsonl"), "held_out_max": 1000}
     evaluation = {"proof": True, "skills": False, "eval_every": 4, "max_new_tokens": 200}
     job = engine.launch(recipe(slow / "train.jsonl", data=data, evaluation=evaluation, training={"steps": 6}))
     skipped = []
