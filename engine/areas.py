@@ -19,6 +19,7 @@ from engine.remotes import Remotes
 from engine.runs import Runs
 from engine.settings import Settings
 from engine.spending import Spending
+from engine.staging import Stages
 from engine.store import Store
 from engine.stored import Stored
 from engine.travel import Travel
@@ -64,6 +65,11 @@ class Areas:
     def planner(self) -> Planner:
         """Whole recipes with reasons, estimates and warnings."""
         return Planner(self.store, self.owner)
+
+    @cached_property
+    def stages(self) -> Stages:
+        """What follows one another in the draft: see engine.staging."""
+        return Stages(self.planner, self.drafts, self.datasets)
 
     @cached_property
     def runs(self) -> Runs:

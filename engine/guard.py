@@ -13,7 +13,7 @@ from engine.amounts import size
 from engine.endpoints import backups, remote
 from engine.endpoints.fitting import fits
 from engine.errors import EndpointError, KeyNeeded, NotAllowed, RecipeError
-from engine.recipe import DataSpec, Recipe, Reward
+from engine.recipe import DataSpec, Recipe, Reward, written
 from engine.starts import folder_of
 from engine.store import Store
 
@@ -55,10 +55,23 @@ def model(owner: str, base_model: str, endpoint: str = "local") -> None:
 
 
 def recipe(owner: str, asked: Recipe) -> None:
-    """Its data, its model and what its answers are scored by."""
-    data(owner, asked.data)
+    """Its model, and of every stage the data, what its answers are scored by, and who teaches."""
     model(owner, asked.base_model, asked.endpoint)
-    reward(owner, asked.reward)
+    for stage in written(asked):
+        data(owner, stage.data)
+        reward(owner, stage.reward)
+        learning(owner, stage)
+
+
+def learning(owner: str, asked: Recipe) -> None:
+    """No teachers on servers of people's own or in folders, and no losses of their own, where others share the machine."""
+    if asked.method == "own_loss" and policy.of(owner).shared:
+        advice = "Choose another method, or train on your own machine."
+        raise NotAllowed("programs of one's own can't be run here, for others use the machine too", advice, where="recipe own_loss.code")
+    if asked.method == "distill" and asked.distill.teacher_url:
+        elsewhere(owner, "recipe distill.teacher_url")
+    elif asked.method == "distill" and "/" in asked.distill.teacher and "://" not in asked.distill.teacher:
+        model(owner, asked.distill.teacher)
 
 
 def reward(owner: str, asked: Reward) -> None:

@@ -1,4 +1,4 @@
-"""A row as a model sees it: pieces of text, and which of them are learned. Pure; loads nothing."""
+"""An example as a model sees it: pieces of text, and which of them are learned from. Knows tokenizers; nothing of files and plans."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Seen:
     expected: str = ""
 
 
-def seen(example: data.Example, shape: data.Shape, render: Renderer, tokenizer: Any) -> Iterator[Seen]:
+def seen_of(example: data.Example, shape: data.Shape, render: Renderer, tokenizer: Any) -> Iterator[Seen]:
     """The first sequence of each of its sides."""
 
     def pieces(tokens: Sequence[int], weights: Sequence[float]) -> tuple[tuple[str, bool], ...]:

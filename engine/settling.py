@@ -19,6 +19,8 @@ def settle(store: Store, owner: str, recipe: Recipe) -> Recipe:
     changes: dict[str, Any] = {"data": given}
     if spec.mix:
         changes["data"]["mix"] = [mixed.model_dump() | ({"path": _absolute(mixed.path)} if mixed.path else {}) for mixed in spec.mix]
+    if recipe.then:
+        changes["then"] = [_absolute_stage(said) for said in recipe.then]
     if endpoints.kind(recipe.endpoint, owner).weights and not models.is_hub_id(recipe.base_model):
         folder = models.resolve(recipe.base_model)
         changes["base_model"] = "nano" if folder.resolve() == models.nano_folder().resolve() else str(folder.resolve())
@@ -27,3 +29,12 @@ def settle(store: Store, owner: str, recipe: Recipe) -> Recipe:
 
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().resolve())
+
+
+def _absolute_stage(said: dict[str, Any]) -> dict[str, Any]:
+    spec = said.get("data")
+    if not isinstance(spec, dict):
+        return said
+    files = {name: _absolute(spec[name]) for name in ("path", "held_out_path") if spec.get(name)}
+    mix = [part | ({"path": _absolute(part["path"])} if part.get("path") else {}) for part in spec.get("mix") or ()]
+    return {**said, "data": {**spec, **files, **({"mix": mix} if mix else {})}}

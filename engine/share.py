@@ -17,6 +17,7 @@ from engine.recipe import Recipe, fields
 
 _FLAGS = {
     "name": "--name",
+    "method": "--method",
     "base_model": "--model",
     "start.checkpoint": "--start",
     "training.steps": "--steps",
@@ -44,9 +45,9 @@ def main() -> None:
     with Engine() as engine:
         result = engine.run(Recipe.make(RECIPE))
     print(result.name, "is", result.state, "after", result.steps, "steps")
-    if result.held_out["after"]:
-        before, after = (result.held_out[side]["exact_match"] for side in ("before", "after"))
-        print(f"exact match on held-out prompts: {{before:.1%}} -> {{after:.1%}}")
+    before = result.held_out["before"] or {{}}
+    for name, after in (result.held_out["after"] or {{}}).items():
+        print(f"{{name}}: {{before.get(name)}} -> {{after}}")
 
 
 if __name__ == "__main__":
@@ -58,18 +59,30 @@ def as_command(recipe: Recipe) -> str:
     """A command line for a POSIX shell."""
     values = flat(recipe)
     if recipe.data.demo:
-        usual = flat(Recipe.make(knowledge.demo(recipe.data.demo)["recipe"]))
+        demo = Recipe.make(knowledge.demo(recipe.data.demo)["recipe"])
+        usual = flat(demo.merged(suited(recipe.method)) if recipe.method != demo.method else demo)
         words, said = ["--demo", recipe.data.demo], {"data.demo", "data.path"}
+        usual["method"] = demo.method
         told = [name for name in values if name not in said and values[name] != usual[name]]
     else:
         usual = flat(Recipe())
         words = ["--dataset", recipe.data.dataset] if recipe.data.dataset else [recipe.data.path]
         said = {"data.demo", "data.path", "data.dataset"}
-        always = {*_CHOSEN, *knowledge.recommend({})}
+        always = {*_CHOSEN, *knowledge.recommend({}, method=recipe.method)}
         told = [name for name in values if name not in said and (name in always or values[name] != usual[name])]
     for name in told:
         words += _words(name, values[name])
     return " ".join(["python thinker.py train", *map(shlex.quote, words)])
+
+
+def suited(method: str) -> dict[str, Any]:
+    """What a demo that was measured for another method takes instead with this one: the changes to its recipe."""
+    changes: dict[str, Any] = {}
+    for name, known in knowledge.recommend({}, "nano", method=method).items():
+        part, _, leaf = name.rpartition(".")
+        if part != "lora":
+            changes.setdefault(part, {})[leaf] = known["value"]
+    return {"method": method, **changes}
 
 
 def as_script(recipe: Recipe) -> str:
@@ -103,4 +116,8 @@ def _scalar(value: Any) -> str:
     """One line of YAML. JSON is YAML, but for numbers such as 1e-08, which YAML 1.1 takes for text."""
     if isinstance(value, float):
         return yaml.safe_dump(value).splitlines()[0]
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key, ensure_ascii=False)}: {_scalar(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_scalar, value)) + "]"
     return json.dumps(value, ensure_ascii=False)

@@ -39,10 +39,12 @@ CARRIERS = {"recipe", "changes", "spec"}
 # What can be said freely: texts, names that are given, names of what everybody has, records (which only their owner is given).
 _FREE = """
 budget folder jobs key label listed_as needs_key prices public store_key tinker_path url
-after after_id after_step along answer answers asking base_model conversation conversations count curve curves
+after after_id after_step along answer answers asking base_model by conversation conversations count curve curves
 draft endpoint estimates field filters
-format good group job known last lesson limit mapping max_length max_tokens meaning messages method metric model most
-name notes offset on_start options path prompt row say search seconds setting settings shape side source speaker start state stop store now
+format goes_on good group job known last lesson limit mapping max_length max_tokens meaning messages method metric model most
+name notes number offset on_start options path prompt row say search seconds setting settings shape side source speaker start state stop
+store now
+pinned samplers step
 system_prompt text title told token top transforms turn turns value values who
 """
 FREE = set(_FREE.split()) | {"rows", "tries", "url", "step", "pinned", "samplers"}

@@ -26,6 +26,12 @@ ODD = {
     "checkpoints": {"every_steps": 1},
 }
 CASES = [{}, ODD, {"training": {"steps": None, "epochs": 2.5}}, {"name": ""}, {"name": "-x", "training": {"steps": 3}}]
+CHAIN = [
+    {"method": "dpo", "training": {"learning_rate": 1e-5, "steps": 3}, "dpo": {"beta": 0.2}},
+    {"method": "sft", "training": {"steps": 2}},
+]
+CASES += [{"training": {"steps": 2}, "then": CHAIN}, {"method": "rl", "reward": {"parts": [{"kind": "regex", "pattern": "^a: 'b'$"}]}}]
+OF_PAIRS = [{"method": "dpo"}, {"method": "kto", "kto": {"bad_weight": 2.0}, "training": {"steps": 4, "patience": 3}}]
 COLUMNS = {"data": {"mapping": {"prompt": "a: b"}}, "training": {"steps": 3}}
 
 
@@ -47,7 +53,9 @@ def test_a_data_set_of_the_library_goes_by_its_id(tmp_path: Path, monkeypatch, c
     assert parsed(as_command(recipe), monkeypatch, capsys) == recipe
 
 
-@pytest.mark.parametrize(("source", "changes"), [*(("demo", case) for case in CASES), *(("file", case) for case in [*CASES, COLUMNS])])
+@pytest.mark.parametrize(
+    ("source", "changes"), [*(("demo", case) for case in [*CASES, *OF_PAIRS]), *(("file", case) for case in [*CASES, COLUMNS])]
+)
 def test_each_form_is_the_same_recipe(source, changes, tmp_path: Path, monkeypatch, capsys) -> None:
     with Engine() as engine:
         if source == "demo":

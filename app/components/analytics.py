@@ -14,6 +14,7 @@ from app import address, navigation, services, session
 from app.components import analytics_cards, charts, choices, explain, words
 from engine import Engine
 from engine.amounts import duration
+from engine.runs import telling
 
 _ALONG = {"step": "step (updates made)", "tokens": "tokens trained on", "seconds": "seconds in training"}
 _ALONG_LABELS = {"step": "step", "tokens": "tokens", "seconds": "time"}
@@ -53,7 +54,7 @@ def _table(engine: Engine, rows: list[dict[str, Any]]) -> list[str]:
     """-> the ids that are picked, those of the address first."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         search = st.text_input(
-            "Search", key="search", bind="query-params", placeholder="Name, id or model", icon=":material/search:", width=280
+            "Search", key="search", bind="query-params", placeholder="Name, id, model or method", icon=":material/search:", width=280
         )
         labels = {state: engine.light(state).label for state in dict.fromkeys(row["state"] for row in rows)}
         chosen = st.multiselect("State", list(labels), format_func=labels.get, key="states", bind="query-params", width=280)
@@ -80,7 +81,7 @@ def _table(engine: Engine, rows: list[dict[str, Any]]) -> list[str]:
         on_select=lambda: _note(key, wanted, picked),
         selection_mode="multi-row",
         selection_default={"selection": {"rows": [places[job_id] for job_id in picked if job_id in places], "columns": [], "cells": []}},
-        column_config=_columns(),
+        column_config=_columns(engine),
         alt="All runs with their key figures",
     )
     st.caption(f"{len(wanted):,} of {len(rows):,} runs; {len(picked)} picked." if picked else f"{len(wanted):,} of {len(rows):,} runs.")
@@ -114,7 +115,7 @@ def _compare(engine: Engine, picked: list[str], rows: dict[str, dict[str, Any]])
 
 def _curves(engine: Engine, picked: list[str], names: dict[str, str], metrics: list[str]) -> None:
     titles = {metric: explain.title(engine, metric) for metric in metrics}
-    usual = next((metric for metric in ("held_out_loss", "train_loss") if metric in metrics), metrics[0])
+    usual = next((metric for metric in engine.runs.judged_by(picked) if metric in metrics), metrics[0])
     with st.container(horizontal=True, vertical_alignment="bottom"):
         at = metrics.index(address.chosen("y", metrics, usual))
         metric = st.selectbox(
@@ -144,7 +145,7 @@ def _curves(engine: Engine, picked: list[str], names: dict[str, str], metrics: l
             "Curves (CSV)", lambda: _curves_csv(told, along), "curves.csv", "text/csv", icon=":material/download:", on_click="ignore"
         )
     title, unit = titles[metric]
-    st.markdown(f"### {words.literal(_finding(title, told))}", help=explain.meaning(engine, metric), anchors=False)
+    st.markdown(f"### {words.literal(_finding(engine, metric, told))}", help=explain.meaning(engine, metric), anchors=False)
     axis = f"{title.lower()} ({unit})" if unit else title.lower()
     charts.overlay(told, _ALONG[along], axis, f"{title} of {len(told)} runs along {_ALONG[along]}", window=_WINDOWS[window], log=log)
     silent = [names[job_id] for job_id in picked if names[job_id] not in told]
@@ -152,14 +153,16 @@ def _curves(engine: Engine, picked: list[str], names: dict[str, str], metrics: l
         st.caption(f"Not measured in: {', '.join(map(words.literal, silent))}")
 
 
-def _finding(title: str, curves: dict[str, Any]) -> str:
+def _finding(engine: Engine, metric: str, curves: dict[str, Any]) -> str:
+    title, unit = explain.title(engine, metric)
     ends = {name: points[-1][1] for name, points in curves.items() if points[-1][1] == points[-1][1]}
+    better = engine.runs.better(metric)
     if not ends:
         return title
-    if len(ends) < 2 or "loss" not in title.lower():
-        return title if len(ends) > 1 else f"{title}: {words.figure(next(iter(ends.values())))} at the end"
-    best = min(ends, key=lambda name: ends[name])
-    return f"{title} ended lowest in {best}: {words.figure(ends[best])}"
+    if len(ends) < 2 or better == "neither":
+        return title if len(ends) > 1 else f"{title}: {words.measure(next(iter(ends.values())), unit)} at the end"
+    best = (max if better == "up" else min)(ends, key=lambda name: ends[name])
+    return f"{title} ended {'highest' if better == 'up' else 'lowest'} in {best}: {words.measure(ends[best], unit)}"
 
 
 def _differences(engine: Engine, picked: list[str], names: dict[str, str]) -> None:
@@ -176,7 +179,9 @@ def _differences(engine: Engine, picked: list[str], names: dict[str, str]) -> No
 
 def _fits(row: dict[str, Any], search: str, states: list[str]) -> bool:
     text = search.strip().lower()
-    return (not states or row["state"] in states) and (not text or any(text in str(row[name]).lower() for name in ("name", "id", "model")))
+    return (not states or row["state"] in states) and (
+        not text or any(text in str(row[name]).lower() for name in ("name", "id", "model", "method"))
+    )
 
 
 def _names(picked: list[str], rows: dict[str, dict[str, Any]]) -> dict[str, str]:
@@ -188,13 +193,20 @@ def _names(picked: list[str], rows: dict[str, dict[str, Any]]) -> dict[str, str]
 def _frame(engine: Engine, rows: list[dict[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     frame["state"] = [engine.light(state).label for state in frame["state"]]
-    for share in ("before", "after", "skills"):
+    for share in ("before", "after", "skills", *_shares(engine)):
         frame[share] = pd.to_numeric(frame[share]) * 100
+    # A column for each method's numbers would be mostly empty: only those that some run has.
+    frame = frame.drop(columns=[name for name in telling() if frame[name].isna().all()])
     frame["created_at"] = [time.strftime("%Y-%m-%d %H:%M", time.localtime(at)) for at in frame["created_at"]]
     return frame.drop(columns=["id"]).assign(id=frame["id"])
 
 
-def _columns() -> dict[str, Any]:
+def _shares(engine: Engine) -> list[str]:
+    return [name for name in telling() if explain.title(engine, name)[1] == "share"]
+
+
+def _columns(engine: Engine) -> dict[str, Any]:
+    shares = _shares(engine)
     number, text = st.column_config.NumberColumn, st.column_config.TextColumn
     return {
         "name": text("Name", pinned=True),
@@ -204,8 +216,10 @@ def _columns() -> dict[str, Any]:
         "before": number("Right before", format="%.1f %%", help="Exact match on held-out prompts, before training."),
         "after": number("Right after", format="%.1f %%", help="Exact match on held-out prompts, after training."),
         "skills": number("General skills", format="%.1f %%", help="What it could do before and still can."),
-        "train_loss": number("Training loss", format="%.4g", help="The last, in nats per token."),
-        "held_out_loss": number("Held-out loss", format="%.4g", help="The last, in nats per token."),
+        **{
+            name: number(explain.title(engine, name)[0], format="%.1f %%" if name in shares else "%.4g", help=explain.meaning(engine, name))
+            for name in telling()
+        },
         "tokens": number("Tokens", format="compact"),
         "seconds": number("Seconds", format="%.1f"),
         "steps": number("Steps"),

@@ -11,6 +11,7 @@ from app import address, navigation, session
 from app.components import choices, words
 from engine import Engine
 from engine.amounts import duration
+from engine.runs import figures_of
 
 MOST = 30
 _VIEWS = {"table": "Table", "cards": "Cards"}
@@ -71,20 +72,16 @@ def _lines(row: dict[str, Any]) -> list[str]:
     lines = []
     if row["after"] is not None:
         lines.append(f"Right answers {words.percent(row['before'])} → **{words.percent(row['after'])}**")
-    losses = [
-        f"{told} `{words.figure(row[name])}`"
-        for name, told in (("train_loss", "training"), ("held_out_loss", "held-out"))
-        if row[name] is not None
-    ]
-    if losses:
-        lines.append(f"Loss: {', '.join(losses)}")
+    figures = [f"{one.short} `{one.text}`" for one in figures_of(row)]
+    if figures:
+        lines.append(words.sentence(", ".join(figures)))
     took = f"{row['steps']:,} steps · {row['tokens']:,} tokens · {duration(row['seconds'])}"
     known = [
         f"{told} {words.figure(row[name])}"
         for name, told in (("rate", "rate"), ("rank", "rank"), ("batch", "batch"))
         if row[name] is not None
     ]
-    lines.append(f":gray[{' · '.join([took, words.literal(row['model']), *known])}]")
+    lines.append(f":gray[{' · '.join([took, words.literal(row['method']), words.literal(row['model']), *known])}]")
     return lines
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from app import session
-from app.components import fields, profiles, trouble, words
+from app.components import fields, profiles, rewards, stages, trouble, words
 from app.components.wizard import frame
 from engine import EngineError, Recipe
 
@@ -17,10 +17,13 @@ _GROUPS = {
     "data": "Data",
     "lora": "Adapter (LoRA)",
     "training": "Training",
+    **fields.PARTS,
     "evaluation": "Evaluation",
     "checkpoints": "Checkpoints",
     "budget": "Limits",
 }
+
+_ELSEWHERE = ("then", rewards.FIELD)
 
 
 def show(draft: Any) -> None:
@@ -39,7 +42,8 @@ def show(draft: Any) -> None:
     shown = 0
     for group, title in _GROUPS.items():
         names = [name for name, field in fields.described().items() if name.rpartition(".")[0] == group]
-        names = [name for name in names if name not in frame.engine().policy.hidden_fields]
+        names = [name for name in names if name not in frame.engine().policy.hidden_fields and name not in _ELSEWHERE]
+        names = [name for name in names if recipe.method in (fields.described()[name]["methods"] or (recipe.method,))]
         names = [name for name in names if wanted in f"{name.replace('_', ' ')} {name} {fields.described()[name]['help']}".lower()]
         if not names:
             continue
@@ -48,7 +52,13 @@ def show(draft: Any) -> None:
         with st.grid(2, min_column_width=300, gap="medium") as grid:
             for name in names:
                 with grid.cell():
-                    fields.show(name, fields.value_of(values, name), frame.change, advice=reasons.get(name), place="expert")
+                    value = fields.value_of(values, name)
+                    fields.show(name, value, _change, advice=reasons.get(name), effect=fields.effect(name), place="expert")
+    if rewards.FIELD in fields.described() and recipe.method in fields.described()[rewards.FIELD]["methods"] and not wanted:
+        rewards.show(draft.changes, frame.change, "expert")
+    if not wanted:
+        st.markdown("## Then, in the same run (stages)", anchors=False)
+        stages.show("expert")
     if not shown:
         st.caption(f"No setting is about {words.literal(wanted)}.")
     st.button("Review and launch", key="review", type="primary", disabled=not draft.data(), on_click=_review)
@@ -56,8 +66,19 @@ def show(draft: Any) -> None:
         st.caption("Give a demo, a path or a data set under Data to go on, or choose data in the steps.")
 
 
+def _change(field: str, value: Any) -> None:
+    if field == "method":
+        # Other fields, and other values that suit it.
+        session.renew_forms()
+    frame.change(field, value)
+
+
 def _review() -> None:
-    goal = frame.engine().drafts.get().goal or "answer"
+    engine = frame.engine()
+    draft = engine.drafts.get()
+    method = draft.changes.get("method", Recipe().method)
+    fitting = [name for name, goal in engine.planner.goals().items() if goal["method"] == method and "demo" not in goal]
+    goal = draft.goal or next(iter(fitting), "answer")
     frame.update(goal=goal, step=len(frame.STEPS) - 1, expert=False)
 
 

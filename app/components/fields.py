@@ -14,9 +14,28 @@ import yaml
 
 from app import session
 from app.components import words
-from engine import recipe
+from engine import knowledge, recipe
 
 Changed = Callable[[str, Any], None]
+
+
+PARTS = {
+    "dpo": "Learning from pairs (DPO)",
+    "kto": "Learning from verdicts (KTO)",
+    "rl": "Trying out answers (RL)",
+    "reward": "What a good answer is (reward)",
+    "reward_model": "The model that learns to score (reward model)",
+    "distill": "Learning from a teacher (distillation)",
+    "own_loss": "Your own loss",
+    "rlhf": "Trying out answers (RLHF)",
+}
+"""What the parts that only some methods read are called, and what those are called together that a method reads."""
+
+
+def effect(name: str) -> str:
+    """What going too far either way does, for a help mark; empty where nothing is known."""
+    known = knowledge.effects().get(name)
+    return f"Too high: {known['high']}. Too low: {known['low']}." if known else ""
 
 
 @cache
@@ -74,6 +93,8 @@ def _widget(field: dict[str, Any], label: str, value: Any, key: str, on_change: 
         st.number_input(label, value=value, step=abs(value or 0) / 10 or 0.01, format="%g", **common)
     elif field["kind"] in ("list", "mapping"):
         st.text_area(label, value=yaml.safe_dump(value, allow_unicode=True) if value else "", height=80, placeholder="YAML", **common)
+    elif field.get("long"):
+        st.text_area(label, value=value, height=160, **common)
     else:
         st.text_input(label, value=value, **common)
 

@@ -23,8 +23,8 @@ _ICONS = {
     "running": ":blue[:material/pending:]",
 }
 _WHAT = (
-    "Runs all of it small, here and for nothing: every stage for a few updates with some of your rows, saving, going on, testing. "
-    "Nothing of it is kept but what it found."
+    "Runs all of it small, on this machine: every stage for a few updates with some of your rows, saving, going on, testing. "
+    "Judges and teachers are asked a few questions. Nothing of it is kept but what it found."
 )
 
 
@@ -83,7 +83,8 @@ def _headline(found: Rehearsal) -> None:
     ago = words.ago(time.time() - (found.ended_at or found.created_at))
     lines = {
         "running": ":blue-badge[● rehearsing] All of it, small.",
-        "passed": f":green-badge[✓ rehearsed] {ago}. Nothing stands in the way of this run. Any change takes this stamp away.",
+        "passed": f":green-badge[✓ rehearsed] {ago}. Nothing was found that stands in the way of this run. "
+        "Any change takes this stamp away.",
         "checked": f":green-badge[✓ looked at] {ago}. All that could be looked at here is in order; nothing was learned, for PyTorch isn't "
         "installed on this machine.",
         "failed": f":red-badge[✗ would fail] {ago}. Correct what is marked red, then rehearse again.",

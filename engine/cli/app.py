@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from engine.cli import elsewhere, jobs, keeping, rehearse, talk, tools
+from engine.cli import elsewhere, jobs, keeping, knowing, rehearse, talk, tools
 from engine.cli.screen import print_error, print_json
 from engine.errors import EngineError
 
@@ -36,6 +36,8 @@ app.command("models")(talk.list_models)
 app.command("chat")(talk.chat)
 app.command("generate")(talk.generate)
 app.command("ask")(talk.ask)
+app.command("methods")(knowing.methods)
+app.command("explain")(knowing.explain)
 app.command("serve", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(tools.serve)
 app.command("doctor")(tools.doctor)
 data = typer.Typer(no_args_is_help=True, help="Look at data files.")

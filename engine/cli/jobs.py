@@ -13,23 +13,32 @@ from rich.console import Console
 from rich.table import Table
 
 from engine import knowledge
-from engine.amounts import duration, size
-from engine.cli.screen import Watch, console, percent, plain, print_json, result_table
+from engine.amounts import duration, measure, size
+from engine.cli.screen import Watch, console, main_figures, plain, print_json, result_table
 from engine.engine import Engine
 from engine.errors import DataError, EngineError, RecipeError
+from engine.evaluation import outcome
 from engine.jobs import states
-from engine.recipe import Recipe
+from engine.recipe import METHODS, Recipe
 from engine.store import Job
 
+_METHOD_DEMOS = tuple(knowledge.method_demos())
+_SHORT = {"exact_match": ""}
 JsonFlag = Annotated[bool, typer.Option("--json", help="Last line on stdout: one JSON object.")]
 JobId = Annotated[str, typer.Argument(help="The job's id, or the beginning of it.")]
 
 
 def train(
     data: Annotated[Path | None, typer.Argument(help="Your data (JSONL, JSON, CSV, Parquet), or a recipe (.yaml).")] = None,
-    demo: Annotated[str, typer.Option(help=f"Train a demo that ships with Thinker: {', '.join(knowledge.demos())}.")] = "",
+    demo: Annotated[
+        str,
+        typer.Option(
+            help=f"Train a demo that ships with Thinker: {', '.join(knowledge.demos())}; or of a method: {', '.join(_METHOD_DEMOS)}."
+        ),
+    ] = "",
     dataset: Annotated[str, typer.Option(help="Train on a data set of your library, by its id.")] = "",
     recipe_file: Annotated[Path | None, typer.Option("--recipe", help="A recipe file (YAML or JSON).")] = None,
+    method: Annotated[str, typer.Option(help=f"How it learns: {', '.join(METHODS)}. What each is: thinker explain METHOD.")] = "",
     model: Annotated[str, typer.Option(help="The model to start from: nano, a local folder, or a hub id.")] = "",
     start: Annotated[str, typer.Option(help="Go on from a tuned model (its name or id) or a run's checkpoint (JOB@STEP).")] = "",
     name: Annotated[str, typer.Option(help="What to call the result.")] = "",
@@ -58,6 +67,7 @@ def train(
     changes = _changes(
         {
             "name": name,
+            "method": method,
             "base_model": model,
             "start.checkpoint": start,
             "training.steps": steps,
@@ -164,13 +174,14 @@ def list_jobs(
         engine.revive()
         jobs = engine.jobs(search=search or None, limit=limit)
         table = Table(box=None, pad_edge=False)
-        for title in ("job", "name", "state", "step", "model", "held-out"):
+        for title in ("job", "name", "state", "step", "method", "model", "held-out"):
             table.add_column(title)
         for job in jobs:
-            after = ((job.result or {}).get("held_out") or {}).get("after") or {}
+            best = outcome.headline(job.result)
             steps = f"{job.step}/{job.total_steps}" if job.total_steps else "-"
             label = states.LIGHTS[job.state].label
-            table.add_row(job.id, plain(job.name), label, steps, plain(job.base_model), percent(after.get("exact_match")))
+            after = f"{_SHORT.get(best.name, best.title.lower())} {measure(best.after, best.unit)}".strip() if best else "-"
+            table.add_row(job.id, plain(job.name), label, steps, methods_of(job), plain(job.base_model), after)
         out.print(table if jobs else "no runs yet: python thinker.py train --demo piglatin")
         if as_json:
             print_json({"jobs": [job.to_dict() for job in jobs]})
@@ -183,7 +194,17 @@ def show(job_id: JobId, as_json: JsonFlag = False) -> None:
         job = engine.job(job_id)
         out.print(f"[bold]{plain(job.name)}[/bold] ({job.id})  {states.LIGHTS[job.state].label}  {job.stage}".rstrip())
         trained = f"step {job.step} of {job.total_steps or '?'}, {job.tokens:,} tokens, {duration(job.training_seconds)}"
-        out.print(f"{plain(job.base_model)}, {job.method}, {trained}")
+        stages = engine.runs.chapters(job)
+        out.print(f"{plain(job.base_model)}, {' then '.join(one.method for one in stages) or job.method}, {trained}")
+        for one in stages if len(stages) > 1 else ():
+            where = f"after step {one.begins}" if one.number > 1 else "from the beginning"
+            out.print(
+                f"  stage {one.number}: {one.title} ({one.method}), {one.steps or '?'} steps {where}{' (to come)' if one.planned else ''}"
+            )
+        if said := main_figures(engine, job):
+            out.print(", ".join(said))
+        if question := engine.runs.question(job):
+            out.print(f"it asks: {question}", style="yellow", markup=False)
         if spent := engine.spending.of(job).text:
             out.print(f"cost: {spent}", markup=False)
         _outcome(engine, job, out)
@@ -244,6 +265,14 @@ def delete(job_id: JobId, as_json: JsonFlag = False) -> None:
             print_json({"deleted": job.id})
 
 
+def methods_of(job: Job) -> str:
+    """sft, or sft > dpo for a run of two stages."""
+    try:
+        return " > ".join(stage.recipe.method for stage in job.recipe.stages())
+    except EngineError:
+        return job.method
+
+
 def _control(action: str, job_id: str, as_json: bool, budget: dict[str, Any] | None = None) -> None:
     with Engine() as engine:
         job = engine.resume(job_id, budget) if action == "resume" else getattr(engine, action)(job_id)
@@ -266,7 +295,7 @@ def _recipe(engine: Engine, data: Path | None, demo: str, dataset: str, recipe_f
         recipe_file, data = data, None
     given = [source for source in (demo, dataset, recipe_file, data) if source]
     if len(given) != 1:
-        demos = ", ".join(knowledge.demos())
+        demos = ", ".join((*knowledge.demos(), *_METHOD_DEMOS))
         raise RecipeError(
             "give one of: a data file, --demo NAME, or --recipe FILE" if not given else "give a data file, a demo or a recipe, not several",
             f"For example: thinker train my_data.jsonl, or thinker train --demo NAME (there are: {demos}).",

@@ -18,7 +18,7 @@ from engine.rehearsing.report import Check, checks
 
 _MARKS = {"ok": ("✓", "green"), "care": ("!", "yellow"), "failed": ("✗", "red"), "skipped": ("-", "dim")}
 _ENDS = {
-    "passed": "rehearsed: nothing stands in the way of this run",
+    "passed": "rehearsed: nothing was found that stands in the way of this run",
     "checked": "in order as far as it could be looked at here; nothing was learned",
     "failed": "this run would fail, or not do what it should: correct what is marked ✗ first",
     "stopped": "stopped",

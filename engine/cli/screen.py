@@ -15,13 +15,20 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from engine.amounts import duration
+from engine.amounts import duration, measure
 from engine.engine import Engine, Result
 from engine.errors import EngineError
+from engine.evaluation import outcome
 from engine.jobs import states
 from engine.store import Job
 
 POLL_SECONDS = 0.25
+_SAID = {
+    "exact_match": "right answers on {count} new prompts (exact match)",
+    "token_f1": "words in common (token F1)",
+    "perplexity": "surprise at the right answers (perplexity)",
+    "reward": "mean score of its answers (reward)",
+}
 
 
 def console(to_stderr: bool) -> Console:
@@ -96,16 +103,18 @@ class Watch:
         if fresh:
             self._samples_step = max(sample.step for sample in fresh)
             sample = next(s for s in fresh if s.step == self._samples_step)
-            mark = "[green]right[/green]" if sample.correct else f"[yellow]expected {plain(sample.expected or '')}[/yellow]"
+            mark = (
+                "[green]right[/green]"
+                if sample.correct
+                else f"[yellow]expected {plain(sample.expected)}[/yellow]"
+                if sample.expected
+                else ""
+            )
             self._out.print(f"  step {sample.step}: {plain(sample.prompt)} -> {plain(sample.answer)}  {mark}")
 
     def _words(self, job: Job) -> str:
-        values = self._engine.latest(job.id)
         parts = [f"step {job.step}/{job.total_steps}"] if job.total_steps else []
-        if "train_loss" in values:
-            parts.append(f"loss {values['train_loss']:.3f}")
-        if "held_out_loss" in values:
-            parts.append(f"held-out {values['held_out_loss']:.3f}")
+        parts += main_figures(self._engine, job)
         pace = self._engine.pace(job)
         if pace.tokens_per_second is not None:
             parts.append(f"{pace.tokens_per_second:,.0f} tokens/s")
@@ -114,20 +123,26 @@ class Watch:
         return "  ".join(parts)
 
 
+def main_figures(engine: Engine, job: Job) -> list[str]:
+    """The numbers that stand for a run of its method: ["loss 0.213", "pairs ranked rightly 98 %"]."""
+    return [f"{one.short} {one.text}" for one in engine.runs.figures(job)]
+
+
+def _value(one: outcome.Measured, value: float) -> str:
+    # Two columns of percentages are read down: each has its decimal.
+    return percent(value) if one.name == "exact_match" else measure(value, one.unit)
+
+
 def result_table(result: Result) -> Table:
     """The proof in a few lines."""
     table = Table(box=None, pad_edge=False, show_edge=False)
     for title in ("", "before", "after"):
         table.add_column(title, justify="left" if not title else "right")
     held_out, skills = result.held_out, result.skills
-    if held_out.get("after"):
-        before, after = held_out["before"], held_out["after"]
-        table.add_row(
-            f"right answers on {after['count']} new prompts (exact match)", percent(before["exact_match"]), percent(after["exact_match"])
-        )
-        table.add_row("words in common (token F1)", f"{before['token_f1']:.3f}", f"{after['token_f1']:.3f}")
-        if "perplexity" in after and "perplexity" in before:
-            table.add_row("surprise at the right answers (perplexity)", f"{before['perplexity']:.2f}", f"{after['perplexity']:.3f}")
+    proof = {"held_out": held_out}
+    for one in outcome.numbers(proof):
+        title = _SAID.get(one.name, one.title.lower()).format(count=(held_out.get("after") or {}).get("count", ""))
+        table.add_row(title, "-" if one.before is None else _value(one, one.before), _value(one, one.after))
     if skills.get("after") is not None:
         table.add_row("general skills it had before", percent(skills["before"]), percent(skills["after"]))
     return table

@@ -84,6 +84,22 @@ def demo_table() -> str:
     return "\n".join(lines)
 
 
+def transform_table() -> str:
+    """Every change that can be made to examples."""
+    lines = ["| `kind` | what it does | it reads |", "|---|---|---|"]
+    for name, known in knowledge.transforms().items():
+        reads = ", ".join(f"`{field}`" for field in ["part", *known["fields"]])
+        lines.append(f"| `{name}` | {known['meaning']} | {reads} |")
+    return "\n".join(lines)
+
+
+def profile_table() -> str:
+    """The profiles that ship."""
+    lines = ["| `profile` | what it does | when |", "|---|---|---|"]
+    lines += [f"| `{name}` | {known['meaning']} | {known['use_when']} |" for name, known in knowledge.profiles().items()]
+    return "\n".join(lines)
+
+
 def written(guide: str) -> str:
     """The guide's text with fresh tables between `<!-- NAME -->` and `<!-- /NAME -->`."""
     tables = {
@@ -93,6 +109,7 @@ def written(guide: str) -> str:
         "rewards": reward_sections(),
         "demos": demo_table(),
     }
+    tables |= {"transforms": transform_table(), "profiles": profile_table()}
     for name, content in tables.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         guide = pattern.sub(lambda match, content=content: match[1] + content + "\n" + match[2], guide)

@@ -16,6 +16,8 @@ from engine.recipe.field import Part, field
 from engine.recipe.methods import DPO, KTO, METHODS, RL, Distill, OwnLoss, Reward, RewardModel
 from engine.recipe.parts import RENDERERS, Budget, Checkpoints, DataSpec, Evaluation, Lora, Start, Training
 
+_LONG_TEXT = 10_000
+
 
 class Recipe(Part):
     """One run: method, model, data, place, hyperparameters, proof."""
@@ -135,8 +137,8 @@ class Recipe(Part):
 def fields(part: type[Part] = Recipe, prefix: str = "") -> Iterator[dict[str, Any]]:
     """Every field, flat: {name: 'training.batch_size', help, unit, healthy, default, kind, choices, optional, methods}.
 
-    `kind` is bool, int, float, text, choice, list or mapping. `methods` are those that read it, empty for all; what only methods
-    read that there aren't is left out.
+    `kind` is bool, int, float, text, choice, list or mapping; `long`: a text of many lines. `methods` are those that read it, empty
+    for all; what only methods read that there aren't is left out.
     """
     for name, info in part.model_fields.items():
         inner = info.default_factory if isinstance(info.default_factory, type) else None
@@ -152,8 +154,15 @@ def fields(part: type[Part] = Recipe, prefix: str = "") -> Iterator[dict[str, An
             "healthy": extra.get("healthy"),
             "default": info.get_default(call_default_factory=True),
             "methods": part.of_methods,
+            "long": any(getattr(limit, "max_length", 0) >= _LONG_TEXT for limit in info.metadata),
             **_kind(info.annotation),
         }
+
+
+def method_parts(*methods: str) -> list[str]:
+    """The parts of a recipe that these methods read beside what all read; without any, those of all methods that there are."""
+    wanted = set(methods or METHODS)
+    return list(dict.fromkeys(field["name"].partition(".")[0] for field in fields() if wanted & set(field["methods"])))
 
 
 def _kind(annotation: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from engine.estimates import Estimate
 from engine.recipe import Recipe, Stage
 from engine.rehearsing.report import Found, Report
 from engine.rendering import Rendered, Renderer, get_renderer, load_tokenizer
-from engine.seen import Seen, seen
+from engine.seen import Seen, seen_of
 from engine.store import Store
 from engine.training.methods import Method, make_method
 from engine.training.schedule import total_steps
@@ -166,7 +166,7 @@ def _masks(report: Report, recipe: Recipe, number: int, data: DataSet, speech: S
     tried = data.shape == "prompts"
     tasks = [example for example in data.train if example.kind == "task"] or data.train
     for example in tasks[:_SHOWN]:
-        for one in seen(example, data.shape, speech.renderer, speech.tokenizer):
+        for one in seen_of(example, data.shape, speech.renderer, speech.tokenizer):
             report.rendered.append({"stage": number, "method": recipe.method, **_shown(one)})
     looked = tasks[:_LOOKED_AT]
     lengths = [len(renderer.prompt(example.prompt)) for example in looked] if tried else []

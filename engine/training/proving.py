@@ -113,7 +113,7 @@ def finish(at: Attempt, before: dict[str, Any] | None, after: dict[str, Any] | N
         result |= {"best_step": at.best["step"], "best": at.best["value"]}
     if found:
         write_json_atomic(run.folder / "proof.json", found)
-        result |= {key: found[key] for key in ("better", "worse", "skills_detail", "examples")}
+        result |= {key: found[key] for key in ("better", "worse", "asked", "skills_detail", "examples")}
     run.model(sampler_path=at.sampler_path, weights_path=at.weights_path, renderer=at.renderer.name, proof=found)
     run.result(result)
 

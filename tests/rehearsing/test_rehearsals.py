@@ -39,10 +39,7 @@ def engine(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
 @pytest.fixture
 def words(tmp_path: Path) -> Path:
     file = tmp_path / "words.jsonl"
-    file.write_text(
-        "".join(json.dumps({"prompt": f"Shout word{n}", "completion": f"WORD{n}!"}) + "\n" for n in range(40)), encoding="utf-8"
-    )
-    return file
+    return shouting(file)
 
 
 def tried(engine: Engine, values: dict[str, Any]) -> tuple[Rehearsal, dict[str, Check]]:

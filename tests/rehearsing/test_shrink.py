@@ -61,7 +61,6 @@ def test_a_teacher_elsewhere_is_stood_in_for() -> None:
 def test_every_method_can_be_made_small(method: str) -> None:
     teacher, code = {"teacher_prompt": "Be brief. " * 200}, "def loss(logprobs, weights, row):\n    return 0.0, [0.0 for _ in logprobs]"
     extra = {"distill": {"distill": teacher}, "own_loss": {"own_loss": {"code": code}}}.get(method, {})
-    )
     found = small({"method": method, "data": {"demo": "piglatin"}, **extra})
     assert found.method == method and len(found.distill.teacher_prompt) <= 200
 

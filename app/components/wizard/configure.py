@@ -7,15 +7,16 @@ from typing import Any
 import streamlit as st
 
 from app import session
-from app.components import fields, profiles, trouble, words
+from app.components import fields, profiles, stages, trouble, words
 from app.components.wizard import frame
-from engine import EngineError, knowledge
+from engine import EngineError, Recipe
 
 _USUAL = ("training.learning_rate", "training.batch_size", "training.steps", "lora.rank")
 _ADVANCED = (
-    "training.schedule", "training.warmup", "training.weight_decay", "training.grad_clip_norm", "training.max_length", "lora.train_mlp",
-    "lora.train_attn", "lora.train_unembed", "system_prompt", "evaluation.eval_every", "evaluation.samples_every",
-    "evaluation.max_new_tokens", "checkpoints.every_steps", "budget.max_dollars", "budget.max_tokens", "budget.max_minutes", "seed",
+    "training.schedule", "training.warmup", "training.weight_decay", "training.grad_clip_norm", "training.max_length",
+    "training.patience", "training.keep_best", "training.plateau", "training.plateau_factor", "lora.train_mlp", "lora.train_attn",
+    "lora.train_unembed", "system_prompt", "evaluation.eval_every", "evaluation.samples_every", "evaluation.max_new_tokens",
+    "checkpoints.every_steps", "budget.max_dollars", "budget.max_tokens", "budget.max_minutes", "seed",
 )  # fmt: skip
 
 
@@ -29,6 +30,9 @@ def show(draft: Any) -> None:
         trouble.show_error(error.to_dict())
         _start((draft.changes.get("start") or {}).get("checkpoint", ""))
         _model(draft, draft.changes.get("base_model") or frame.engine().defaults.get().get("base_model") or "nano")
+        if draft.changes.get("profile"):
+            # It may be what is wrong: a profile of one's own can be gone.
+            profiles.choose(Recipe.make(draft.changes), frame.change)
         frame.moves(draft, False, "Choose data and a model that can be read to go on.")
         return
     values = found.recipe.model_dump(mode="json")
@@ -47,6 +51,11 @@ def show(draft: Any) -> None:
         for name in _USUAL:
             if not ((found.recipe.full or start) and name.startswith("lora.")):
                 _field(name, values, found.reasons)
+    _method(found)
+    then = st.expander("Then, in the same run (stages)", key="then", expanded=bool(found.recipe.then), on_change="rerun")
+    if then.open:
+        with then:
+            stages.show()
     advanced = st.expander("Advanced", key="advanced", on_change="rerun")
     if advanced.open:
         with advanced, st.grid(2, min_column_width=300, gap="medium") as grid:
@@ -60,12 +69,15 @@ def show(draft: Any) -> None:
 
 
 def _field(name: str, values: dict[str, Any], reasons: dict[str, dict[str, Any]]) -> None:
-    fields.show(name, fields.value_of(values, name), frame.change, advice=reasons.get(name), effect=_effect(name))
+    fields.show(name, fields.value_of(values, name), frame.change, advice=reasons.get(name), effect=fields.effect(name))
 
 
-def _effect(name: str) -> str:
-    known = knowledge.effects().get(name)
-    return f"Too high: {known['high']}. Too low: {known['low']}." if known else ""
+def _method(found: Any) -> None:
+    """What only the chosen method reads."""
+    method = found.recipe.method
+    if any(method in field["methods"] for field in fields.described().values()):
+        st.markdown(f"### {words.literal(fields.PARTS.get(method, 'Of this method'))}", anchors=False)
+        stages.part_fields(found.recipe, frame.change, found.reasons, "wizard")
 
 
 def bring(ref: str) -> None:

@@ -26,7 +26,7 @@ def show(draft: Any) -> None:
         trouble.show_error(error.to_dict())
         frame.moves(draft, False)
         return
-    st.markdown("  \n".join(_sentences(found.recipe, plan)))
+    st.markdown("\n\n".join(_sentences(found.recipe, plan)))
     with st.grid(3, min_column_width=240, gap="medium") as grid:
         for estimate in plan.estimates:
             with grid.cell(), st.container(border=True, height="stretch"):
@@ -46,19 +46,43 @@ def show(draft: Any) -> None:
 
 
 def _sentences(recipe: Any, plan: Any) -> list[str]:
-    figures = plan.figures
     learns = "all of its weights" if recipe.full else f"an adapter of rank {recipe.lora.rank} (LoRA)"
-    passes = plan.steps * recipe.training.batch_size / max(1, figures["epoch"])
-    replay = f", {figures['replay']:,} of them to keep older skills" if figures["replay"] else ""
-    lines = [
-        f"**{words.literal(recipe.name or figures['file'])}**: {words.literal(recipe.base_model)} "
-        f"learns from {figures['train']:,} examples{replay}, "
-        f"in {plan.steps:,} updates of {recipe.training.batch_size} (every example about {words.figure(passes)} times).",
-        f"It trains {learns} at a learning rate of up to {words.figure(recipe.training.learning_rate)}, {_where(recipe.endpoint)}.",
-    ]
-    if recipe.evaluation.proof and figures["held_out"]:
-        lines.append(f"Before and after, it is tested on {figures['held_out']:,} examples that it never trains on.")
+    where = _where(recipe.endpoint)
+    first, *later = plan.stages
+    name, model = words.literal(recipe.name or first.figures["file"]), words.literal(recipe.base_model)
+    if not later:
+        lines = [f"**{name}**: {model} {_stage(first)}."]
+        lines.append(f"It trains {learns} at a learning rate of up to {words.figure(recipe.training.learning_rate)}, {where}.")
+    else:
+        lines = [f"**{name}**: {model} goes through {len(plan.stages)} stages, {plan.steps:,} updates in all. It trains {learns}, {where}."]
+        for number, stage in enumerate(plan.stages, 1):
+            begin = "First it" if number == 1 else "Then it" if stage.goes_on else "Then the same model, from the beginning,"
+            rate = words.figure(stage.recipe.training.learning_rate)
+            how = words.acronym(frame.engine().explain_method(stage.recipe.method)["term"])
+            lines.append(f"{number}. {begin} {_stage(stage)}, at a learning rate of up to {rate} ({words.literal(how)}).")
+    proven = plan.stages[-1]
+    if recipe.evaluation.proof and proven.figures["held_out"]:
+        lines.append(f"Before and after, it is tested on {proven.figures['held_out']:,} examples that it never trains on.")
     return lines
+
+
+def _stage(stage: Any) -> str:
+    """What one stage does, after "it"."""
+    recipe, figures = stage.recipe, stage.figures
+    batch = recipe.training.batch_size
+    passes = words.figure(stage.steps * batch / max(1, figures["epoch"]))
+    updates = f"in {stage.steps:,} updates of {batch}"
+    replay = f", {figures['replay']:,} of them to keep older skills" if figures["replay"] and recipe.method == "sft" else ""
+    each = f"(every example about {passes} times)"
+    if recipe.method == "rl":
+        tried = f"{recipe.rl.group_size} answers to each of {batch} prompts an update"
+        return f"tries {tried}, for {stage.steps:,} updates, and learns from what each scores ({figures['train']:,} prompts)"
+    if recipe.method == "distill":
+        teacher = words.literal(recipe.distill.teacher) or "itself, with a prompt that only the teacher is told"
+        return f"learns from a teacher ({teacher}) on {figures['train']:,} prompts, {updates}"
+    kind = {"pairs": "pairs of a better and a worse answer", "labels": "answers found good or bad"}.get(figures["shape"], "examples")
+    does = "learns to score from" if recipe.method == "reward_model" else "learns from"
+    return f"{does} {figures['train']:,} {kind}{replay}, {updates} {each}"
 
 
 def _where(endpoint: str) -> str:
