@@ -47,7 +47,7 @@ store now
 pinned samplers step
 system_prompt text title told token top transforms turn turns value values who
 """
-FREE = set(_FREE.split()) | {"rows", "tries", "url"}
+FREE = set(_FREE.split()) | {"rows", "tries", "url", "step", "pinned", "samplers"}
 # They end the Engine, or carry a run in this process, which `launch` stands for.
 LEFT_OUT = {"engine.close", "engine.run", "engine.run_job"}
 # Without a name it talks to the newest model that `models` lists, by way of a server.

@@ -37,6 +37,7 @@ class Client:
         self.endpoint = endpoint
         self.poll = poll
         self._polled_at = time.monotonic()
+        self._asked: list[Any] | None = None
         self.counted: Counter[str] = Counter()
 
         def connect() -> Any:
@@ -82,19 +83,33 @@ class Client:
         from tinker import types
 
         self.counted["prefill"] += len(prompt)
-        return sampler.sample(types.ModelInput.from_ints(list(prompt)), count, params)
+        return self._noted(sampler.sample(types.ModelInput.from_ints(list(prompt)), count, params))
 
     def logprobs(self, sampler: Any, tokens: Sequence[int]) -> Any:
         """A future of each token's log-probability given those before it (nats); None for the first."""
         from tinker import types
 
         self.counted["prefill"] += len(tokens)
-        return sampler.compute_logprobs(types.ModelInput.from_ints(list(tokens)))
+        return self._noted(sampler.compute_logprobs(types.ModelInput.from_ints(list(tokens))))
 
     def wrote(self, reply: Any) -> Any:
         """Counts what a sampler wrote. -> the same reply."""
         self.counted["sample"] += sum(len(sequence.tokens) for sequence in reply.sequences)
         return reply
+
+    @contextmanager
+    def abandonable(self) -> Iterator[None]:
+        """What is asked of samplers in here is cancelled at the endpoint when the block is left by an error: else it would keep the
+        endpoint busy with what nobody waits for."""
+        outer, self._asked = self._asked, []
+        try:
+            yield
+        except BaseException:
+            for future in self._asked:
+                future.future().cancel()
+            raise
+        finally:
+            self._asked = outer
 
     def close(self, *, lost: bool = False) -> None:
         """Ends the session; `lost` skips the goodbye that nobody would hear."""
@@ -119,6 +134,11 @@ class Client:
             return future.result()
         except Exception as error:
             raise self._explained(error, doing) from error
+
+    def _noted(self, future: Any) -> Any:
+        if self._asked is not None:
+            self._asked.append(future)
+        return future
 
     def _poll_if_due(self) -> None:
         if self.poll and time.monotonic() - self._polled_at >= SLICE_SECONDS:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from engine.endpoints.client import Client
 from engine.recipe import Recipe
 from engine.rendering import Renderer
+from engine.training.parts import InParts, parts_of
 
 if TYPE_CHECKING:
     from engine.jobs.run import JobRun
@@ -25,7 +26,8 @@ class Desk:
     """One stage's hold on the endpoint.
 
     `number` is the stage's place in its recipe, `began` the run's step at its beginning, `total` how many updates it makes;
-    `left` is what earlier stages leave: {stage: paths}.
+    `left` is what earlier stages leave: {stage: paths}. While `in_parts` is set, nothing is learned and what is only looked at is sent part
+    by part.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Desk:
         self.run, self.client, self.recipe, self.renderer = run, client, recipe, renderer
         self.number, self.began, self.total, self.left = number, began, total, dict(left or {})
         self.training: Any = None
+        self.in_parts = False
         self._open_start, self._open_sampler = open_start, open_sampler
 
     @property
@@ -54,13 +57,18 @@ class Desk:
 
     def wait(self, future: Future, doing: str) -> Any:
         """The future's result. Raises EndpointLost when the endpoint died meanwhile, else EngineError."""
+        if isinstance(future, InParts):
+            return future.collect(lambda part: self.client.wait(part, doing))
         return self.client.wait(future, doing)
 
     def forward(self, datums: Sequence[Datum], loss_fn: str = "cross_entropy", *, training: Any = None) -> Future:
         """Log-probabilities and loss with the weights as they are once all that was sent before has been done; of another
         training client's weights where one is given."""
         self.client.counted["prefill"] += tokens_of(datums)
-        return (training or self.training).forward(list(datums), loss_fn)
+        client = training or self.training
+        if self.in_parts and len(parts := list(parts_of(datums))) > 1:
+            return InParts(parts, lambda part: client.forward(part, loss_fn))
+        return client.forward(list(datums), loss_fn)
 
     def forward_backward(self, datums: Sequence[Datum], loss_fn: str, config: dict[str, float] | None = None) -> Future:
         """The gradient of the loss, added to what is there."""

@@ -45,12 +45,15 @@ def skippable(at: Attempt, what: str, *, rests: bool = False) -> Iterator[None]:
             run.offer_skip(what)
 
     usual, at.client.poll = at.client.poll, poll
+    desk = at.desk
+    desk.in_parts = True
     try:
-        yield
+        with at.client.abandonable():
+            yield
     except Skipped:
         run.log("info", f"skipped: {what}")
         raise
     finally:
-        at.client.poll = usual
+        at.client.poll, desk.in_parts = usual, False
         if offered:
             run.offer_skip("")
