@@ -64,6 +64,16 @@ def travels() -> dict[tuple[str, str], dict[int, str]]:
     return _get("travels", dict)
 
 
+def reward_check() -> tuple[str, Any] | None:
+    """(what was tried, what came of it) in the last test run of a reward."""
+    return st.session_state.get(_name("reward_check"))
+
+
+def keep_reward_check(tried: str, found: Any) -> None:
+    """In place of the one before."""
+    st.session_state[_name("reward_check")] = (tried, found)
+
+
 def wish_again(job_id: str, changes: dict[str, Any]) -> None:
     """Notes that the run should be trained again with these changes; the page asks for the rest."""
     st.session_state[_name("wish")] = (job_id, changes)

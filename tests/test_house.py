@@ -18,7 +18,7 @@ HEAVY = ("torch", "transformers", "peft", "datasets", "tinker", "runpod", "opena
 # Each part of the engine may import its own layer and those before it.
 LAYERS = (
     ("errors", "platforms", "jobs.states", "amounts"),
-    ("paths", "system", "recipe", "rendering", "policy"),
+    ("paths", "system", "recipe", "rendering", "policy", "sandbox"),
     ("knowledge", "store", "server", "keys"),
     ("data", "endpoints", "models", "starts"),
     ("training", "evaluation"),

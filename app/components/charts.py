@@ -207,3 +207,14 @@ def bars(found: list[dict[str, int]], across: str, up: str, mark: int | None, al
     if mark is not None:
         layer.append({"mark": {"type": "rule", "color": AMBER, "strokeWidth": 2, "strokeDash": [5, 4]}, "encoding": {"x": {"datum": mark}}})
     _draw(pa.Table.from_pylist(found), {"height": 220, "layer": layer}, "chart.lengths", alt)
+
+
+def scores(found: Sequence[Mapping[str, float]], alt: str) -> None:
+    """How scores are spread: a histogram of {low, high, count}."""
+    x = {"field": "low", "type": "quantitative", "bin": "binned", "axis": {"title": "score", "grid": False, "format": "~g", "tickCount": 6}}
+    x["scale"] = {"domain": [found[0]["low"], found[-1]["high"]], "nice": False}
+    y = {"field": "count", "type": "quantitative", "axis": {"title": "answers", "tickCount": 4, "format": ",d", "tickMinStep": 1}}
+    tooltip = [{"field": name, "type": "quantitative", "format": "~g", "title": title} for name, title in (("low", "from"), ("high", "to"))]
+    tooltip.append({"field": "count", "type": "quantitative", "format": ",d", "title": "answers"})
+    bar = {"mark": {"type": "bar", "color": BLUE}, "encoding": {"x": x, "x2": {"field": "high"}, "y": y, "tooltip": tooltip}}
+    _draw(pa.Table.from_pylist([dict(one) for one in found]), {"height": 200, "layer": [bar]}, "chart.scores", alt)

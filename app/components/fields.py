@@ -35,13 +35,9 @@ def value_of(values: dict[str, Any], name: str) -> Any:
 def show(name: str, value: Any, changed: Changed, *, advice: dict[str, Any] | None = None, effect: str = "", place: str = "wizard") -> None:
     """The field with its present value; `advice` is {value, reason}, `effect` what too high or too low does."""
     field = described()[name]
-    label, _, end = field["help"].partition(" (")
-    label = field["help"].rstrip(".") if not end else f"{label} ({end}".rstrip(".")
-    if field["unit"] and field["unit"] not in label:
-        label += f", in {field['unit']}"
     # With the recommended value in its key, a field follows it when that changes, unless somebody typed.
     key = f"{place}-{name}-{session.form_generation()}-{(advice or {}).get('value')}"
-    _widget(field, label, value, key, lambda: changed(name, _typed(field, st.session_state[key])), effect)
+    widget(field, value, key, lambda typed: changed(name, typed), effect)
     notes = []
     if field["healthy"]:
         low, high = (words.figure(bound) for bound in field["healthy"])
@@ -55,6 +51,14 @@ def show(name: str, value: Any, changed: Changed, *, advice: dict[str, Any] | No
         )
     if notes:
         st.caption(" ".join(notes))
+
+
+def widget(field: dict[str, Any], value: Any, key: str, take: Callable[[Any], None], effect: str = "") -> None:
+    """Any described field by itself; what is typed goes to `take`."""
+    label = field["help"].rstrip(".")
+    if field["unit"] and field["unit"] not in label:
+        label += f", in {field['unit']}"
+    _widget(field, label, value, key, lambda: take(_typed(field, st.session_state[key])), effect)
 
 
 def _widget(field: dict[str, Any], label: str, value: Any, key: str, on_change: Callable[[], None], effect: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import knowledge
-from engine.recipe import fields
+from engine.recipe import RewardPart, fields
 
 GUIDE = Path(__file__).resolve().parents[2] / "TRAINING_GUIDE.md"
 
@@ -62,6 +62,17 @@ def method_sections() -> str:
     return "\n\n".join(sections)
 
 
+def reward_sections() -> str:
+    """Every kind of reward: when to use it, what it reads, what to watch for."""
+    known = {field["name"]: field["help"] for field in fields(RewardPart)}
+    sections = []
+    for name, kind in knowledge.rewards().items():
+        lines = [f"### {kind['title']}", f"`kind: {name}`. {kind['meaning']}", "", f"Use it when: {kind['use_when']}", ""]
+        lines += [f"- `{field}`: {known[field]}" for field in kind["reads"]]
+        sections.append("\n".join([*lines, "", "What to watch for:", *(f"- {pitfall}" for pitfall in kind["pitfalls"])]))
+    return "\n\n".join(sections)
+
+
 def demo_table() -> str:
     """Every demo, and the preference pairs: what is learned, what to expect."""
     lines = ["| demo | what is learned | what to expect |", "|---|---|---|"]
@@ -75,7 +86,13 @@ def demo_table() -> str:
 
 def written(guide: str) -> str:
     """The guide's text with fresh tables between `<!-- NAME -->` and `<!-- /NAME -->`."""
-    tables = {"fields": field_table(), "metrics": metric_sections(), "methods": method_sections(), "demos": demo_table()}
+    tables = {
+        "fields": field_table(),
+        "metrics": metric_sections(),
+        "methods": method_sections(),
+        "rewards": reward_sections(),
+        "demos": demo_table(),
+    }
     for name, content in tables.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         guide = pattern.sub(lambda match, content=content: match[1] + content + "\n" + match[2], guide)

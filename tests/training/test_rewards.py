@@ -216,6 +216,14 @@ def test_a_function_that_cannot_work_is_an_error() -> None:
         scores({"kind": "python", "code": "def reward(*a):\n  return undefined"}, "a")
 
 
+def test_a_function_is_given_the_column_as_it_is() -> None:
+    code = "def reward(prompt, answer, expected, row):\n  return sum(expected[name] for name in answer.split())"
+    part = {"kind": "python", "code": code, "expected": "points"}
+    assert values(part, "a b", "b", columns={"points": {"a": 1, "b": 2.5}}) == [3.5, 2.5]
+    with pytest.raises(RecipeError, match="no row has a column 'points'"):
+        scores(part, "a", columns={"point": {}})
+
+
 SPY = """
 import os
 

@@ -207,6 +207,18 @@ def wanted(rollout: Rollout, part: RewardPart) -> list[str] | Grade:
     return found or Grade(0.0, f"nothing is expected: {where} is empty", failed=True)
 
 
+def references(rollouts: Sequence[Rollout], part: RewardPart) -> list[Any]:
+    """What is expected of each answer, as the row's answer or its column has it; None where a row has none. Raises RecipeError where no row
+    has the column."""
+    if not part.expected:
+        return [rollout.expected for rollout in rollouts]
+    if rollouts and not any(part.expected in rollout.columns for rollout in rollouts):
+        known = ", ".join(map(str, rollouts[0].columns)) or "none"
+        advice = f"The rows have: {known}. Choose one of them, or leave it empty."
+        raise RecipeError(f"no row has a column {part.expected!r}", advice, where=f"reward {part.name or part.kind}")
+    return [rollout.columns.get(part.expected) for rollout in rollouts]
+
+
 def _made(part: RewardPart, tools: Tools | None, number: int) -> Kind:
     module, name = _KINDS[part.kind].split(":")
     try:

@@ -10,10 +10,11 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from engine.errors import EndpointError, RecipeError
 from engine.recipe.methods import RewardPart
-from engine.training.rewards import Grade, Message, Rollout, Tools
+from engine.training.rewards import Grade, Message, Rollout, Tools, references
 
 BEST = 10
 _TOKENS = 400
@@ -37,7 +38,8 @@ class Judge:
         self._part, self._tools = part, tools
 
     def grade(self, rollouts: Sequence[Rollout]) -> list[Grade]:
-        asked = [prompt(self._part.rubric, rollout) for rollout in rollouts]
+        known = zip(rollouts, references(rollouts, self._part), strict=True)
+        asked = [prompt(self._part.rubric, rollout, reference) for rollout, reference in known]
         found: list[Grade | None] = [None] * len(rollouts)
         said: dict[int, str] = {}
         for number in range(_TRIES):
@@ -82,12 +84,12 @@ class RewardModel:
         pass
 
 
-def prompt(rubric: str, rollout: Rollout) -> list[Message]:
+def prompt(rubric: str, rollout: Rollout, reference: Any = "") -> list[Message]:
     """What the judge is asked. Each piece stands between marks made of its own content, so that it can't hold the closing one."""
     conversation = "\n\n".join(f"{message['role']}: {message['content']}" for message in rollout.prompt)
     pieces = [_marked("rubric", rubric), _marked("question", conversation), _marked("answer", rollout.answer)]
-    if rollout.expected:
-        pieces.insert(2, _marked("reference", rollout.expected))
+    if reference:
+        pieces.insert(2, _marked("reference", str(reference)))
     if rollout.cut_off:
         pieces.append("The answer was cut off at the length limit.")
     return [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": "\n\n".join(pieces)}]

@@ -10,7 +10,7 @@ from typing import Any
 from engine.errors import RecipeError
 from engine.recipe.methods import RewardPart
 from engine.sandbox import Limits, Outcome, Program, Sandbox, Task
-from engine.training.rewards import Grade, Rollout, Tools
+from engine.training.rewards import Grade, Rollout, Tools, references
 
 FUNCTION = "reward"
 ENTRY = "entry_point"
@@ -102,7 +102,8 @@ class CodeTests:
 class Function:
     """Whatever number the person's own `def reward(prompt, answer, expected, row)` gives back.
 
-    `row` holds the row's columns, and `messages`, `tokens` and `cut_off` of this answer.
+    `expected` is the row's answer, or its column as it is; `row` holds the row's columns, and `messages`, `tokens` and `cut_off` of this
+    answer.
     """
 
     def __init__(self, part: RewardPart, tools: Tools | None):
@@ -116,7 +117,8 @@ class Function:
         self._sandbox.start()
 
     def grade(self, rollouts: Sequence[Rollout]) -> list[Grade]:
-        calls = [[one.question, one.answer, one.expected, self._row(one)] for one in rollouts]
+        known = zip(rollouts, references(rollouts, self._part), strict=True)
+        calls = [[one.question, one.answer, _plain(expected), self._row(one)] for one, expected in known]
         return [self._graded(outcome) for outcome in self._sandbox.call(self._part.code, FUNCTION, calls)]
 
     def close(self) -> None:
@@ -124,7 +126,7 @@ class Function:
 
     def _row(self, rollout: Rollout) -> dict[str, Any]:
         about = {"messages": list(rollout.prompt), "tokens": rollout.tokens, "cut_off": rollout.cut_off}
-        return json.loads(json.dumps({**{str(name): value for name, value in rollout.columns.items()}, **about}, default=str))
+        return _plain({**{str(name): value for name, value in rollout.columns.items()}, **about})
 
     def _graded(self, outcome: Outcome) -> Grade:
         if not outcome.fine:
@@ -140,6 +142,11 @@ def code_of(answer: str) -> str:
     fences = _FENCE.findall(answer)
     python = [code for language, code in fences if language.lower() in _PYTHON]
     return (python or [code for _, code in fences] or [answer])[-1]
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it; what it can't hold becomes text."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def _lines(text: str) -> list[str]:

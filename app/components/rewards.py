@@ -1,0 +1,180 @@
+"""The editor of a reward: its parts one by one, each with the fields that its kind reads, its weight and what to beware of.
+
+Works on a recipe's plain values and hands the new parts to a callback; knows nothing of where they are kept. Test runs: reward_check.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import streamlit as st
+
+from app import services, session
+from app.components import fields, reward_check, trouble, words
+from engine import EngineError
+from engine.recipe import RewardPart
+
+FIELD = "reward.parts"
+_KINDS_SAID = re.compile(r" \((?:[a-z_]+(?:, )?)+\)(?=\.?$)")
+_LONG = {"code": 220, "rubric": 120}
+Parts = list[dict[str, Any]]
+
+
+def show(changes: dict[str, Any], changed: Callable[[str, Any], None], place: str = "wizard") -> None:
+    """The parts and a test run. `changes` are a draft's; `changed` is told FIELD and the parts as they shall be."""
+    with trouble.boundary():
+        engine = services.engine()
+        kinds = engine.rewards.kinds()
+        parts = parts_of(changes)
+        st.markdown("## What is a good answer?", anchors=False)
+        st.caption("Every answer that the model tries is scored by this; the score is the weighted sum of the parts (reward).")
+        for number, part in enumerate(parts):
+            _part(kinds, parts, number, part, changed, place)
+        _add(kinds, parts, changed, place)
+        reward_check.show(changes, place)
+
+
+def parts_of(changes: dict[str, Any]) -> Parts:
+    """The parts that a draft has, without what is as usual anyway; one at least."""
+    given = (changes.get("reward") or {}).get("parts") or [{}]
+    return [{"kind": part.get("kind", "exact"), **part} for part in given]
+
+
+def _part(kinds: dict[str, Any], parts: Parts, number: int, part: dict[str, Any], changed: Callable[[str, Any], None], place: str) -> None:
+    kind = kinds[part["kind"]]
+    whole = RewardPart.model_validate(part).model_dump(mode="json")
+    stem = f"{place}-reward-{number}-{session.form_generation()}"
+
+    def put(name: str, value: Any) -> None:
+        if name == "weight" and value is None:
+            value = 1.0
+        changed(FIELD, [{**one, name: value} if place_ == number else one for place_, one in enumerate(parts)])
+
+    with st.container(border=True):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f":material/{kind.icon}: **{kind.title}**", width="stretch")
+            remove = {"icon": ":material/delete:", "type": "tertiary", "disabled": len(parts) < 2, "help": "Take this part out"}
+            st.button("Remove", key=f"{stem}-remove", on_click=_remove, args=(parts, number, changed), **remove)
+        st.caption(words.literal(kind.meaning))
+        if not kind.allowed:
+            st.warning("This kind can't be used here, for others use the machine too. Choose another.", icon=":material/lock:")
+        long = [field for field in kind.fields if field["name"] in _LONG]
+        for field in long:
+            _field(field, whole[field["name"]], f"{stem}-{part['kind']}-{field['name']}", put)
+        with st.grid(2, min_column_width=260, gap="medium") as grid:
+            for field in kind.fields:
+                if field not in long:
+                    with grid.cell():
+                        _field(field, whole[field["name"]], f"{stem}-{part['kind']}-{field['name']}", put)
+        if part["kind"] == "judge" and whole["url"]:
+            _key(whole["url"], stem)
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            _number_of(whole["weight"], f"{stem}-weight", put)
+            _name_of(whole["name"], kind.title, f"{stem}-name", put)
+            with st.popover("What to watch for", icon=":material/visibility:"):
+                st.markdown(f"**Use it when**  \n{words.literal(kind.use_when)}")
+                st.markdown("\n".join(f"- {words.literal(one)}" for one in kind.pitfalls))
+
+
+def _field(field: dict[str, Any], value: Any, key: str, put: Callable[[str, Any], None]) -> None:
+    # Which kinds read it goes without saying here.
+    field = {**field, "help": _KINDS_SAID.sub("", field["help"])}
+    name = field["name"]
+    if name in _LONG:
+        label = words.label(field["help"].rstrip("."))
+        st.text_area(label, value=value, key=key, height=_LONG[name], on_change=lambda: put(name, st.session_state[key]))
+    elif name == "model":
+        _model(field, value, key, put)
+    else:
+        fields.widget(field, value, key, lambda typed: put(name, typed))
+
+
+def _model(field: dict[str, Any], value: str, key: str, put: Callable[[str, Any], None]) -> None:
+    """One of the person's own to pick, or any name to type."""
+    known = {model.id: model.name for model in services.engine().models()}
+    known.setdefault("nano", "nano")
+    if value:
+        known.setdefault(value, value)
+    st.selectbox(
+        words.label(field["help"].rstrip(".")),
+        list(known),
+        index=list(known).index(value) if value else None,
+        format_func=lambda one: known.get(one, one),
+        key=key,
+        accept_new_options=True,
+        on_change=lambda: put("model", (st.session_state[key] or "").strip()),
+    )
+
+
+def _number_of(weight: float, key: str, put: Callable[[str, Any], None]) -> None:
+    told = "How much it counts in the sum (weight); below 0 it is a penalty."
+    st.number_input(
+        "Weight", value=weight, step=0.1, format="%g", key=key, help=told, width=160, on_change=lambda: put("weight", st.session_state[key])
+    )
+
+
+def _name_of(name: str, title: str, key: str, put: Callable[[str, Any], None]) -> None:
+    st.text_input(
+        "Name in charts",
+        value=name,
+        placeholder=title,
+        key=key,
+        max_chars=40,
+        width=220,
+        on_change=lambda: put("name", st.session_state[key]),
+    )
+
+
+def _add(kinds: dict[str, Any], parts: Parts, changed: Callable[[str, Any], None], place: str) -> None:
+    allowed = [name for name, kind in kinds.items() if kind.allowed]
+    key = f"{place}-reward-add-{session.form_generation()}"
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        picked = st.selectbox("Another part", allowed, format_func=lambda name: kinds[name].title, key=key, width=280)
+        add = {"icon": ":material/add:", "args": (kinds, parts, key, changed), "on_click": _put_in}
+        st.button("Add", key=f"{place}-reward-add", **add)
+        replace = {"args": (kinds, parts, key, changed, True), "on_click": _put_in, "help": "Begin with this one instead of what is there"}
+        st.button("Use only this", key=f"{place}-reward-only", type="tertiary", **replace)
+    st.caption(words.literal(kinds[picked].use_when))
+
+
+def _put_in(kinds: dict[str, Any], parts: Parts, key: str, changed: Callable[[str, Any], None], only: bool = False) -> None:
+    """With its example filled in, so that there is never a part that can't be used."""
+    kind = kinds[st.session_state[key]]
+    known = {field["name"] for field in kind.fields}
+    new = {"kind": kind.name, **{name: value for name, value in kind.example["part"].items() if name in known}}
+    if kind.name == "judge" and "url" not in new:
+        models = services.engine().models()
+        new["model"] = models[0].id if models else "nano"
+    changed(FIELD, [new] if only else [*parts, new])
+    session.renew_forms()
+
+
+def _remove(parts: Parts, number: int, changed: Callable[[str, Any], None]) -> None:
+    changed(FIELD, [one for place, one in enumerate(parts) if place != number])
+    session.renew_forms()
+
+
+def _key(url: str, stem: str) -> None:
+    engine = services.engine()
+    try:
+        source = engine.rewards.key_source(url)
+    except EngineError as error:
+        trouble.show_error(error.to_dict())
+        return
+    with st.popover("Its key is there" if source else "Give it a key", icon=":material/key:"):
+        st.caption("It goes to that server alone and stands in no recipe. A server on your own machine may need none.")
+        field = f"{stem}-key"
+        st.text_input("Key", key=field, type="password", autocomplete="off")
+        keep = st.checkbox("Remember it on this machine", key=f"{stem}-key-keep") if engine.policy.stores_keys else False
+        st.button("Use this key", key=f"{stem}-key-give", on_click=_give, args=(url, field, keep))
+        if source and source != "environment":
+            st.button("Forget it", key=f"{stem}-key-forget", on_click=lambda: trouble.attempt(lambda: engine.rewards.forget_key(url)))
+
+
+def _give(url: str, field: str, keep: bool) -> None:
+    value = st.session_state[field]
+    # The field holds it no longer than it takes to hand it over.
+    st.session_state[field] = ""
+    trouble.attempt(lambda: services.engine().rewards.give_key(url, value, store=keep), "The key is there")

@@ -1,0 +1,142 @@
+"""The editor of rewards on a draft: parts are added, changed and taken out; a test run shows scores, reasons and what is wrong."""
+
+from __future__ import annotations
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from engine import Engine
+from engine.recipe.methods import METHODS, REWARDS
+from tests.app.conftest import texts
+from tests.fakes.judge_server import JudgeServer
+
+
+def editor() -> None:
+    """A page that holds nothing else."""
+    from app import services, session
+    from app.components import rewards, trouble
+    from app.components.wizard import frame
+
+    session.set_owner(session.owner() or "local")
+    trouble.show_notices()
+    rewards.show(services.engine().drafts.get().changes, frame.change)
+
+
+@pytest.fixture
+def page(engine: Engine) -> AppTest:
+    method = {"method": "rl"} if "rl" in METHODS else {}
+    engine.drafts.update(changes={**method, "data": {"demo": "piglatin"}})
+    test = AppTest.from_function(editor, default_timeout=30).run()
+    assert not test.exception
+    return test
+
+
+def parts(engine: Engine) -> list[dict]:
+    return engine.drafts.get().changes["reward"]["parts"]
+
+
+def click(page: AppTest, ending: str) -> AppTest:
+    found = next(button for button in page.button if button.key.endswith(ending)).click().run()
+    assert not found.exception
+    return found
+
+
+def widget(page: AppTest, kind: str, ending: str):
+    return next(one for one in page.get(kind) if one.key.endswith(ending))
+
+
+def pick(page: AppTest, kind: str) -> None:
+    next(one for one in page.selectbox if "reward-add" in one.key).set_value(kind).run()
+
+
+def test_a_draft_begins_with_one_part(page: AppTest, engine: Engine) -> None:
+    shown = texts(page)
+    assert "What is a good answer?" in shown and "**The same text**" in shown
+    assert all(button.disabled for button in page.button if button.key.endswith("remove"))
+    assert "reward" not in engine.drafts.get().changes
+
+
+@pytest.mark.parametrize("kind", REWARDS)
+def test_every_kind_can_be_added_and_shows_its_fields_alone(page: AppTest, engine: Engine, kind: str) -> None:
+    pick(page, kind)
+    click(page, "reward-only")
+    assert [part["kind"] for part in parts(engine)] == [kind]
+    told = engine.rewards.kinds()[kind]
+    assert f"**{told.title}**" in texts(page)
+    keys = [one.key for group in ("text_input", "text_area", "selectbox", "number_input", "toggle") for one in page.get(group)]
+    assert {key.rpartition("-")[2] for key in keys if f"-{kind}-" in key} == {field["name"] for field in told.fields}
+
+
+def test_parts_are_added_changed_and_removed(page: AppTest, engine: Engine) -> None:
+    pick(page, "length")
+    click(page, "reward-add")
+    assert [part["kind"] for part in parts(engine)] == ["exact", "length"]
+    weights = [one for one in page.number_input if one.key.endswith("-weight")]
+    weights[1].set_value(-0.5).run()
+    widget(page, "number_input", "length-longest").set_value(12).run()
+    widget(page, "selectbox", "length-unit").set_value("tokens").run()
+    assert parts(engine)[1] == {"kind": "length", "longest": 12, "weight": -0.5, "unit": "tokens"}
+    next(button for button in page.button if button.key.endswith("remove")).click().run()
+    assert [part["kind"] for part in parts(engine)] == ["length"]
+    assert not page.exception and engine.planner.suggest(engine.drafts.get().changes).recipe.reward.parts[0].longest == 12
+
+
+def test_what_no_recipe_can_have_is_refused_and_told(page: AppTest, engine: Engine) -> None:
+    pick(page, "regex")
+    click(page, "reward-only")
+    widget(page, "text_input", "regex-pattern").set_value("(").run()
+    assert not page.exception and "can't be read" in "".join(one.value for one in page.warning)
+    assert parts(engine)[0]["pattern"] == "<think>.+</think>"
+
+
+def test_a_test_run_shows_scores_and_reasons(page: AppTest, engine: Engine) -> None:
+    click(page, "reward-test")
+    shown = texts(page)
+    assert "Mean score: 1 for its own answer, 0 for another row's answer." in shown
+    table = page.dataframe[0].value
+    assert list(table["score"][:8]) == [1.0] * 8 and table["why"].iloc[-1].startswith("expected ")
+    assert not page.warning and page.get("vega_lite_chart")
+
+
+def test_a_reward_that_teaches_nothing_is_told(page: AppTest, engine: Engine) -> None:
+    pick(page, "python")
+    click(page, "reward-only")
+    widget(page, "text_area", "python-code").set_value("def reward(prompt, answer, expected, row):\n    return 1").run()
+    click(page, "reward-test")
+    assert "nothing to learn from" in "".join(one.value for one in page.warning)
+    widget(page, "text_area", "python-code").set_value("def reward(prompt, answer, expected, row):\n    return 1 / 0").run()
+    assert "before the last change" in texts(page)
+    click(page, "reward-test")
+    assert "line 2: ZeroDivisionError" in texts(page).replace("\\", "")
+
+
+def test_typed_answers_are_scored(page: AppTest, engine: Engine) -> None:
+    widget(page, "selectbox", "reward-source").set_value("typed").run()
+    assert next(button for button in page.button if button.key.endswith("reward-test")).disabled
+    widget(page, "text_area", "reward-typed").set_value("one\ntwo").run()
+    click(page, "reward-test")
+    assert len(page.dataframe[0].value) == 2 and list(page.dataframe[0].value["answer"]) == ["one", "two"]
+
+
+def test_a_judge_and_its_key(page: AppTest, engine: Engine) -> None:
+    with JudgeServer(lambda body, number: f'{{"reason": "fine", "score": {number % 11}}}') as server:
+        pick(page, "judge")
+        click(page, "reward-only")
+        widget(page, "text_input", "judge-url").set_value(server.url).run()
+        widget(page, "text_input", "-key").set_value("sk-judge").run()
+        click(page, "key-give")
+        assert engine.rewards.key_source(server.url) == "memory" and not widget(page, "text_input", "-key").value
+        click(page, "reward-test")
+        assert set(server.authorizations) == {"Bearer sk-judge"} and "16 requests to models" in texts(page)
+        assert "sk-judge" not in str(engine.drafts.get())
+
+
+def test_those_who_share_a_machine_choose_among_what_they_may(engine: Engine) -> None:
+    with Engine("person-1") as visitor:
+        visitor.drafts.update(changes={"data": {"demo": "piglatin"}})
+    test = AppTest.from_function(editor, default_timeout=30)
+    test.session_state["thinker.owner"] = "person-1"
+    test.run()
+    assert not test.exception
+    options = next(one for one in test.selectbox if "reward-add" in one.key).options
+    assert "Your own function" not in options and "A judge with a rubric" in options
