@@ -269,6 +269,11 @@ def _warnings(asked: Recipe, scored: Sequence[Scored], source: Source, step_seco
     if flat and len(values) > 1:
         what = "the most that there is" if abs(values[0] - _most(asked)) <= _FLAT else f"{values[0]:.3g}"
         found.append(f"Every answer scores {what}, so there is nothing to learn from: what is better has to score more.")
+    if len(asked.reward.parts) > 1 and not flat:
+        for label in scored[0].score.parts:
+            said = [one.score.parts[label] for one in scored]
+            if max(said) - min(said) <= _FLAT:
+                found.append(f"The part {label} scores every answer {said[0]:.3g}, so it changes nothing.")
     if source == "expected" and not flat:
         own, other = ([one.score.value for one in scored if one.source == where] for where in (OWN, OTHER))
         if other and fmean(own) <= fmean(other):

@@ -87,6 +87,7 @@ SPLITS = "def reward(p, a, e, r):\n  return 1 / (a == e)"
         ([{"kind": "length", "longest": 1000}], "Every answer scores the most that there is"),
         ([{"kind": "regex", "pattern": "never said"}], "Every answer scores 0, so there is nothing to learn from"),
         ([{"kind": "exact", "weight": -1}], "Right answers score -1 on average, wrong ones 0"),
+        ([{"kind": "exact"}, {"kind": "length", "longest": 1000}], "The part length scores every answer 1, so it changes nothing"),
         ([{"kind": "python", "code": SPLITS}], r"of 16 answers couldn't be scored and count 0: .*line 2"),
     ],
 )  # fmt: skip

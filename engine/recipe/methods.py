@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from engine.recipe.field import Part, field
 
-METHODS = ("sft", "dpo", "kto", "rl", "reward_model", "rlhf", "distill")
+METHODS = ("sft", "dpo", "kto", "rl", "reward_model", "rlhf", "distill", "own_loss")
 """The methods that can be chosen. Parts whose methods aren't here stand in no form and no guide."""
 
 
@@ -214,6 +214,7 @@ class OwnLoss(Part):
 
     code: str = field(
         "",
-        "Your function: def loss(logprobs, weights, row) -> (a number, the gradient for each logprob). It runs shut off from everything.",
+        "Your function: def loss(logprobs, weights, row) -> a number, made of logprobs by arithmetic and exp, log, sqrt, tanh, sigmoid, "
+        "log_sigmoid. It runs shut off from everything.",
         max_length=50_000,
     )  # fmt: skip

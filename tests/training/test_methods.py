@@ -14,6 +14,7 @@ import pytest
 
 from engine import Engine, Recipe, models
 from engine.engine import Result
+from engine.errors import EngineError
 from engine.jobs import host
 from engine.training import rollouts
 from tests.running import until
@@ -37,7 +38,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ],
     }
     rows["rl"] = rows["distill"] = [{"prompt": f"Reverse {word}", "answer": word[::-1]} for word in WORDS]
-    rows["reward_model"] = rows["dpo"]
+    rows["reward_model"], rows["own_loss"] = rows["dpo"], rows["sft"]
     for name, found in rows.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
     return {name: folder / f"{name}.jsonl" for name in rows}
@@ -230,6 +231,45 @@ def test_a_teacher_of_ones_own(engine: Engine, files: dict[str, Path]) -> None:
     assert after["exact_match"] >= after["teacher_exact_match"] - 0.5
 
 
+PLAIN = """
+def loss(logprobs, weights, row):
+    return -sum(lp * w for lp, w in zip(logprobs, weights)) / sum(weights)
+"""
+
+
+def test_ones_own_loss_equals_what_it_is(engine: Engine, files: dict[str, Path]) -> None:
+    """Supervised fine-tuning written by hand takes the same way as the method, where all answers are of one length."""
+    same = [{"prompt": f"Shout {word}", "completion": f"{word.upper()}!"} for word in WORDS[:10]]
+    files["sft"].with_name("same.jsonl").write_text("".join(json.dumps(row) + "\n" for row in same), encoding="utf-8")
+    data = {"path": str(files["sft"].with_name("same.jsonl")), "held_out_fraction": 0.2}
+    training = {"steps": 8, "batch_size": 4}
+    plain = engine.run(recipe(files, "sft", data=data, training=training))
+    own = engine.run(recipe(files, "own_loss", data=data, training=training, own_loss={"code": PLAIN}))
+    assert curve(engine, own.job_id, "own_loss") == pytest.approx(curve(engine, plain.job_id, "train_loss"), rel=1e-3)
+    assert curve(engine, own.job_id, "held_out_own_loss") == pytest.approx(curve(engine, plain.job_id, "held_out_loss"), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("", "no function yet"),
+        ("def loss(logprobs, weights, row:\n    pass", "can't be read: line 1"),
+        ("def loss(logprobs, weights, row):\n    return 1 / 0", "division"),
+        ("def loss(logprobs, weights, row):\n    return 3", "doesn't depend"),
+        ("import math\ndef loss(logprobs, weights, row):\n    return math.exp(logprobs[0])", "forgets its slope"),
+        (
+            "def loss(logprobs, weights, row):\n    return logprobs[-1] * 0 + (logprobs[-1] if logprobs[-1] > -1 else -9 * logprobs[-1] ** 0)",
+            "depend",
+        ),
+        ("def other():\n    pass", "loss"),
+        ("def loss(logprobs, weights, row):\n    return open('/etc/passwd').read()", "row"),
+    ],
+)
+def test_what_is_wrong_with_ones_own_loss_is_said(engine: Engine, files: dict[str, Path], code: str, said: str) -> None:
+    with pytest.raises(EngineError, match=said):
+        engine.run(recipe(files, "own_loss", own_loss={"code": code}))
+
+
 @pytest.fixture(scope="module", params=["dpo", "kto", "chain", "rl", "rlhf", "answers", "on_policy"])
 def whole(request: pytest.FixtureRequest, in_place: pytest.MonkeyPatch, files: dict[str, Path]) -> Iterator[tuple[Recipe, Result]]:
     """A run that nothing disturbed."""
@@ -238,7 +278,7 @@ def whole(request: pytest.FixtureRequest, in_place: pytest.MonkeyPatch, files: d
         "chain": lambda: chain(files),
         "rl": lambda: reinforced(files, rl={"kl": 0.05, "loss": "ppo", "updates": 2}),
         "rlhf": lambda: recipe(files, "dpo", **rlhf, training={"steps": 8, "batch_size": 4}),
-        "answers": lambda: distilled(files, "answers"),
+        "answers": lambda: distilled(files, "answers").merged({"training": {"steps": 60}}),
         "on_policy": lambda: distilled(files, "on_policy"),
     }
     wanted = known[request.param]() if request.param in known else recipe(files, request.param)
@@ -247,14 +287,17 @@ def whole(request: pytest.FixtureRequest, in_place: pytest.MonkeyPatch, files: d
 
 
 def assert_same(engine: Engine, one: str, other: str) -> None:
+    # What it took besides: time, and what was done again after a kill, which is paid for too.
     clocks = {"seconds", "tokens_per_second", "sampling_seconds", "scoring_seconds", "cpu_percent", "memory_gb"}
+    clocks |= {"prefill_tokens", "sample_tokens", "train_tokens", "dollars"}
     names = set(engine.metric_names(other)) - clocks
     assert set(engine.metric_names(one)) >= names
     for name in names:
         ours, theirs = engine.curve(one, name), engine.curve(other, name)
         assert [step for step, _ in ours] == [step for step, _ in theirs], name
         # How answers are drawn together depends on when they were asked for, and with it the last digits.
-        close = {"rel": 1e-3, "abs": 1e-4} if name == "grad_norm" else {"rel": 0, "abs": 1e-5}
+        drawn = name in ("grad_norm", "policy_kl", "entropy", "kl", "teacher_kl", "held_out_teacher_kl")
+        close = {"rel": 0.02, "abs": 1e-3} if drawn else {"rel": 0, "abs": 1e-5}
         assert [value for _, value in ours] == pytest.approx([value for _, value in theirs], **close), name
 
 

@@ -18,6 +18,7 @@ _METHODS = {
     "kto": "engine.training.methods.kto:KTO",
     "rl": "engine.training.methods.rl:RL",
     "distill": "engine.training.methods.distill:make",
+    "own_loss": "engine.training.methods.own_loss:OwnLoss",
     "reward_model": "engine.training.methods.reward_model:RewardModel",
 }
 
