@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from engine.amounts import dollars
 from engine.estimates import Estimate
 from engine.knowledge.pricing import Price
-from engine.recipe import Recipe
+from engine.recipe import Recipe, RewardPart
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,10 @@ class Concern:
     text: str
     action: str
     field: str
+
+    def of_stage(self, number: int) -> Concern:
+        """The same, said of one of several stages."""
+        return replace(self, text=f"Stage {number}: {self.text[:1].lower()}{self.text[1:]}")
 
 
 def warnings(
@@ -68,7 +72,41 @@ def warnings(
     if passes > 20:
         text = f"Every example is gone through {passes:,.0f} times; the model will know them by heart and little else."
         found.append(Concern("care", text, "Train fewer steps, or add examples.", "training.steps"))
+    found += _of_method(recipe, figures)
     return sorted(found, key=lambda warning: warning.level != "stop")
+
+
+def unprepared(recipe: Recipe) -> list[Concern]:
+    """A first stage from a bare base model that presupposes that the model can do the task already."""
+    if recipe.base_model != "nano" or recipe.method not in ("dpo", "kto", "rl", "rlhf"):
+        return []
+    text = "nano can do next to nothing by itself, and this method improves what a model can do already."
+    action = "Go on from a model that you trained on examples, or put a stage before this one that learns from examples (sft)."
+    return [Concern("care", text, action, "method")]
+
+
+def _of_method(recipe: Recipe, figures: dict[str, Any]) -> list[Concern]:
+    found = []
+    if recipe.method == "kto" and (good := figures.get("good")) in (0, figures["train"]):
+        kind = "good" if good else "bad"
+        text = f"All answers were found {kind}; there is nothing to compare them with."
+        found.append(Concern("stop", text, "Add answers with the other verdict.", "data"))
+    if recipe.method == "rl" and not figures.get("expected", 1) and any(map(_compares, recipe.reward.parts)):
+        text = "The score compares answers with what is expected, and no prompt says what that is."
+        found.append(Concern("stop", text, "Add the right answers to the data, or choose another score.", "reward.parts"))
+    if recipe.method == "distill":
+        spec = recipe.distill
+        if spec.kind == "prompt" and not spec.teacher_prompt:
+            text = "The student is to do without a prompt, and none is given."
+            found.append(Concern("stop", text, "Write what the teacher is told.", "distill.teacher_prompt"))
+        elif not (spec.teacher or spec.teacher_prompt):
+            text = "The teacher would be the student itself."
+            found.append(Concern("stop", text, "Name a teacher, or give it a prompt.", "distill.teacher"))
+    return found
+
+
+def _compares(part: RewardPart) -> bool:
+    return not part.expected and (part.kind in ("exact", "normalised", "numeric") or (part.kind == "contains" and not part.texts))
 
 
 def limits(recipe: Recipe, tokens: Mapping[str, float], price: Price | None) -> list[Concern]:

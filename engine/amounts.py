@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def duration(seconds: float) -> str:
     """0.4 s, 9 s, 3 min 20 s, 2 h 5 min."""
@@ -24,6 +26,17 @@ def size(count: float) -> str:
         if count < 999.5 or unit == "TB":
             break
     return f"{count:.1f}".removesuffix(".0") + f" {unit}" if count < 9.95 else f"{count:.0f} {unit}"
+
+
+def measure(value: float, unit: str = "") -> str:
+    """A metric's value: a share as 97.5 %, anything else with the three figures that count."""
+    if not math.isfinite(value):
+        return "not a number" if math.isnan(value) else "beyond measure"
+    if unit == "share":
+        return f"{100 * value:.1f}".removesuffix(".0") + " %"
+    if value and abs(value) < 1e-3:
+        return f"{value:.1e}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def dollars(amount: float) -> str:

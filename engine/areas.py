@@ -12,10 +12,13 @@ from engine.library import Library
 from engine.next_steps import NextSteps
 from engine.planning import Planner
 from engine.presets import Presets
+from engine.profiles import Profiles
+from engine.rehearsals import Rehearsals
 from engine.remotes import Remotes
 from engine.runs import Runs
 from engine.settings import Settings
 from engine.spending import Spending
+from engine.staging import Stages
 from engine.store import Store
 from engine.stored import Stored
 from engine.travel import Travel
@@ -47,9 +50,24 @@ class Areas:
         return Presets(self.store, self.owner)
 
     @cached_property
+    def profiles(self) -> Profiles:
+        """Named bundles of changes to the data, a system prompt and stop strings: see engine.profiles."""
+        return Profiles(self.store, self.owner)
+
+    @cached_property
+    def rehearsals(self) -> Rehearsals:
+        """Recipes tried out small before they cost hours or money: see engine.rehearsals."""
+        return Rehearsals(self.store, self.owner)
+
+    @cached_property
     def planner(self) -> Planner:
         """Whole recipes with reasons, estimates and warnings."""
         return Planner(self.store, self.owner)
+
+    @cached_property
+    def stages(self) -> Stages:
+        """What follows one another in the draft: see engine.staging."""
+        return Stages(self.planner, self.drafts, self.datasets)
 
     @cached_property
     def runs(self) -> Runs:

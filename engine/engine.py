@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import abilities, data, guard, knowledge, models, paths, policy, starts, system
+from engine import abilities, data, guard, knowledge, models, paths, policy, settling, starts, system
 from engine.abilities import Abilities
 from engine.areas import Areas
 from engine.errors import EngineError, NotFound, RecipeError, StateError
 from engine.jobs import host, logs, states
-from engine.recipe import Recipe
+from engine.recipe import Recipe, written
 from engine.rendering import get_renderer, load_tokenizer
 from engine.runs import Pace
 from engine.store import Checkpoint, Event, Job, Model, Sample, Store
@@ -69,7 +69,7 @@ class Engine(Areas):
 
     def demo_recipe(self, name: str, changes: dict[str, Any] | None = None) -> Recipe:
         """The recipe of a demo, with some fields changed. Raises NotFound."""
-        return Recipe.make(knowledge.demo(name)["recipe"]).merged(starts.complete(self.store, self.owner, changes or {}))
+        return Recipe.make(knowledge.demo_recipe(name)).merged(starts.complete(self.store, self.owner, changes or {}))
 
     def file_recipe(self, path: str | Path, changes: dict[str, Any] | None = None) -> Recipe:
         """A recipe for a data file: what the person chose, and for the rest what suits the model. Raises EngineError."""
@@ -80,7 +80,8 @@ class Engine(Areas):
         folder = models.resolve(base_model)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         values: dict[str, Any] = {"data": {"path": str(Path(path).expanduser().resolve())}, "name": Path(path).stem}
-        for field, advice in knowledge.recommend(config, base_model, lora=not chosen.get("full")).items():
+        advised = knowledge.recommend(config, base_model, lora=not chosen.get("full"), method=chosen.get("method", "sft"))
+        for field, advice in advised.items():
             part, _, leaf = field.rpartition(".")
             place = values.setdefault(part, {}) if part else values
             place.setdefault(leaf, advice["value"])
@@ -316,30 +317,25 @@ class Engine(Areas):
         guard.key(self.owner, recipe.endpoint)
         if not recipe.data.demo and not recipe.data.path and not recipe.data.dataset:
             raise RecipeError("the recipe names no data", "Give a demo, a file or a data set.", where="recipe data")
-        if recipe.data.demo:
-            knowledge.demo(recipe.data.demo)
         if recipe.data.dataset:
             found = self.datasets.usable(recipe.data.dataset)
             recipe = recipe.merged({"name": recipe.name or found.name})
-        for mixed in recipe.data.mix:
-            if mixed.dataset:
-                self.datasets.usable(mixed.dataset)
-        recipe = starts.settle(self.store, self.owner, recipe)
-        paths_given = {name: getattr(recipe.data, name) for name in ("path", "held_out_path") if getattr(recipe.data, name)}
-        changes: dict[str, Any] = {"data": {name: _absolute(path) for name, path in paths_given.items()}}
-        if recipe.data.mix:
-            mix = [mixed.model_dump() | ({"path": _absolute(mixed.path)} if mixed.path else {}) for mixed in recipe.data.mix]
-            changes["data"]["mix"] = mix
+        for stage in written(recipe):
+            if stage.data.demo:
+                knowledge.demo(stage.data.demo)
+            for part in (stage.data, *stage.data.mix):
+                if part.dataset:
+                    self.datasets.usable(part.dataset)
+        recipe = settling.settle(self.store, self.owner, recipe)
         guard.able(self.owner, recipe)
+        guard.previews(self.owner, recipe)
         if not endpoints.kind(recipe.endpoint, self.owner).weights:
             guard.offered(self.owner, recipe)
         elif not models.is_hub_id(recipe.base_model):
             folder = models.resolve(recipe.base_model)
-            changes["base_model"] = "nano" if folder.resolve() == models.nano_folder().resolve() else str(folder.resolve())
             # Any tokenizer has the renderer that "auto" means, and loading it takes half a second.
             if recipe.renderer != "auto" or not (folder / "tokenizer.json").is_file():
                 get_renderer(recipe.renderer, load_tokenizer(folder))
-        recipe = recipe.merged(changes)
         if not recipe.data.demo or recipe.data.mix or recipe.data.curriculum != "none" or recipe.method != "sft":
             self._training_rows(recipe)
         return recipe
@@ -376,7 +372,3 @@ class Engine(Areas):
             parent=recipe.start.checkpoint,
             owner=self.owner,
         )
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().resolve())

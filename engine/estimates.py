@@ -35,7 +35,8 @@ class ModelSize:
 
 @dataclass(frozen=True)
 class Workload:
-    """What is to be gone through. Lengths in tokens."""
+    """What is to be gone through. Lengths in tokens. `token` is what a token learned from takes beside one learned from as an example,
+    `read` and `drawn` are tokens that are only read, or drawn, while it trains."""
 
     rows: int
     mean_length: float
@@ -44,6 +45,14 @@ class Workload:
     steps: int
     proof_answers: int
     answer_length: float
+    token: float = 1.0
+    read: float = 0.0
+    drawn: float = 0.0
+
+    @property
+    def learned(self) -> float:
+        """Tokens learned from."""
+        return self.steps * self.batch_size * self.mean_length
 
 
 @dataclass(frozen=True)
@@ -93,24 +102,37 @@ def table_speed(parameters: int, cores: int, speeds: dict[str, Any]) -> float:
     return speed * size / parameters * cores
 
 
-def time(load: Workload, tokens_per_second: float, speed_from: str, speeds: dict[str, Any]) -> Estimate:
-    """From the launch to the proof."""
-    tokens = load.steps * load.batch_size * load.mean_length
-    training = tokens / tokens_per_second
-    proof = 2 * load.proof_answers * load.answer_length * speeds["sampling"] / tokens_per_second
-    seconds = training + proof + speeds["start"]
+def time(load: Workload, tokens_per_second: float, speed_from: str, speeds: dict[str, Any], *later: Workload) -> Estimate:
+    """From the launch to the proof, of a run of one stage or of several, the last of which is proven."""
+    stages, proven = (load, *later), (load, *later)[-1]
+    each = [(stage.learned * stage.token + stage.read / 3 + stage.drawn * speeds["sampling"]) / tokens_per_second for stage in stages]
+    proof = 2 * proven.proof_answers * proven.answer_length * speeds["sampling"] / tokens_per_second
+    seconds = sum(each) + proof + speeds["start"]
+    told = [f"{_gone_through(stage)}{f': {_about(taken)}' if later else ''}" for stage, taken in zip(stages, each, strict=True)]
     return Estimate(
         "time",
         seconds,
-        f"about {duration(float(f'{seconds:.2g}'))}",
+        f"about {_about(seconds)}",
         _size(seconds, 300, 7200),
         (
-            f"{load.steps:,} updates of {load.batch_size} examples, {load.mean_length:,.0f} tokens each: {tokens:,.0f} tokens",
+            *(f"Stage {number}: {line}" if later else line for number, line in enumerate(told, 1)),
             f"{tokens_per_second:,.0f} tokens a second ({speed_from})",
-            f"{duration(float(f'{proof:.2g}'))} for the proof before and after ({load.proof_answers:,} answers each), "
-            f"{speeds['start']} s to start",
+            f"{_about(proof)} for the proof before and after ({proven.proof_answers:,} answers each), {speeds['start']} s to start",
         ),
     )
+
+
+def _gone_through(load: Workload) -> str:
+    words = f"{load.steps:,} updates of {load.batch_size} examples, {load.mean_length:,.0f} tokens each: {load.learned:,.0f} tokens"
+    if load.drawn:
+        words += f", {load.drawn:,.0f} tokens of answers drawn"
+    if load.read:
+        words += f", {load.read:,.0f} read to compare with"
+    return words
+
+
+def _about(seconds: float) -> str:
+    return duration(float(f"{seconds:.2g}"))
 
 
 def adapter_parameters(model: ModelSize, rank: int, attention: bool = True, mlp: bool = True, unembed: bool = False) -> int:

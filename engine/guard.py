@@ -13,7 +13,7 @@ from engine.amounts import size
 from engine.endpoints import remote
 from engine.endpoints.fitting import fits
 from engine.errors import EndpointError, KeyNeeded, NotAllowed, RecipeError
-from engine.recipe import DataSpec, Recipe, Reward
+from engine.recipe import DataSpec, Recipe, Reward, written
 from engine.starts import folder_of
 from engine.store import Store
 
@@ -55,10 +55,20 @@ def model(owner: str, base_model: str, endpoint: str = "local") -> None:
 
 
 def recipe(owner: str, asked: Recipe) -> None:
-    """Its data, its model and what its answers are scored by."""
-    data(owner, asked.data)
+    """Its model, and of every stage the data, what its answers are scored by, and who teaches."""
     model(owner, asked.base_model, asked.endpoint)
-    reward(owner, asked.reward)
+    for stage in written(asked):
+        data(owner, stage.data)
+        reward(owner, stage.reward)
+        teacher(owner, stage)
+
+
+def teacher(owner: str, asked: Recipe) -> None:
+    """No servers of people's own, and no folders, where others share the machine."""
+    if asked.method == "distill" and asked.distill.teacher_url:
+        elsewhere(owner, "recipe distill.teacher_url")
+    elif asked.method == "distill" and "/" in asked.distill.teacher and "://" not in asked.distill.teacher:
+        model(owner, asked.distill.teacher)
 
 
 def reward(owner: str, asked: Reward) -> None:
@@ -100,6 +110,22 @@ def able(owner: str, asked: Recipe) -> None:
 def offered(owner: str, asked: Recipe) -> None:
     """Whoever trains it has the model. Raises EngineError."""
     fits(asked, remote.offer(asked.endpoint, asked.base_model, owner).context)
+
+
+def previews(owner: str, asked: Recipe) -> None:
+    """Where previews are answered can be had, has the model, and can read what the run saves. Raises EngineError."""
+    name, where = asked.evaluation.preview_endpoint, "recipe evaluation.preview_endpoint"
+    if not name or not asked.evaluation.previews or name == asked.endpoint:
+        return
+    place, own = endpoints.kind(name, owner), endpoints.kind(asked.endpoint, owner)
+    key(owner, name)
+    if not place.weights:
+        remote.offer(name, asked.base_model, owner)
+    if endpoints.storage(asked.endpoint, owner) != endpoints.storage(name, owner):
+        advice = "Leave preview_endpoint empty, so that previews are answered where the run is."
+        raise RecipeError(
+            f"what is saved at {own.title} can't be read at {place.title}: they keep their checkpoints apart", advice, where=where
+        )
 
 
 def turn(store: Store, owner: str) -> None:

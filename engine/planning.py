@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from engine import data, endpoints, estimates, guard, knowledge, models, paths, places, starts, system, tokens_ahead
-from engine.advice import Concern, limits, warnings
+from engine import data, endpoints, estimates, guard, knowledge, models, paths, places, profiles, starts, system, tokens_ahead, workloads
+from engine.advice import Concern, limits, unprepared, warnings
 from engine.data.files import read_rows
 from engine.defaults import Defaults
 from engine.endpoints import remote
@@ -28,7 +26,8 @@ from engine.knowledge import pricing
 from engine.library import Library
 from engine.places import Place
 from engine.recipe import DataSpec, Recipe
-from engine.rendering import Renderer, get_renderer, load_tokenizer
+from engine.rendering import get_renderer, load_tokenizer
+from engine.seen import Seen, seen_of
 from engine.training.schedule import order, total_steps
 
 if TYPE_CHECKING:
@@ -46,25 +45,25 @@ class Suggestion:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One sequence as the model sees it: pieces of text, and whether each is learned from. `side` is better or worse in a pair, good or
-    bad for an answer that was found so; `expected` is what is expected of a prompt that is to be tried."""
+class PlannedStage:
+    """One thing after the other: its recipe, the figures of its data, its updates. `goes_on` with what the stage before it learned."""
 
-    row: int
-    pieces: tuple[tuple[str, bool], ...]
-    tokens: int
-    side: str = ""
-    expected: str = ""
+    recipe: Recipe
+    figures: dict[str, Any]
+    steps: int
+    goes_on: bool
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe comes to. `figures`: shape, train, epoch (rows until the data is gone through once), held_out, replay, median, ..."""
+    """What a recipe comes to. `figures` are those of the data of its first stage: shape, train, epoch (rows until the data is gone
+    through once), held_out, replay, median, ...; `stages` has every stage's recipe, figures and steps."""
 
     steps: int
     figures: dict[str, Any]
     estimates: tuple[Estimate, ...]
     warnings: tuple[Concern, ...]
+    stages: tuple[PlannedStage, ...] = ()
 
 
 class Planner:
@@ -138,6 +137,7 @@ class Planner:
         start: dict[str, Any] = {}
         reasons: dict[str, dict[str, Any]] = {}
         full = bool(changes.get("full"))
+        methods = knowledge.methods_of(changes)
         # A demo keeps what was measured for it.
         own = {} if spec.get("demo") else self._defaults.get()
         base_model = changes.get("base_model") or own.get("base_model") or "nano"
@@ -146,13 +146,13 @@ class Planner:
                 guard.file(self._owner, f"data.{name}")
         guard.model(self._owner, base_model, changes.get("endpoint") or "local")
         if spec.get("demo"):
-            start = knowledge.demo(spec["demo"])["recipe"]
+            start = knowledge.measured(spec["demo"], methods)
         elif spec.get("dataset"):
             start = {"name": self._library.usable(spec["dataset"]).name}
         else:
             start = {"name": Path(spec["path"]).stem.replace("_", " ")}
-        if not spec.get("demo") or base_model != "nano" or full:
-            advice = knowledge.recommend(self._config(base_model), base_model, lora=not full)
+        if not spec.get("demo") or base_model != "nano" or full or knowledge.methods_of(start) != methods:
+            advice = knowledge.recommend(self._config(base_model), base_model, lora=not full, method=methods[0])
             about_adapters = {name for name, known in advice.items() if name.startswith("lora.") or "LoRA" in known["reason"]}
             reasons = {name: known for name, known in advice.items() if not (full and name in about_adapters)}
             for name, known in reasons.items():
@@ -165,9 +165,13 @@ class Planner:
             start = _set(start, name, value)
             reasons[name] = {"value": value, "reason": "Your own default, from the settings.", "source": "Settings"}
         recipe = Recipe.make(start).merged(changes)
+        if recipe.profile:
+            before, recipe = recipe, profiles.settle(self._store, self._owner, recipe)
+            reasons |= profiles.decided(before, recipe)
         rows = self.figures(recipe)["epoch"]
         chosen = changes.get("training", {})
-        if not spec.get("demo") and rows and not {"steps", "epochs"} & {name for name, value in chosen.items() if value is not None}:
+        measured = bool(spec.get("demo")) and knowledge.methods_of(start) == methods
+        if not measured and rows and not {"steps", "epochs"} & {name for name, value in chosen.items() if value is not None}:
             reasons["training.steps"] = knowledge.steps_for(rows, recipe.training.batch_size)
             recipe = recipe.merged({"training": {"steps": reasons["training.steps"]["value"]}})
         if found is not None:
@@ -179,6 +183,13 @@ class Planner:
             known = reasons["lora.rank"]
             reasons["lora.rank"] = known | {"reason": f"{known['value']} is enough for {rows:,} examples. {known['reason']}"}
         return Suggestion(recipe, reasons)
+
+    def advice(self, recipe: Recipe) -> dict[str, dict[str, Any]]:
+        """What suits the recipe's model and method, by field: {value, reason, source}. Raises EngineError."""
+        guard.recipe(self._owner, recipe)
+        self._own(recipe.data)
+        config = self._config(recipe.base_model)
+        return knowledge.recommend(config, recipe.base_model, lora=not recipe.full, method=recipe.method)
 
     def columns(self, spec: DataSpec) -> list[str]:
         """The names in the file's first rows, to say which is which. Raises DataError."""
@@ -196,41 +207,48 @@ class Planner:
     def plan(self, recipe: Recipe) -> Plan:
         """Estimates and warnings. Raises EngineError for data or a model that can't be read."""
         guard.recipe(self._owner, recipe)
-        figures, config = self.figures(recipe), self._config(recipe.base_model)
-        steps = total_steps(recipe.training, max(1, figures["epoch"]))
+        config, speeds = self._config(recipe.base_model), knowledge.speeds()
+        stages = tuple(self.planned(stage.recipe, stage.begins >= 0) for stage in recipe.stages())
+        figures = stages[0].figures
         model = estimates.model_size(config)
         speed, speed_from = self._speed(recipe, model)
-        speeds = knowledge.speeds()
-        answers = figures["held_out"] + (figures["skills"] if recipe.evaluation.skills else 0) if recipe.evaluation.proof else 0
-        load = estimates.Workload(
-            rows=figures["train"],
-            mean_length=figures["mean"],
-            longest=min(figures["longest"], figures["max_length"] or figures["longest"]),
-            batch_size=recipe.training.batch_size,
-            steps=steps,
-            proof_answers=answers,
-            answer_length=min(figures["answer_mean"], recipe.evaluation.max_new_tokens),
-        )
+        load, *later = (workloads.of_stage(stage.recipe, stage.figures, stage.steps, speeds) for stage in stages)
         free = system.probe(paths.home()).memory_free
         memory = None
         found: list[Estimate] = []
         if speed:
-            found.append(estimates.time(load, speed, speed_from, speeds))
+            found.append(estimates.time(load, speed, speed_from, speeds, *later))
         # What it takes of a machine that nobody here sees is nobody's concern.
         if model and endpoints.kind(recipe.endpoint, self._owner).weights:
             lora = recipe.lora
             adapter = estimates.adapter_parameters(model, lora.rank, lora.train_attn, lora.train_mlp, lora.train_unembed)
             trained = model.parameters if recipe.full else adapter
-            memory = estimates.memory(model, load, free, full=recipe.full, trained=trained)
+            heaviest = max((load, *later), key=lambda one: one.longest)
+            memory = estimates.memory(model, heaviest, free, full=recipe.full, trained=trained)
             found.append(memory)
-        tokens, price = tokens_ahead.expect(recipe, figures), pricing.find(recipe.endpoint, recipe.base_model)
+        tokens, price = (
+            tokens_ahead.expect(recipe, figures, [stage.figures for stage in stages]),
+            pricing.find(recipe.endpoint, recipe.base_model),
+        )
         if money := estimates.money(tokens, price):
             found.append(money)
-        recommended = knowledge.recommend(config, recipe.base_model, lora=not recipe.full)
-        told = warnings(recipe, figures, recommended, steps, model.hidden if model else 0, memory, free)
+        told = []
+        for number, stage in enumerate(stages, 1):
+            recommended = knowledge.recommend(config, recipe.base_model, lora=not recipe.full, method=stage.recipe.method)
+            of_model = (model.hidden if model else 0, memory if number == 1 else None, free)
+            found_out = warnings(stage.recipe, stage.figures, recommended, stage.steps, *of_model)
+            if number == 1 and not recipe.start.checkpoint:
+                found_out += unprepared(stage.recipe)
+            told += [one.of_stage(number) for one in found_out] if len(stages) > 1 else found_out
         told += limits(recipe, tokens, price)
         told += self._refused(recipe)
-        return Plan(steps, figures, tuple(found), tuple(sorted(told, key=lambda one: one.level != "stop")))
+        told.sort(key=lambda one: one.level != "stop")
+        return Plan(sum(stage.steps for stage in stages), figures, tuple(found), tuple(told), stages)
+
+    def planned(self, recipe: Recipe, goes_on: bool = False) -> PlannedStage:
+        """One stage by itself. Raises EngineError for data that can't be read."""
+        figures = self.figures(recipe)
+        return PlannedStage(recipe, figures, total_steps(recipe.training, max(1, figures["epoch"])), goes_on)
 
     def figures(self, recipe: Recipe) -> dict[str, Any]:
         """Counts and lengths of the recipe's data, as its model counts tokens. Raises EngineError."""
@@ -261,7 +279,7 @@ class Planner:
             tokenizer = load_tokenizer(models.resolve(recipe.base_model, weights=False))
             render = get_renderer(recipe.renderer, tokenizer)
             loaded = data.load_data(recipe, skills=False)
-            seen = [one for example in loaded.train[:count] for one in _seen(example, loaded.shape, render, tokenizer)]
+            seen = [one for example in loaded.train[:count] for one in seen_of(example, loaded.shape, render, tokenizer)]
             self._remember(key, seen)
         return list(self._known[key])
 
@@ -275,7 +293,7 @@ class Planner:
         with suppress(EngineError):
             there = self._context(recipe)
             limit = min(filter(None, (limit, there)), default=None)
-        report = data.check(path, layout, mapping, tokenizer, recipe.renderer, limit, shape)
+        report = data.check(path, layout, mapping, tokenizer, recipe.renderer, limit, shape, spec.transforms)
         epoch = order(recipe, loaded.train, [0] * len(loaded.train)).rows
         tokens, examples = report["tokens"], max(1, report["examples"])
         file = Path(path).name
@@ -296,6 +314,8 @@ class Planner:
             "train": len(loaded.train),
             "epoch": epoch,
             "held_out": len(loaded.held_out),
+            "good": sum(example.good is True for example in loaded.train),
+            "expected": sum(bool(example.answer) for example in loaded.train),
             "replay": loaded.replay_count,
             "skills": len(loaded.skills),
             "tokens": tokens["total"],
@@ -331,7 +351,9 @@ class Planner:
         finished = self._store.jobs(self._owner, states=(states.DONE, states.STOPPED), search=recipe.base_model, limit=50)
         like = (recipe.base_model, recipe.endpoint)
         same = [job for job in finished if (job.base_model, job.endpoint) == like and job.training_seconds > 1]
-        measured = [job.tokens / job.training_seconds for job in same if job.recipe.full == recipe.full]
+        # Other methods take longer for a token, by a factor that is reckoned with: measured is what plain examples take.
+        plain = [job for job in same if job.method == "sft" and not job.recipe.then and job.recipe.full == recipe.full]
+        measured = [job.tokens / job.training_seconds for job in plain]
         if measured:
             return median(measured), f"the median of {len(measured)} earlier run{'s' * (len(measured) > 1)} of this model here"
         if model is None or not endpoints.kind(recipe.endpoint, self._owner).weights:
@@ -357,25 +379,6 @@ class Planner:
         while len(self._known) >= 32:
             del self._known[next(iter(self._known))]
         self._known[key] = value
-
-
-def _seen(example: data.Example, shape: data.Shape, render: Renderer, tokenizer: Any) -> Iterator[Seen]:
-    """The first sequence of each of its sides."""
-
-    def pieces(tokens: Sequence[int], weights: Sequence[float]) -> tuple[tuple[str, bool], ...]:
-        found = []
-        for learned, group in groupby(zip(tokens, weights, strict=True), key=lambda one: one[1] > 0):
-            found.append((tokenizer.decode([token for token, _ in group], skip_special_tokens=False), learned))
-        return tuple(found)
-
-    if shape == "prompts":
-        tokens = render.prompt(example.prompt)
-        yield Seen(example.row, pieces(tokens, [0.0] * len(tokens)), len(tokens), expected=example.answer)
-        return
-    sides = {"pairs": ("better", "worse"), "labels": ("good" if example.good else "bad",)}.get(shape, ("",))
-    for side, messages in zip(sides, example.conversations(), strict=True):
-        row = render.examples(messages)[0]
-        yield Seen(example.row, pieces(row.tokens, row.weights), len(row.tokens), side)
 
 
 def _sentence(text: str) -> str:

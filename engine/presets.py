@@ -22,6 +22,7 @@ class Presets:
     def save(self, name: str, recipe: Recipe) -> Preset:
         """Keeps the recipe's settings; a preset of the same name is replaced. Raises RecipeError without a name."""
         values = {part: value for part, value in recipe.model_dump(mode="json").items() if part not in _OF_ONE_RUN}
+        values["then"] = [{part: value for part, value in stage.items() if part not in _OF_ONE_RUN} for stage in recipe.then]
         return self._store.save_preset(_named(name), values, self._owner)
 
     def list(self) -> list[Preset]:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from engine import knowledge, models, policy, share
+from engine import chapters, knowledge, models, paths, policy, share
+from engine.chapters import Chapter, Figure
 from engine.errors import EngineError, NotFound, RecipeError
 from engine.evaluation import doctor
 from engine.evaluation.curves import Curve
 from engine.jobs import logs, states
-from engine.recipe import Recipe, fields
+from engine.recipe import METHODS, Recipe, fields
 from engine.spending import Spending
 from engine.store import Job, Store
 
@@ -33,11 +34,14 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Card:
-    """One run in a list: the loss in miniature, the last thing that it said while it moves, and what it has cost, in words."""
+    """One run in a list: the curve that it is judged by in miniature, and that metric's name; its main figures, the last thing that it said
+    while it moves, and what it has cost, in words."""
 
     job: Job
-    losses: list[float]
+    curve: list[float]
     last_line: str
+    metric: str = doctor.LOSSES[0]
+    figures: tuple[Figure, ...] = ()
     spent: str = ""
 
 
@@ -64,21 +68,45 @@ class Runs:
     def __init__(self, store: Store, owner: str):
         self._store, self._owner = store, owner
         self._spending = Spending(store, owner)
-        self._rates: dict[str, float | None] = {}
+        self._rates: dict[tuple[str, str], float | None] = {}
 
     def cards(self, group: str = "", search: str = "", limit: int = 20, offset: int = 0) -> list[Card]:
         """Newest first; `group` is one of GROUPS, or empty for all."""
         wanted = GROUPS.get(group) if group else None
         jobs = self._store.jobs(self._owner, states=wanted, search=search or None, limit=limit, offset=offset)
-        losses = self._store.miniatures([job.id for job in jobs], "train_loss", owner=self._owner)
-        spent = self._spending.of_all(jobs)
-        return [Card(job, losses.get(job.id, []), self._last_line(job), spent[job.id].text) for job in jobs]
+        return self._cards(jobs)
 
     def card(self, job_id: str) -> Card:
         """One of them. Raises NotFound."""
-        job = self._job(job_id)
-        losses = self._store.miniatures([job.id], "train_loss", owner=self._owner).get(job.id, [])
-        return Card(job, losses, self._last_line(job), self._spending.of(job).text)
+        return self._cards([self._job(job_id)])[0]
+
+    def _cards(self, jobs: Sequence[Job]) -> list[Card]:
+        mains = {job.id: self._main(job) for job in jobs}
+        curves: dict[str, list[float]] = {}
+        for metric in {metric for metric, _ in mains.values()}:
+            alike = [job_id for job_id, (name, _) in mains.items() if name == metric]
+            curves |= self._store.miniatures(alike, metric, owner=self._owner)
+        names = sorted({name for _, found in mains.values() for name in found})
+        last = self._store.last_values(list(mains), names, self._owner) if mains else {}
+        spent = self._spending.of_all(jobs)
+        found = []
+        for job in jobs:
+            metric, wanted = mains[job.id]
+            figures = tuple(chapters.figures(wanted, last.get(job.id, {})))
+            found.append(Card(job, curves.get(job.id, []), self._last_line(job), metric, figures, spent[job.id].text))
+        return found
+
+    def _main(self, job: Job) -> tuple[str, list[str]]:
+        """The metric that a run's present stage is drawn by, and those that stand for it."""
+        try:
+            stages = job.recipe.stages()
+        except EngineError:
+            return doctor.LOSSES[0], list(doctor.LOSSES)
+        if len(stages) == 1:
+            recipe = stages[0].recipe
+            return chapters.main_curves(recipe)[0], knowledge.figures(recipe.method)
+        now = chapters.present(self.chapters(job), job.step)
+        return (now.main[0], knowledge.figures(now.method)) if now else (doctor.LOSSES[0], list(doctor.LOSSES))
 
     def pace(self, job: Job) -> Pace:
         """Its speed in training, resumed stretches counted."""
@@ -119,35 +147,72 @@ class Runs:
         told = policy.of(self._owner).told
         return Shared(told(share.as_command(recipe)), told(recipe.to_yaml()), told(share.as_script(recipe)))
 
-    def recommended_rate(self, base_model: str) -> float | None:
-        """The learning rate that suits the model; None where nothing is known of it on this machine."""
+    def recommended_rate(self, base_model: str, method: str = "sft") -> float | None:
+        """The learning rate that suits the model and the method; None where nothing is known of it on this machine."""
         if not policy.of(self._owner).local_paths and base_model != "nano" and not models.is_hub_id(base_model):
             return None
-        if base_model not in self._rates:
-            self._rates[base_model] = _recommended(base_model)
-        return self._rates[base_model]
+        if (base_model, method) not in self._rates:
+            self._rates[base_model, method] = _recommended(base_model, method)
+        return self._rates[base_model, method]
 
     def diagnose(self, job: Job, curves: Mapping[str, Curve]) -> list[doctor.Finding]:
         """What the run doctor says of its curves."""
-        rate = job.recipe.training.learning_rate
+        recipe = self._stage(job)
         moving = job.state in states.ACTIVE
         return doctor.examine(
             curves,
-            rate=rate,
-            recommended=self.recommended_rate(job.base_model) if job.method == "sft" else None,
+            rate=recipe.training.learning_rate,
+            recommended=self.recommended_rate(job.base_model, recipe.method),
             moving=moving,
-            alike=not job.recipe.data.demo,
+            alike=not recipe.data.demo,
             main=self.main_curves(job),
         )
 
+    def chapters(self, job: Job) -> list[Chapter]:
+        """Its stages, with where each began; see engine.chapters. None for a recipe that this version can't read."""
+        return chapters.of_job(job, self._store.checkpoints(job.id, owner=self._owner))
+
+    def present(self, job: Job, known: Sequence[Chapter] = ()) -> Chapter | None:
+        """The stage that it is in, or was last in."""
+        return chapters.present(known or self.chapters(job), job.step)
+
+    def question(self, job: Job) -> str:
+        """What it asks before it goes on, where it paused by itself for that; empty otherwise. To resume is to say yes."""
+        if job.state != states.PAUSED:
+            return ""
+        points = self._store.checkpoints(job.id, owner=self._owner)
+        if not points or max(points, key=lambda point: point.id).reason != "asked":
+            return ""
+        said = [event.text for event in self._store.events(job.id, owner=self._owner) if event.kind == "stage"]
+        return said[-1] if said else ""
+
     def main_curves(self, job: Job) -> tuple[str, str]:
-        """The two metrics that its method is first of all judged by: in training and held out."""
-        train, held_out = knowledge.method(job.recipe.stages()[-1].recipe.method)["charts"]
-        return train, held_out
+        """The two metrics that its present stage is first of all judged by: in training and held out."""
+        return chapters.main_curves(self._stage(job))
+
+    def figures(self, job: Job) -> list[Figure]:
+        """The main figures of its present stage, as they are now."""
+        _, names = self._main(job)
+        return chapters.figures(names, self._store.last_values([job.id], names, self._owner).get(job.id, {}))
+
+    def rollouts(self, job: Job, last: int = 20) -> list[dict[str, Any]]:
+        """The best and the worst answer of each of its last steps that tried answers, the newest first: {step, which, prompt, expected,
+        answer, score, parts, note, tokens, cut_off}. Raises NotFound."""
+        from engine.training import rollouts
+
+        return rollouts.shown(paths.job_folder(self._job(job.id).id), last)
+
+    def _stage(self, job: Job) -> Recipe:
+        """The recipe of the stage that the run is in."""
+        stages = job.recipe.stages()
+        if len(stages) == 1:
+            return stages[0].recipe
+        now = chapters.present(self.chapters(job), job.step)
+        return stages[now.number - 1 if now else 0].recipe
 
     def band(self, job: Job, name: str, curve: Curve) -> doctor.Band | None:
         """The healthy range of one of its metrics, where it is known as numbers."""
-        return doctor.band(name, curve, self.recommended_rate(job.base_model))
+        return doctor.band(name, curve, self.recommended_rate(job.base_model, job.method))
 
     def news(self, job_id: str, after: Mapping[str, int]) -> dict[str, list[tuple[int, float]]]:
         """{metric: (step, value) after the step given for it}: every curve of a run, read on from where it was read to."""
@@ -164,14 +229,14 @@ class Runs:
     def table(self, known: Mapping[str, dict[str, Any]] | None = None, search: str = "") -> list[dict[str, Any]]:
         """Key figures of all runs, newest first. What is `known` of runs that have come to an end is taken over unread.
 
-        id, name, state, method, model, before, after, skills, train_loss, held_out_loss, tokens, seconds, steps, rate, rank, batch,
-        created_at.
+        id, name, state, method (all of them, in order), model, before, after (right answers), skills, the last value of each metric that
+        stands for a method, tokens, seconds, steps, rate, rank, batch, created_at.
         """
         light = self._store.light_jobs(self._owner, search or None)
         settled = {row["id"] for row in light if row["state"] in FINISHED and (known or {}).get(row["id"], {}).get("state") == row["state"]}
         ids = [row["id"] for row in light if row["id"] not in settled]
         full = {job.id: job for job in self._store.jobs_by_id(ids, self._owner)} if ids else {}
-        last = self._store.last_values(ids, doctor.LOSSES, self._owner) if ids else {}
+        last = self._store.last_values(ids, telling(), self._owner) if ids else {}
         rows = []
         for row in light:
             if row["id"] in settled:
@@ -236,6 +301,12 @@ class Runs:
 
 
 @cache
+def telling() -> tuple[str, ...]:
+    """The metrics that stand for a run on a card or in a table, of any method."""
+    return tuple(dict.fromkeys((*doctor.LOSSES, *(name for method in METHODS for name in knowledge.figures(method)))))
+
+
+@cache
 def _axes() -> frozenset[str]:
     return frozenset(name for name, entry in knowledge.metrics().items() if entry.get("axis"))
 
@@ -244,8 +315,10 @@ def _figures(job: Job, last: dict[str, float]) -> dict[str, Any]:
     result = job.result or {}
     held_out, skills = result.get("held_out") or {}, result.get("skills") or {}
     before, after = held_out.get("before") or {}, held_out.get("after") or {}
+    methods = job.method
     try:
         recipe = job.recipe
+        methods = " → ".join(stage.recipe.method for stage in recipe.stages())
         of_recipe = {"rate": recipe.training.learning_rate, "rank": recipe.lora.rank, "batch": recipe.training.batch_size}
     except EngineError:
         # Written by another version: its figures can be shown all the same.
@@ -254,13 +327,12 @@ def _figures(job: Job, last: dict[str, float]) -> dict[str, Any]:
         "id": job.id,
         "name": job.name,
         "state": job.state,
-        "method": job.method,
+        "method": methods,
         "model": job.base_model,
         "before": before.get("exact_match"),
         "after": after.get("exact_match"),
         "skills": skills.get("after"),
-        "train_loss": last.get("train_loss"),
-        "held_out_loss": last.get("held_out_loss"),
+        **{name: last.get(name) for name in telling()},
         "tokens": job.tokens,
         "seconds": job.training_seconds,
         "steps": job.step,
@@ -269,7 +341,7 @@ def _figures(job: Job, last: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def _recommended(base_model: str) -> float | None:
+def _recommended(base_model: str, method: str) -> float | None:
     try:
         if models.is_hub_id(base_model):
             from huggingface_hub import try_to_load_from_cache
@@ -284,4 +356,4 @@ def _recommended(base_model: str) -> float | None:
             config = json.loads((models.resolve(base_model) / "config.json").read_text(encoding="utf-8"))
     except (EngineError, OSError, ValueError):
         return None
-    return float(knowledge.recommend(config, base_model)["training.learning_rate"]["value"])
+    return float(knowledge.recommend(config, base_model, method=method)["training.learning_rate"]["value"])

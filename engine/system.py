@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import secrets
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +26,18 @@ class Machine:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return asdict(self)
+
+
+def folder_id(folder: Path) -> str:
+    """A name that this folder alone has, made at its first use: who sees the same name sees the same files. Empty where none can be."""
+    file = folder / "folder.id"
+    with contextlib.suppress(OSError):
+        if not file.exists():
+            draft = file.with_name(f".folder.id.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+            draft.write_text(secrets.token_hex(16), encoding="ascii")
+            os.replace(draft, file)
+        return file.read_text(encoding="ascii").strip()
+    return ""
 
 
 def usable_cpus() -> int:

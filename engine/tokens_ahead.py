@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.recipe import Recipe
@@ -20,15 +20,17 @@ WATCHED_PROMPTS = 64
 """Held-out prompts that RL answers at each measurement."""
 
 
-def expect(recipe: Recipe, figures: Mapping[str, Any]) -> Counter[str]:
+def expect(recipe: Recipe, figures: Mapping[str, Any], of_stages: Sequence[Mapping[str, Any]] = ()) -> Counter[str]:
     """{prefill, sample, train}: tokens of the whole run, proof and samples included. `figures`: train, epoch, held_out, skills (rows),
-    mean, answer_mean (tokens a row; of a pair, `mean` is both answers')."""
+    mean, answer_mean (tokens a row; of a pair, `mean` is both answers'); `of_stages` has those of each stage's data where they differ."""
     found: Counter[str] = Counter()
-    for stage in recipe.stages():
-        steps = total_steps(stage.recipe.training, max(1, figures["epoch"]))
-        found += learning(stage.recipe, figures, steps)
-        found += watching(stage.recipe, figures, steps)
-    return found + proving(recipe, figures)
+    stages = recipe.stages()
+    each = of_stages or [figures] * len(stages)
+    for stage, own in zip(stages, each, strict=True):
+        steps = total_steps(stage.recipe.training, max(1, own["epoch"]))
+        found += learning(stage.recipe, own, steps)
+        found += watching(stage.recipe, own, steps)
+    return found + proving(stages[-1].recipe, each[-1])
 
 
 def learning(recipe: Recipe, figures: Mapping[str, Any], steps: int) -> Counter[str]:

@@ -33,16 +33,18 @@ OWNER, STRANGER, MARK = "local", "stranger", "xyzzy"
 
 # Parameters that name one thing of somebody's, by their name alone or as area.method.parameter.
 IDS = {"job_id", "job_ids", "model_id", "dataset_id", "conversation_id", "turn_id", "talk_id", "ref", "preset", "engine.model.name"}
-IDS |= {"engine.chat.name", "correction_id", "lesson_id", "speaker_ref"}
+IDS |= {"profile", "rehearsal_id", "engine.chat.name", "correction_id", "lesson_id", "speaker_ref"}
 # Recipes, and what becomes part of one: they may name a data set.
 CARRIERS = {"recipe", "changes", "spec"}
 # What can be said freely: texts, names that are given, names of what everybody has, records (which only their owner is given).
 _FREE = """
 budget folder jobs key label listed_as needs_key prices public store_key tinker_path url
-after after_id after_step along answer answers asking base_model conversation conversations count curve curves
-draft endpoint field filters format good group job known last lesson limit mapping max_length max_tokens messages method metric model most
-name notes offset on_start options path prompt row say search seconds setting settings shape side source speaker start state store now
-text title token top turn turns value values who
+after after_id after_step along answer answers asking base_model by conversation conversations count curve curves
+draft endpoint estimates field filters
+format goes_on good group job known last lesson limit mapping max_length max_tokens meaning messages method metric model most
+name notes number offset on_start options path prompt row say search seconds setting settings shape side source speaker start state stop
+store now
+system_prompt text title told token top transforms turn turns value values who
 """
 FREE = set(_FREE.split()) | {"rows", "tries", "url"}
 # They end the Engine, or carry a run in this process, which `launch` stands for.
@@ -150,9 +152,13 @@ def make_things(engine: Engine) -> Things:
     engine.ratings.rate(chat.id, engine.playground.keep(chat.id, mark, [answer]).id, 0, True)
     talk = store.add_talk(owner, mark)
     preset = engine.presets.save(mark, job.recipe)
+    profile = engine.profiles.save(f"{mark} profile", system_prompt=mark)
+    rehearsal = store.begin_rehearsal(job.recipe, "digest", "files", owner)
+    store.tell_rehearsal(rehearsal.id, report={"model": mark, "checks": []}, state="passed")
     engine.drafts.save(Draft(goal=mark, changes={"data": {"dataset": dataset.id}}))
     ids = {"job_id": job.id, "job_ids": [job.id], "model_id": model.id, "dataset_id": dataset.id, "conversation_id": chat.id}
     ids |= {"turn_id": turn.id, "talk_id": talk.id, "ref": f"{job.id}@5", "preset": preset.id, "engine.model.name": model.name}
+    ids |= {"profile": profile.name, "rehearsal_id": rehearsal.id}
     ids |= {"engine.chat.name": model.name, "correction_id": correction.id, "lesson_id": lesson.id, "speaker_ref": model.id}
     return Things(engine, done, ids, [mark, job.id, model.id, dataset.id, chat.id, talk.id, preset.id])
 

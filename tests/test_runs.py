@@ -38,9 +38,9 @@ def test_cards_show_the_loss_in_miniature(engine: Engine) -> None:
     long, short, none = trained(engine.store, "Long"), trained(engine.store, "Short", 3), engine.store.create_job(Recipe(name="None"))
     cards = {card.job.name: card for card in engine.runs.cards()}
     assert list(cards) == ["None", "Short", "Long"]
-    losses = cards["Long"].losses
+    losses = cards["Long"].curve
     assert len(losses) == 32 and losses == sorted(losses, reverse=True) and losses[-1] == 0.0
-    assert cards["Short"].losses == [99.0, 98.0, 97.0] and cards["None"].losses == []
+    assert cards["Short"].curve == [99.0, 98.0, 97.0] and cards["None"].curve == []
     assert engine.store.miniatures([long.id, short.id, none.id], "train_loss", owner="else") == {}
 
 

@@ -13,61 +13,82 @@ import streamlit as st
 from engine.evaluation.curves import Curve, smoothed, thinned
 from engine.evaluation.doctor import Band
 
-BLUE, TEAL, AMBER = "#0ea5e9", "#14b8a6", "#f59e0b"
+BLUE, TEAL, AMBER, GRAY = "#0ea5e9", "#14b8a6", "#f59e0b", "#a3a3a3"
 COLORS = ("#0ea5e9", "#14b8a6", "#f59e0b", "#f43f5e", "#a78bfa", "#84cc16", "#e879f9", "#fb923c", "#67e8f9", "#d4d4d4")
 MOST_POINTS = 800
-_OF_BAND = "healthy"
+_OF_BAND, _OF_BEGIN = "healthy", "begin"
 
 # Steps, values, and what they are of.
 Rows = tuple[np.ndarray, np.ndarray, str]
+# Steps at which something begins, with what it is called.
+Marks = Sequence[tuple[int, str]]
 
 
-def loss(
-    train: Curve, held_out: Curve, total_steps: int, alt: str, *, window: int = 1, log: bool = False, band: Band | None = None
+def main(
+    train: Curve,
+    held_out: Curve,
+    total_steps: int,
+    axis: str,
+    key: str,
+    alt: str,
+    *,
+    window: int = 1,
+    log: bool = False,
+    band: Band | None = None,
+    begins: Marks = (),
 ) -> None:
-    """Training and held-out loss over the steps; the training loss as the mean of `window` steps, and as it was behind it."""
+    """What a run is judged by over the steps, in training and held out; the training curve as the mean of `window` steps, and as it was
+    behind it. `begins` are the steps at which its stages begin, with their names."""
     parts = [_rows(train, MOST_POINTS * 3 // 4, "training", window), _rows(held_out, MOST_POINTS // 4, "held-out")]
     if window > 1:
         parts.append(_rows(train, MOST_POINTS // 2, "raw"))
-    frame = _joined(parts, band, log)
-    color = {
-        "field": "of",
-        "type": "nominal",
-        "title": None,
-        "scale": {"domain": ["training", "held-out"], "range": [BLUE, TEAL]},
-        "legend": {"orient": "top-right", "symbolType": "stroke", "symbolStrokeWidth": 3},
-    }
-    shared = {"x": _steps(total_steps), "y": _values("loss (nats/token)", 5, ".2~g", log)}
+    frame = _joined(parts, band, log, begins)
+    color = _twins("top-right")
     lines = {"filter": "datum.of == 'training' || datum.of == 'held-out'"}
     spec = {
         "height": 300,
-        "encoding": shared,
+        "encoding": {"x": _steps(total_steps), "y": _values(axis, 5, ".2~g", log)},
         "layer": [
             _band_layer(TEAL),
+            *_begin_layers(),
             {"transform": [{"filter": "datum.of == 'raw'"}], "mark": {"type": "line", "strokeWidth": 1, "opacity": 0.3, "color": BLUE}},
             {"transform": [lines], "mark": {"type": "line", "strokeWidth": 2}, "encoding": {"color": color}},
-            {
-                "transform": [{"filter": "datum.of == 'held-out'"}],
-                "mark": {"type": "point", "filled": True, "size": 55, "opacity": 1},
-                "encoding": {"color": color},
-            },
-            _hover("loss (nats/token)", lines, {"field": "of", "type": "nominal", "title": "on"}),
+            _points(color, 55),
+            _hover(axis, lines, {"field": "of", "type": "nominal", "title": "on"}),
         ],
     }
-    _draw(frame, spec, f"chart.loss.{log:d}", alt)
+    _draw(frame, spec, f"chart.main.{key}.{log:d}", alt)
 
 
-def small(curve: Curve, total_steps: int, axis: str, key: str, alt: str, *, thousands: bool = False, band: Band | None = None) -> None:
-    """One metric in a small chart; `axis` is its unit. `thousands` writes 8000 as 8k."""
-    frame = _joined([_rows(curve, MOST_POINTS // 4, "")], band, False)
-    of_it = {"filter": "datum.of == ''"}
+def small(
+    curve: Curve,
+    total_steps: int,
+    axis: str,
+    key: str,
+    alt: str,
+    *,
+    held_out: Curve | None = None,
+    thousands: bool = False,
+    band: Band | None = None,
+    begins: Marks = (),
+) -> None:
+    """One metric in a small chart, with what it is on held-out data where that is measured too; `axis` is its unit. `thousands` writes
+    8000 as 8k."""
+    parts = [_rows(curve, MOST_POINTS // 4, "training")]
+    if held_out is not None:
+        parts.append(_rows(held_out, MOST_POINTS // 8, "held-out"))
+    frame = _joined(parts, band, False, begins)
+    lines = {"filter": "datum.of == 'training' || datum.of == 'held-out'"}
+    color: dict[str, Any] = _twins("bottom") if held_out is not None else {"value": BLUE}
     spec = {
         "height": 160,
         "encoding": {"x": _steps(total_steps), "y": _values(axis, 3, "~s" if thousands else ".3~g")},
         "layer": [
             _band_layer(TEAL),
-            {"transform": [of_it], "mark": {"type": "line", "strokeWidth": 1.5, "color": BLUE}},
-            _hover(axis, of_it),
+            *_begin_layers(names=False),
+            {"transform": [lines], "mark": {"type": "line", "strokeWidth": 1.5}, "encoding": {"color": color}},
+            *([_points(color, 30)] if held_out is not None else []),
+            _hover(axis, lines, *([{"field": "of", "type": "nominal", "title": "on"}] if held_out is not None else [])),
         ],
     }
     _draw(frame, spec, f"chart.{key}", alt)
@@ -148,7 +169,7 @@ def _rows(curve: Curve, limit: int, of: str, window: int = 1) -> Rows:
     return (*thinned(steps, smoothed(values, window), limit), of)
 
 
-def _joined(parts: list[Rows], band: Band | None = None, log: bool = False) -> pa.Table:
+def _joined(parts: list[Rows], band: Band | None = None, log: bool = False, begins: Marks = ()) -> pa.Table:
     """One table for the chart, the healthy range in it as far as the numbers reach: a wide one mustn't flatten the curve."""
     if log:
         parts = [(steps[values > 0], values[values > 0], of) for steps, values, of in parts]
@@ -163,8 +184,15 @@ def _joined(parts: list[Rows], band: Band | None = None, log: bool = False) -> p
         if upper > low:
             steps, values = np.append(steps, steps[0]), np.append(values, low)
             names, high = [*names, _OF_BAND], np.append(high, upper)
+    if begins:
+        # In the table too, so that the specification stays the same when a stage begins.
+        none = np.full(len(begins), np.nan)
+        steps, values, high = np.append(steps, [step for step, _ in begins]), np.append(values, none), np.append(high, none)
+    labels = [""] * len(names) + [name for _, name in begins]
+    names = [*names, *[_OF_BEGIN] * len(begins)]
     # As Arrow, which is what goes over the wire: by way of pandas it takes four times as long, every second.
-    return pa.table({"step": steps, "value": values, "of": pa.array(names, pa.string()), "high": high})
+    table = {"step": steps, "value": pa.array(values, from_pandas=True), "of": pa.array(names, pa.string()), "high": high}
+    return pa.table(table | ({"label": pa.array(labels, pa.string())} if begins else {}))
 
 
 def _band_layer(color: str) -> dict[str, Any]:
@@ -173,6 +201,33 @@ def _band_layer(color: str) -> dict[str, Any]:
         "mark": {"type": "rect", "color": color, "opacity": 0.13},
         "encoding": {"x": {"value": 0}, "x2": {"value": "width"}, "y2": {"field": "high"}},
     }
+
+
+def _begin_layers(*, names: bool = True) -> list[dict[str, Any]]:
+    """A dashed line where a stage begins, and its name beside it."""
+    of_them = {"transform": [{"filter": f"datum.of == '{_OF_BEGIN}'"}]}
+    whole = {"y": {"value": 0}, "y2": {"value": "height"}}
+    rule = {**of_them, "mark": {"type": "rule", "color": GRAY, "strokeWidth": 1, "strokeDash": [4, 4]}, "encoding": whole}
+    if not names:
+        return [rule]
+    text = {"type": "text", "align": "left", "baseline": "top", "dx": 5, "dy": 2, "fontSize": 11, "limit": 150, "color": GRAY}
+    return [rule, {**of_them, "mark": text, "encoding": {"y": {"value": 0}, "text": {"field": "label"}}}]
+
+
+def _twins(legend: str) -> dict[str, Any]:
+    return {
+        "field": "of",
+        "type": "nominal",
+        "title": None,
+        "scale": {"domain": ["training", "held-out"], "range": [BLUE, TEAL]},
+        "legend": {"orient": legend, "symbolType": "stroke", "symbolStrokeWidth": 3},
+    }
+
+
+def _points(color: dict[str, Any], size: int) -> dict[str, Any]:
+    """Held-out numbers are few: each is seen."""
+    mark = {"type": "point", "filled": True, "size": size, "opacity": 1}
+    return {"transform": [{"filter": "datum.of == 'held-out'"}], "mark": mark, "encoding": {"color": color}}
 
 
 def _steps(total: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from app import session
-from app.components import fields, trouble, words
+from app.components import fields, profiles, trouble, words
 from app.components.wizard import frame
 from engine import EngineError, Recipe
 
@@ -32,6 +32,8 @@ def show(draft: Any) -> None:
         trouble.show_error(error.to_dict())
         recipe, reasons = Recipe.make(draft.changes), {}
     _as_text(recipe)
+    if draft.data():
+        profiles.choose(recipe, frame.change)
     wanted = st.text_input("Find a setting", key="find", placeholder="such as learning rate", icon=":material/search:").lower()
     values = recipe.model_dump(mode="json")
     shown = 0

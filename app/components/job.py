@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from app import navigation, services, session, shortcuts
-from app.components import explain, job_cost, job_curves, job_dialogs, job_record, proof, travel, trouble, words
-from app.run_data import RunData, metrics_csv
+from app.components import explain, job_cost, job_curves, job_dialogs, job_record, proof, rehearsal, rollouts, travel, trouble, words
+from app.run_data import metrics_csv
 from engine import Engine
 from engine.amounts import duration
 from engine.errors import NotFound
 
 if TYPE_CHECKING:
+    from engine.chapters import Chapter
     from engine.store import Job
 
 
@@ -76,21 +77,26 @@ def _view(job_id: str, moving: bool) -> None:
             # A dialog can only be opened by the page itself.
             st.rerun()
         trouble.show_notices()
-        _header(engine, job, data)
+        chapters = engine.runs.chapters(job)
+        _header(engine, job, chapters)
+        if question := engine.runs.question(job):
+            st.warning(words.literal(words.sentence(question)) + ".", icon=":material/help:")
         if job.error:
             trouble.show_error(job.error, waits=job.state in ("needs_key", "paused", "stopped"))
             if job.state == "needs_key":
                 navigation.link(navigation.SETTINGS, "Give the key")
             job_cost.raise_limit(engine, job)
         if job.result:
-            proof.show(engine, job.id, job.result)
+            proof.show(engine, job, data.curves)
         # A run that failed before its first step has nothing to draw, and never will.
         if moving or data.curves or data.samples:
             if data.curves:
                 job_curves.doctor(engine, job, data)
-            _side_by_side(lambda: job_curves.loss(engine, job, data), lambda: job_record.said(job, data))
+            shown: list[tuple[str, str]] = []
+            _side_by_side(lambda: shown.append(job_curves.main(engine, job, data, chapters)), lambda: job_record.said(job, data))
             job_record.said_table(data)
-            job_curves.others(engine, job, data)
+            rollouts.show(engine, job)
+            job_curves.others(engine, job, data, chapters, shown[0])
         _side_by_side(lambda: job_record.log(engine, job), lambda: job_record.checkpoints(engine, job, data))
 
 
@@ -102,15 +108,15 @@ def _side_by_side(main: Callable[[], None], aside: Callable[[], None]) -> None:
         aside()
 
 
-def _header(engine: Engine, job: Job, data: RunData) -> None:
+def _header(engine: Engine, job: Job, chapters: list[Chapter]) -> None:
     light = engine.light(job.state)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.title(words.literal(job.name), anchor=False, width="content")
         st.badge(f"● {light.label}", color=light.color)
     doing = job.stage if engine.moving(job) and job.stage and job.stage != light.label else ""
-    method = engine.explain_method(job.method)
     place = words.literal(engine.place(job.endpoint))
-    st.caption(f"{method['title']}: {method['term']} · model {words.literal(job.base_model)} · {place} · run {job.id}")
+    st.caption(f"{_methods(engine, job, chapters)} · model {words.literal(job.base_model)} · {place} · run {job.id}")
+    rehearsal.badge(engine, job)
     total = f" of {job.total_steps:,}" if job.total_steps else ""
     text = f"Step {job.step:,}{total}" + (f" · {words.literal(doing)}" if doing else "")
     if engine.moving(job) or job.step < job.total_steps:
@@ -127,8 +133,7 @@ def _header(engine: Engine, job: Job, data: RunData) -> None:
             f"{pace.tokens_per_second:,.0f} tokens/s" if pace.tokens_per_second else None,
             explain.meaning(engine, "tokens_per_second"),
         ),
-        ("Training loss", _or_none(data.last("train_loss")), explain.meaning(engine, "train_loss")),
-        ("Held-out loss", _or_none(data.last("held_out_loss")), explain.meaning(engine, "held_out_loss")),
+        *((one.title, one.text, explain.meaning(engine, one.name)) for one in engine.runs.figures(job)),
     ]
     job_cost.line(engine, job)
     if engine.moving(job) or not job.result:
@@ -139,8 +144,17 @@ def _header(engine: Engine, job: Job, data: RunData) -> None:
     _buttons(engine, job)
 
 
-def _or_none(value: float | None) -> str | None:
-    return None if value is None else words.figure(value)
+def _methods(engine: Engine, job: Job, chapters: list[Chapter]) -> str:
+    """What it learns by; of several stages all, the present one in bold."""
+    if len(chapters) < 2:
+        method = engine.explain_method(chapters[0].method if chapters else job.method)
+        return words.literal(f"{method['title']}: {method['term']}")
+    now = engine.runs.present(job, chapters)
+    told = []
+    for one in chapters:
+        said = words.literal(f"{one.number} {one.title}, {words.acronym(one.term)}") + (f", {one.steps:,} steps" if one.steps else "")
+        told.append(f"**{said}**" if engine.moving(job) and one is now else said)
+    return " → ".join(told)
 
 
 def _buttons(engine: Engine, job: Job) -> None:

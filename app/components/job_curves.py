@@ -1,4 +1,5 @@
-"""A run's numbers: the doctor's word, the loss, and a small chart for whatever else it reports. Knows no metric but the losses by name."""
+"""A run's numbers: the doctor's word, what it is judged by, and a small chart for whatever else it reports. Knows no metric by name but the
+machine's."""
 
 from __future__ import annotations
 
@@ -7,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from app import session
-from app.components import charts, explain, words
+from app.components import charts, choices, explain, words
 from app.run_data import RunData
 from engine import Engine
+from engine.evaluation.curves import Curve
 from engine.evaluation.doctor import Finding
 
 if TYPE_CHECKING:
+    from engine.chapters import Chapter
     from engine.store import Job
 
-LOSSES = ("train_loss", "held_out_loss")
-_FIRST = ("learning_rate", "grad_norm", "tokens_per_second")
+HELD_OUT = "held_out_"
+_LAST = ("learning_rate", "grad_norm", "tokens_per_second")
 _MACHINE = ("cpu_percent", "memory_gb", "gpu_percent", "gpu_memory_gb")
 _WINDOWS = {"as it is": 1, "5 steps": 5, "20 steps": 20, "100 steps": 100}
 _ICONS = {"good": ":material/check_circle:", "note": ":material/info:", "warning": ":material/warning:", "stop": ":material/error:"}
@@ -39,13 +42,15 @@ def doctor(engine: Engine, job: Job, data: RunData) -> None:
             st.button(label, key=f"doctor.{number}", icon=":material/replay:", on_click=session.wish_again, args=(job.id, finding.changes))
 
 
-def loss(engine: Engine, job: Job, data: RunData) -> None:
-    """Training and held-out loss. How it is drawn stands in the address."""
-    train, held_out = data.curve("train_loss"), data.curve("held_out_loss")
-    finding = words.loss_finding(train, held_out, engine.moving(job))
-    st.markdown(f"## {words.literal(finding)}", help=explain.meaning(engine, "held_out_loss"), anchors=False)
+def main(engine: Engine, job: Job, data: RunData, chapters: list[Chapter]) -> tuple[str, str]:
+    """What the run, or one of its stages, is judged by, in training and held out. How it is drawn stands in the address. -> the metrics."""
+    names = _judged_by(engine, job, data, chapters)
+    train, held_out = (data.curve(name) for name in names)
+    title, unit = explain.title(engine, names[0])
+    finding = words.curve_finding(train, held_out, engine.moving(job), names)
+    st.markdown(f"## {words.literal(finding)}", help=explain.meaning(engine, names[1]), anchors=False)
     if not train and not held_out:
-        return
+        return names
     with st.container(horizontal=True, vertical_alignment="center"):
         chosen = st.selectbox(
             "Smoothing",
@@ -54,48 +59,111 @@ def loss(engine: Engine, job: Job, data: RunData) -> None:
             bind="query-params",
             width=150,
             label_visibility="collapsed",
-            help="Draws the training loss as the mean of so many steps; as it was is seen faintly behind.",
+            help="Draws the training curve as the mean of so many steps; as it was is seen faintly behind.",
         )
-        log = st.toggle("Log scale", key="log", bind="query-params", help="Equal ratios look equally far: small losses can be told apart.")
-        explain.panel(*LOSSES)
-    band = engine.runs.band(job, "held_out_loss", held_out)
-    alt = f"Loss in nats per token against steps. {finding}."
-    charts.loss(train, held_out, job.total_steps, alt, window=_WINDOWS.get(chosen, 1), log=log, band=band)
+        log = st.toggle("Log scale", key="log", bind="query-params", help="Equal ratios look equally far: small values can be told apart.")
+        explain.panel(*names)
+    band = engine.runs.band(job, names[1], held_out)
+    axis = _axis(title, unit)
+    alt = f"{axis} against steps. {finding}."
+    steps = max(job.total_steps, job.step)
+    how: dict[str, Any] = {"window": _WINDOWS.get(chosen, 1), "log": log, "band": band, "begins": begins(chapters)}
+    charts.main(train, held_out, steps, axis, names[0], alt, **how)
     if band:
-        st.caption(f":green[▇] Held-out loss, {band.words}")
+        st.caption(f":green[▇] {words.literal(explain.title(engine, names[1])[0])}, {band.words}")
+    return names
 
 
-def others(engine: Engine, job: Job, data: RunData) -> None:
-    """Everything else that was measured, the machine apart."""
-    names = [name for name in data.curves if len(data.curve(name)) > 1 and name not in LOSSES and not engine.runs.is_axis(name)]
-    of_run = sorted((name for name in names if name not in _MACHINE), key=lambda name: (name not in _FIRST, name))
-    _grid(engine, job, data, of_run)
+def others(engine: Engine, job: Job, data: RunData, chapters: list[Chapter], shown: tuple[str, str]) -> None:
+    """Everything else that was measured: first what the methods are watched by, then how it learns, the machine last."""
+    names = [name for name in data.curves if len(data.curve(name)) > 1 and name not in shown and not engine.runs.is_axis(name)]
+    watched = list(dict.fromkeys(_both(engine.explain_method(chapter.method)["watch"] for chapter in chapters)))
+    of_run = [name for name in names if name not in _MACHINE]
+    of_run.sort(key=lambda name: (name in _LAST, watched.index(name) if name in watched else len(watched), name))
+    _grid(engine, job, data, _paired(of_run), begins(chapters))
     of_machine = [name for name in _MACHINE if name in names]
     if of_machine:
         st.markdown("### The machine", anchors=False, help="Measured every few seconds while it trains: all programs on it together.")
-        _grid(engine, job, data, of_machine)
+        _grid(engine, job, data, [(name, "") for name in of_machine], ())
 
 
-def _grid(engine: Engine, job: Job, data: RunData, names: list[str]) -> None:
-    if not names:
+def begins(chapters: list[Chapter]) -> list[tuple[int, str]]:
+    """Where stages begin, with what stands beside the line; nothing for a run of one."""
+    if len(chapters) < 2:
+        return []
+    return [(one.begins, f"{one.number} {words.acronym(one.term)}") for one in chapters if one.number == 1 or not one.planned]
+
+
+def _judged_by(engine: Engine, job: Job, data: RunData, chapters: list[Chapter]) -> tuple[str, str]:
+    """Of a run of several stages that of the present one, or of another that is chosen."""
+    usual = engine.runs.main_curves(job)
+    begun = [one for one in chapters if any(data.curve(name) for name in one.main)]
+    kinds = dict.fromkeys(one.main for one in begun)
+    if len(kinds) < 2:
+        return usual
+    labels = {"/".join(kind): " and ".join(_stage(one) for one in begun if one.main == kind) for kind in kinds}
+    now = "/".join(usual)
+    chosen = choices.segments(
+        "Stage", list(labels), key="curve.stage", default=now if now in labels else next(iter(labels)), format_func=labels.get,
+        label_visibility="collapsed",
+    )  # fmt: skip
+    return next((kind for kind in kinds if "/".join(kind) == chosen), usual)
+
+
+def _stage(one: Chapter) -> str:
+    return f"Stage {one.number}: {words.acronym(one.term)}"
+
+
+def _paired(names: list[str]) -> list[tuple[str, str]]:
+    """What is measured in training beside the same on held-out data, each pair at the place of its first."""
+    found: list[tuple[str, str]] = []
+    for name in names:
+        plain = name.removeprefix(HELD_OUT)
+        twins = (plain, HELD_OUT + plain)
+        pair = twins if all(one in names for one in twins) else (name, "")
+        if pair not in found:
+            found.append(pair)
+    return found
+
+
+def _both(lists: Any) -> list[str]:
+    return [name for names in lists for one in names for name in (one, HELD_OUT + one)]
+
+
+def _grid(engine: Engine, job: Job, data: RunData, pairs: list[tuple[str, str]], at: Any) -> None:
+    if not pairs:
         return
     with st.grid(3, min_column_width=240, gap="medium") as grid:
-        for name in names:
+        for name, twin in pairs:
             with grid.cell():
-                _one(engine, job, data, name)
+                _one(engine, job, data, name, twin, at)
 
 
-def _one(engine: Engine, job: Job, data: RunData, name: str) -> None:
+def _one(engine: Engine, job: Job, data: RunData, name: str, twin: str, at: Any) -> None:
     title, unit = explain.title(engine, name)
-    now = words.figure(data.last(name))
-    st.markdown(f"**{words.literal(title)}** · `{now}` {unit}", help=explain.meaning(engine, name))
-    alt = f"{title} against steps, now {now} {unit}".strip()
-    band = engine.runs.band(job, name, data.curve(name))
-    charts.small(data.curve(name), job.total_steps, unit or title.split()[-1], name, alt, thousands=unit == "tokens/s", band=band)
+    now = _now(engine, data, name)
+    held_out: Curve | None = data.curve(twin) if twin else None
+    beside = f" · held-out `{_now(engine, data, twin)}`" if twin else ""
+    shown_unit = "" if unit == "share" else unit
+    st.markdown(f"**{words.literal(title)}** · `{now}` {shown_unit}{beside}", help=explain.meaning(engine, name))
+    alt = f"{title} against steps, now {now} {shown_unit}".strip()
+    band = engine.runs.band(job, twin or name, data.curve(twin or name))
+    how: dict[str, Any] = {"held_out": held_out, "thousands": unit == "tokens/s", "band": band, "begins": at}
+    charts.small(data.curve(name), max(job.total_steps, job.step), unit or title.split()[-1], name, alt, **how)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         if band:
-            st.caption(f":green[▇] {band.words}", width="content")
-        explain.panel(name)
+            st.caption(f":green[▇] {'held-out ' if twin else ''}{band.words}", width="content")
+        explain.panel(*filter(None, (name, twin)))
+
+
+def _now(engine: Engine, data: RunData, name: str) -> str:
+    value = data.last(name)
+    return "–" if value is None else words.measure(value, explain.title(engine, name)[1])
+
+
+def _axis(title: str, unit: str) -> str:
+    short = title.removeprefix("Training ").lower()
+    return f"{short} ({unit})" if unit else short
 
 
 def _wish(finding: Finding) -> str:

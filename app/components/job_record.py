@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from app import navigation
-from app.components import words
+from app.components import explain, previews, words
 from app.run_data import RunData
 from engine import Engine
 
@@ -22,6 +22,8 @@ _REASONS = {
     "end": "at the end",
     "cap": "at its limit",
     "best": "as the best so far",
+    "stage": "at the end of a stage",
+    "asked": "before it asked whether to go on",
 }
 _NOW = "now"
 
@@ -41,7 +43,8 @@ def said(job: Job, data: RunData) -> None:
             "After step", places, value=_NOW, key="said.at", format_func=lambda place: words.at_slider(_place(place, steps[-1]))
         )
         at = steps[-1] if chosen == _NOW else chosen
-    answers = data.said_at(at)
+    everything = data.said_at(at)
+    answers = previews.fixed(everything)
     right = sum(bool(sample.correct) for sample in answers)
     judged = any(sample.correct is not None for sample in answers)
     st.caption(f"After step {at:,}" + (f": {right} of {len(answers)} right" if judged else ""))
@@ -52,6 +55,7 @@ def said(job: Job, data: RunData) -> None:
         if sample.expected and not sample.correct:
             lines.append(f":gray[expected] {words.code(sample.expected)}")
         st.markdown("  \n".join(lines))
+    previews.show(job, everything, dict(data.curve("preview_tokens_per_second")).get(at))
 
 
 def said_table(data: RunData) -> None:
@@ -94,7 +98,7 @@ def log(engine: Engine, job: Job) -> None:
 
 
 def checkpoints(engine: Engine, job: Job, data: RunData) -> None:
-    """What is saved, and what each is good for; the best by held-out loss and the last are marked."""
+    """What is saved, and what each is good for; the best by the held-out number and the last are marked."""
     st.markdown("## Checkpoints", help="Saved states of the run: one kind to go on from, one to use.", anchors=False)
     by_step: dict[int, dict[str, Any]] = {}
     for checkpoint in engine.checkpoints(job.id):
@@ -102,15 +106,17 @@ def checkpoints(engine: Engine, job: Job, data: RunData) -> None:
     if not by_step:
         st.caption("None yet: one is saved now and then, at every pause and stop, and at the end.")
         return
-    losses = {step: value for step, value in data.curve("held_out_loss") if step in by_step and value == value}
-    best = min(losses, key=lambda step: (losses[step], step)) if len(losses) > 1 else None
+    name = engine.runs.main_curves(job)[1]
+    title, up = explain.title(engine, name)[0].lower(), engine.explain_metric(name)["better"] == "up"
+    held_out = {step: value for step, value in data.curve(name) if step in by_step and value == value}
+    best = min(held_out, key=lambda step: (-held_out[step] if up else held_out[step], step)) if len(held_out) > 1 else None
     last = max(by_step)
     shown = sorted(by_step, reverse=True)
     for step in shown if len(shown) <= 8 else sorted({*shown[:7], best if best is not None else shown[7]}, reverse=True):
         kept = by_step[step]
         badges = [":blue-badge[to go on from]"] * ("weights" in kept) + [":green-badge[to use]"] * ("sampler_weights" in kept)
-        badges += [":violet-badge[lowest held-out loss]"] * (step == best) + [":gray-badge[last]"] * (step == last)
-        measured = f" · held-out loss `{words.figure(losses[step])}`" if step in losses else ""
+        badges += [f":violet-badge[{'highest' if up else 'lowest'} {title}]"] * (step == best) + [":gray-badge[last]"] * (step == last)
+        measured = f" · {title} `{words.figure(held_out[step])}`" if step in held_out else ""
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             reason = _REASONS.get(kept["reason"], words.literal(kept["reason"]))
             st.markdown(f"Step `{step:,}` {reason}{measured} {' '.join(badges)}", width="content")

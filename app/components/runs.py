@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from app import address, navigation, services, session
-from app.components import charts, choices, trouble, words
-from engine import Engine
+from app.components import charts, choices, explain, trouble, words
+from engine import Engine, EngineError
 from engine.amounts import duration
 from engine.runs import GROUPS
 
 if TYPE_CHECKING:
     from engine.runs import Card
+    from engine.store import Job
 
 _OWN_DATA = "Your own data, from a terminal: `python thinker.py train my_data.jsonl --background`. The run appears here."
 _ALL = "all"
@@ -118,20 +119,22 @@ def _filters(engine: Engine) -> tuple[str, str]:
 
 
 def show_card(engine: Engine, card: Card) -> None:
-    """One run: where it is, its loss in miniature, what came of it."""
+    """One run: where it is, the curve that it is judged by in miniature, its main figures, what came of it."""
     job, light = card.job, engine.light(card.job.state)
     moving = engine.moving(job)
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center"):
             navigation.link_to_run(job.id, f"**{words.literal(job.name)}**")
             st.badge(f"● {light.label}", color=light.color)
-            about = f"{job.method.upper()} · {words.literal(job.base_model)} · {words.ago(time.time() - job.created_at)} · {job.id}"
+            about = f"{_methods(job)} · {words.literal(job.base_model)} · {words.ago(time.time() - job.created_at)} · {job.id}"
             st.caption(about, width="content")
             st.space("stretch")
-            if picture := charts.sparkline(card.losses, charts.BLUE if moving else charts.TEAL):
-                now = words.figure(card.losses[-1])
-                st.image(picture, width=140, alt=f"Training loss over the steps, from {words.figure(card.losses[0])} to {now}")
-                st.caption(f"loss `{now}`", width="content")
+            if picture := charts.sparkline(card.curve, charts.BLUE if moving else charts.TEAL):
+                title, unit = explain.title(engine, card.metric)
+                first, now = (words.measure(card.curve[end], unit) for end in (0, -1))
+                st.image(picture, width=140, alt=f"{title} over the steps, from {first} to {now}")
+            if said := " · ".join(f"{words.literal(one.short)} `{one.text}`" for one in card.figures):
+                st.caption(said, width="content")
         if moving or (job.total_steps and job.step < job.total_steps):
             pace = engine.pace(job)
             parts = [f"Step {job.step:,}" + (f" of {job.total_steps:,}" if job.total_steps else "")]
@@ -150,3 +153,11 @@ def show_card(engine: Engine, card: Card) -> None:
             st.markdown(words.literal(found))
         if job.error:
             st.markdown(f":red[{words.literal(words.sentence(job.error['message']))}]")
+
+
+def _methods(job: Job) -> str:
+    """SFT, or SFT → DPO for a run of two stages."""
+    try:
+        return " → ".join(stage.recipe.method.upper().replace("_", " ") for stage in job.recipe.stages())
+    except EngineError:
+        return job.method.upper()

@@ -7,7 +7,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from engine import knowledge
+from engine.amounts import measure
+from engine.evaluation import outcome
 from engine.evaluation.curves import Curve
+
+LOSSES = ("train_loss", "held_out_loss")
 
 _CODE = re.compile(r"(```.*?(?:```|\Z)|`[^`\n]+`)", re.DOTALL)
 _LABEL_MARKS = re.compile(r"([\\`*_\[\]~$<]|:(?=[A-Za-z])|^[#>+-])")
@@ -54,6 +59,12 @@ def code(text: str, limit: int = 120) -> str:
     return f"{fence}{edge}{flat}{edge}{fence}"
 
 
+def acronym(term: str) -> str:
+    """A method's short name: SFT of "supervised fine-tuning (SFT)"; where it has none, its term."""
+    inner = re.search(r"\(([^()]+)\)$", term)
+    return inner[1].split(",")[0] if inner else term
+
+
 def percent(share: float | None) -> str:
     """97.5 %, 97 %, or a dash."""
     return "–" if share is None else f"{100 * share:.1f}".removesuffix(".0") + " %"
@@ -90,41 +101,62 @@ def count(number: float) -> str:
     return f"{rounded:,.0f}"
 
 
-def loss_finding(train: Sequence[tuple[int, float]], held_out: Sequence[tuple[int, float]], moving: bool) -> str:
-    """What the loss curves say, in one sentence."""
+def curve_finding(
+    train: Sequence[tuple[int, float]], held_out: Sequence[tuple[int, float]], moving: bool, names: tuple[str, str] = LOSSES
+) -> str:
+    """What the curves that a run is judged by say, in one sentence: a loss that is to fall, or a score that is to rise."""
     train, held_out = (points if isinstance(points, Curve) else Curve(points) for points in (train, held_out))
-    for name, curve in (("Training", train), ("Held-out", held_out)):
+    titles = [knowledge.metric(name)["title"] for name in names]
+    for title, curve in zip(titles, (train, held_out), strict=True):
         finite, _ = curve.finite()
         if len(finite) < len(curve):
             step = next(step for step, value in curve if not math.isfinite(value))
-            return f"{name} loss stopped being a number at step {step}: the learning rate is too high"
-    name, curve = ("Held-out", held_out) if len(held_out) > 1 else ("Training", train)
+            return f"{title} stopped being a number at step {step}: the learning rate is too high"
+    at = 1 if len(held_out) > 1 else 0
+    title, name, curve = titles[at], names[at], (train, held_out)[at]
     if len(curve) < 2:
-        return "The loss appears with the first steps"
+        return f"{'The loss' if names == LOSSES else titles[0]} appears with the first steps"
+    known = knowledge.metric(name)
+    up, unit = known["better"] == "up", known["unit"]
     first, last = curve[0][1], curve[-1][1]
-    best_step, best = curve[int(curve.values.argmin())]
-    # One batch says little about the training loss, so only the held-out loss is judged by its lowest point.
-    if name == "Held-out" and best_step != curve[-1][0] and last > 1.05 * best + 0.005:
-        return f"Held-out loss was lowest at step {best_step} ({figure(best)}) and has risen to {figure(last)} since"
-    if last >= 0.98 * first:
-        return f"{name} loss hasn't fallen yet: {figure(first)} at first, {figure(last)} now"
-    return f"{name} loss {'has fallen' if moving else 'fell'} from {figure(first)} to {figure(last)}"
+    best_step, best = curve[int(curve.values.argmax() if up else curve.values.argmin())]
+    said = {value: measure(value, unit if unit == "share" else "") for value in (first, last, best)}
+    slack = 0.05 * abs(best) + 0.005
+    # One batch says little about training, so only the held-out curve is judged by its best point.
+    if at and best_step != curve[-1][0] and (last < best - slack if up else last > best + slack):
+        turned = "highest" if up else "lowest"
+        return f"{title} was {turned} at step {best_step} ({said[best]}) and has {'fallen' if up else 'risen'} to {said[last]} since"
+    if (last <= first + 0.02 * abs(first)) if up else (last >= 0.98 * first):
+        return f"{title} hasn't {'risen' if up else 'fallen'} yet: {said[first]} at first, {said[last]} now"
+    went = ("has risen" if moving else "rose") if up else ("has fallen" if moving else "fell")
+    return f"{title} {went} from {said[first]} to {said[last]}"
 
 
 def proof_sentences(result: dict[str, Any]) -> list[str]:
     """What the proof says, sentence by sentence, in Markdown. Empty if nothing was proven."""
-    before, after = (result["held_out"].get(side) for side in ("before", "after"))
-    if not before or not after:
+    found = {one.name: one for one in outcome.numbers(result)}
+    after = (result.get("held_out") or {}).get("after") or {}
+    if not found or not (result.get("held_out") or {}).get("before"):
         return []
-    low, high = 100 * after["exact_match_low"], 100 * after["exact_match_high"]
-    sentences = [
-        f"**Right answers on {after['count']:,} prompts it had never seen (exact match): {percent(before['exact_match'])} → "
-        f"{percent(after['exact_match'])}** (95 % interval {low:.0f} to {high:.0f}).",
-        f"{result['better']:,} of these prompts got better, {result['worse']:,} worse.",
-    ]
+    sentences = []
+    if (right := found.pop("exact_match", None)) and right.before is not None:
+        low, high = 100 * after["exact_match_low"], 100 * after["exact_match_high"]
+        sentences.append(
+            f"**Right answers on {after['count']:,} prompts it had never seen (exact match): {percent(right.before)} → "
+            f"{percent(right.after)}** (95 % interval {low:.0f} to {high:.0f})."
+        )
+        sentences.append(f"{result['better']:,} of these prompts got better, {result['worse']:,} worse.")
+    surprise = found.pop("perplexity", None)
+    found.pop("token_f1", None)
+    for one in found.values():
+        went = measure(one.after, one.unit) if one.before is None else f"{measure(one.before, one.unit)} → {measure(one.after, one.unit)}"
+        asked = outcome.count(result)
+        on = f" on {asked:,} prompts it had never seen" if asked and not sentences else ""
+        strong = "**" if not sentences else ""
+        sentences.append(f"{strong}{literal(one.title)}{on}: {went}{strong}.")
     sentences += _skills(result)
-    if before.get("perplexity") is not None and after.get("perplexity") is not None:
-        went = f"{figure(before['perplexity'])} → {figure(after['perplexity'])}"
+    if surprise and surprise.before is not None:
+        went = f"{figure(surprise.before)} → {figure(surprise.after)}"
         sentences.append(f"Its surprise at the right answers (perplexity): {went}; 1 is none.")
     return sentences
 
@@ -157,26 +189,25 @@ def _skills(result: dict[str, Any]) -> list[str]:
 
 def short_result(result: dict[str, Any] | None) -> str:
     """The proof in half a line; nothing without one."""
-    if cases := ((result or {}).get("lesson") or {}).get("cases"):
-        return f"answers {sum(bool(case['right']) for case in cases)} of {len(cases)} corrected prompts as taught"
-    held_out = (result or {}).get("held_out") or {}
-    before, after = held_out.get("before"), held_out.get("after")
-    if not before or not after:
+    found = outcome.headline(result)
+    if found is None or found.before is None:
         return ""
-    return f"{percent(before['exact_match'])} → {percent(after['exact_match'])} right on {after['count']:,} new prompts"
+    went, asked = f"{measure(found.before, found.unit)} → {measure(found.after, found.unit)}", outcome.count(result)
+    if found.name == "exact_match":
+        return f"{went} right on {asked:,} new prompts"
+    return f"{found.title.lower()} {went}" + (f" on {asked:,} new prompts" if asked else "")
 
 
 def verdict(result: dict[str, Any] | None) -> tuple[str, str]:
     """Whether it got better, in words, and the colour for them; empty without a proof."""
-    held_out = (result or {}).get("held_out") or {}
-    before, after = held_out.get("before"), held_out.get("after")
-    if not before or not after:
+    found = outcome.headline(result)
+    if found is None or found.gain is None:
         return "", "gray"
-    points = 100 * (after["exact_match"] - before["exact_match"])
-    if abs(points) < 0.5:
-        return "no more right answers than before", "gray"
-    amount = f"{abs(points):.0f} {'point' if round(abs(points)) == 1 else 'points'}"
-    return (f"better by {amount}", "green") if points > 0 else (f"worse by {amount}", "orange")
+    if not found.changed:
+        return ("no more right answers than before" if found.name == "exact_match" else "no better than before"), "gray"
+    size = 100 * abs(found.gain) if found.unit == "share" else abs(found.gain)
+    amount = f"{size:.0f} {'point' if round(size) == 1 else 'points'}" if found.unit == "share" else measure(size)
+    return (f"better by {amount}", "green") if found.gain > 0 else (f"worse by {amount}", "orange")
 
 
 def figure_or_text(value: Any) -> str:

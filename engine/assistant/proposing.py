@@ -195,6 +195,17 @@ def next_step(desk: Desk, state: State, intent: str, note: str) -> tuple[Reply, 
     return Reply(intent, text, _changes_offered(made), actions, made), replace(state, proposed=True, asked="")
 
 
+def _like(row: dict[str, Any]) -> str:
+    """What a row of such data looks like."""
+    asked = f"“{safe(row['prompt'])}”"
+    if "chosen" in row:
+        return f"{asked} → better “{safe(row['chosen'])}”, worse “{safe(row['rejected'])}”"
+    if "label" in row:
+        return f"{asked} → “{safe(row['completion'])}”, found {'good' if row['label'] else 'bad'}"
+    answer = row.get("completion") or row.get("answer")
+    return f"{asked} → “{safe(answer)}”" if answer else asked
+
+
 def _ask_data(desk: Desk, state: State, intent: str, note: str) -> tuple[Reply, State]:
     goal = knowledge.goals().get(state.goal or "answer", {})
     parts = [note]
@@ -204,10 +215,7 @@ def _ask_data(desk: Desk, state: State, intent: str, note: str) -> tuple[Reply, 
             if state.goal != "review"
             else "I can't mend code myself, but a model can learn to review it. "
         )
-    parts.append(
-        f"It needs: {goal['data'][0].lower()}{goal['data'][1:]} For example: “{safe(goal['row']['prompt'])}” → "
-        f"“{safe(goal['row']['completion'])}”"
-    )
+    parts.append(f"It needs: {goal['data'][0].lower()}{goal['data'][1:]} For example: {_like(goal['row'])}")
     if state.rows is not None:
         parts.append(f" {_enough(state.rows)}")
     own = [found for found in desk.library.find() if found.state != "unmapped"][:4]

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from engine.cli import elsewhere, jobs, talk, tools
+from engine.cli import elsewhere, jobs, rehearse, talk, tools
 from engine.cli.screen import print_error, print_json
 from engine.errors import EngineError
 
@@ -19,6 +19,8 @@ app = typer.Typer(
     help="Fine-tune language models on your own machine. Begin with: thinker train --demo piglatin",
 )
 app.command("train")(jobs.train)
+app.command("rehearse")(rehearse.rehearse)
+app.command("profiles")(rehearse.list_profiles)
 app.command("jobs")(jobs.list_jobs)
 app.command("show")(jobs.show)
 app.command("watch")(jobs.watch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,13 @@ from engine.data.examples import Problem, Report, Shape
 from engine.data.files import unit
 from engine.data.formats import read_examples
 from engine.data.lengths import NO_LIMIT, measure
+from engine.data.transforms import transformed
 from engine.rendering import get_renderer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+    from engine.recipe import Transform
 
 
 def check(
@@ -24,11 +28,12 @@ def check(
     renderer: str = "auto",
     max_length: int | None = None,
     shape: Shape | None = None,
+    transforms: Sequence[Transform] = (),
 ) -> dict[str, Any]:
     """A JSON-ready report on the file; with a tokenizer also lengths, and how many examples exceed `max_length` tokens
-    (by default the model's own limit). `shape` is what is needed; without it rows are what they are. Raises DataError where the file
-    can't be used at all."""
-    report = read_examples(path, format, mapping, shape)
+    (by default the model's own limit). `shape` is what is needed; without it rows are what they are; `transforms` is done to every
+    example first. Raises DataError where the file can't be used at all."""
+    report = transformed(read_examples(path, format, mapping, shape), transforms, unit(Path(path).expanduser()))
     first = report.examples[0]
     result: dict[str, Any] = {
         "file": str(path),

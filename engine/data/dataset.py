@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from engine import knowledge
 from engine.data import demos, shelf
 from engine.data.examples import DataSet, Example, Problem, Report, Shape, with_system
+from engine.data.files import unit
 from engine.data.formats import KEPT, read_examples
+from engine.data.transforms import transformed
 from engine.errors import DataError
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def load_data(recipe: Recipe, skills: bool | None = None, shape: Shape | None = 
     file, format, mapping = source(spec, shape)
     name = spec.demo or (file.stem if spec.path else recipe.name or spec.dataset)
     try:
-        report = read_examples(file, format, mapping, shape)
+        report = _read(file, format, mapping, shape, spec)
     except DataError as error:
         # Where a data set of the library lies is nobody's concern.
         where = error.where.replace(str(file), name) if spec.dataset else error.where
@@ -44,7 +46,7 @@ def load_data(recipe: Recipe, skills: bool | None = None, shape: Shape | None = 
     if held_out_path:
         # What is kept apart of a data set of the library is a file as it came.
         own = ("auto", {}) if spec.dataset else (format, mapping)
-        held_out_report = read_examples(held_out_path, *own, shape)
+        held_out_report = _read(held_out_path, *own, shape, spec)
         problems += held_out_report.problems
         held_out, repeated = _apart(held_out_report.examples, examples)
         if not held_out:
@@ -59,7 +61,7 @@ def load_data(recipe: Recipe, skills: bool | None = None, shape: Shape | None = 
     else:
         train, held_out = _split(examples, spec.held_out_fraction, spec.held_out_max, recipe.seed)
     for number, mixed in enumerate(spec.mix, 1):
-        found = _mixed_in(mixed, number, shape, held_out)
+        found = _mixed_in(mixed, number, shape, held_out, spec)
         train, problems, notes = train + found.examples, problems + found.problems, notes + found.notes
     if skills is None:
         skills = recipe.base_model == "nano"
@@ -82,9 +84,15 @@ def source(spec: DataSpec | Mixed, shape: Shape) -> tuple[Path, str, dict[str, s
     return Path(spec.path).expanduser(), spec.format, spec.mapping
 
 
-def _mixed_in(mixed: Mixed, number: int, shape: Shape, held_out: list[Example]) -> Report:
+def _read(file: Path | str, format: str, mapping: dict[str, str], shape: Shape, spec: DataSpec) -> Report:
+    """A file's rows after what the recipe does to every example."""
+    report = read_examples(file, format, mapping, shape)
+    return transformed(report, spec.transforms, unit(Path(file).expanduser())) if spec.transforms else report
+
+
+def _mixed_in(mixed: Mixed, number: int, shape: Shape, held_out: list[Example], spec: DataSpec) -> Report:
     """A further source's rows, less those whose prompt is in the proof of the main one."""
-    report = read_examples(*source(mixed, shape), shape)
+    report = _read(*source(mixed, shape), shape, spec)
     report.examples = [replace(example, source=number) for example in _unproven(report.examples, held_out)]
     if not report.examples:
         raise DataError("every prompt that is mixed in is kept for the proof", "Mix in other data.", where=f"data.mix {number}")

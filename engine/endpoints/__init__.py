@@ -91,3 +91,9 @@ def start(name: str, base_model: str, model_folder: Path, owner: str = "local") 
     """Begins to bring the endpoint up and returns at once; a key that it needs is the owner's. Raises EngineError."""
     module, function = kind(name, owner).start.split(":")
     return getattr(import_module(module), function)(base_model, model_folder, owner, name)
+
+
+def storage(name: str, owner: str) -> str:
+    """What the endpoint keeps checkpoints in, by a name that is the same for all who keep them there. Raises EngineError where it has to
+    be asked and can't be."""
+    return import_module(kind(name, owner).start.partition(":")[0]).storage(name, owner)

@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 
 import engine
-from engine import paths, platforms
+from engine import paths, platforms, system
 from engine.errors import EndpointError, EndpointLost
 from engine.server import NOT_ALONE
 from engine.server.owners import own_key
@@ -188,6 +188,11 @@ class LocalServer:
 def start(base_model: str, model_folder: Path, owner: str = "", name: str = "local") -> LocalServer:
     """The endpoint registry's entry. All owners share the server, which knows only this machine's own key."""
     return LocalServer(base_model, model_folder)
+
+
+def storage(name: str, owner: str) -> str:
+    """The registry's: what this data directory's servers keep checkpoints in."""
+    return system.folder_id(paths.folder("checkpoints"))
 
 
 def _server_id(base_model: str, model_folder: Path) -> str:

@@ -140,6 +140,15 @@ def offers(name: str, owner: str) -> list[Offer]:
     ]
 
 
+def storage(name: str, owner: str) -> str:
+    """The registry's: a server of ours says what it keeps checkpoints in; any other keeps its own. Raises KeyNeeded and EndpointError."""
+    where = address(name, owner)
+    try:
+        return str(asked(where, "thinker/status", where.key(owner)).get("storage") or where.url)
+    except NotFound:
+        return where.url
+
+
 def models(name: str, owner: str) -> list[str]:
     """Those that can be trained. Raises as `offers`."""
     return [found.name for found in offers(name, owner) if found.trainable]

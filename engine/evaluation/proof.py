@@ -49,7 +49,8 @@ def compare(before: dict[str, Any], after: dict[str, Any], held_out: Sequence[Ex
     """The proof as it is stored: both sides, how many examples got better and worse, and some to look at."""
     rows = []
     for example, old, new in zip(held_out, before["answers"]["held_out"], after["answers"]["held_out"], strict=True):
-        was, now = exact_match(old, example.answer), exact_match(new, example.answer)
+        # Where nothing is expected, no answer is right or wrong.
+        was, now = (exact_match(said, example.answer) if example.answer else None for said in (old, new))
         rows.append(
             {
                 "prompt": example.prompt[-1]["content"],
@@ -60,17 +61,20 @@ def compare(before: dict[str, Any], after: dict[str, Any], held_out: Sequence[Ex
                 "is_right": now,
             }
         )
+    judged = [row for row in rows if row["is_right"] is not None]
     # What changed comes first: an example that got worse tells more than one that is still wrong.
-    interesting = sorted(rows, key=lambda row: (row["is_right"], row["is_right"] == row["was_right"]))
+    interesting = sorted(judged, key=lambda row: (row["is_right"], row["is_right"] == row["was_right"]))
     wrong = [row for row in interesting if not row["is_right"]][: EXAMPLES_KEPT // 2]
     right = [row for row in interesting if row["is_right"]][: EXAMPLES_KEPT - len(wrong)]
+    unjudged = [row for row in rows if row["is_right"] is None][: EXAMPLES_KEPT - len(wrong) - len(right)]
     return {
         "held_out": {"before": before["held_out"], "after": after["held_out"]},
         "skills": {"before": _rate(before), "after": _rate(after)},
         "skills_detail": {"before": before["skills"], "after": after["skills"]},
-        "better": sum(row["is_right"] and not row["was_right"] for row in rows),
-        "worse": sum(row["was_right"] and not row["is_right"] for row in rows),
-        "examples": wrong + right,
+        "better": sum(row["is_right"] and not row["was_right"] for row in judged),
+        "worse": sum(row["was_right"] and not row["is_right"] for row in judged),
+        "asked": len(rows),
+        "examples": wrong + right + unjudged,
     }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import yaml
 
 from engine.errors import NotFound
+from engine.recipe import METHODS
 
 
 def methods() -> dict[str, dict[str, Any]]:
@@ -59,9 +61,54 @@ def demo(name: str) -> dict[str, Any]:
     return _one("demos", "demo", name)
 
 
+def method_demos() -> dict[str, dict[str, Any]]:
+    """Demos of methods and of stages, by name: title, task, learns, expect, try (prompts), recipe. Only of methods that can be chosen."""
+    known = copy.deepcopy(_load("method_demos") or {})
+    return {name: entry for name, entry in known.items() if set(methods_of(entry["recipe"])) <= set(METHODS)}
+
+
+def demo_recipe(name: str) -> dict[str, Any]:
+    """What differs from a recipe's defaults in a demo of either kind. Raises NotFound."""
+    known = {**demos(), **method_demos()}
+    if name not in known:
+        raise NotFound(f"there is no demo called {name!r}", f"There are: {', '.join(known)}.")
+    return known[name]["recipe"]
+
+
+def measured(data_set: str, methods: Sequence[str]) -> dict[str, Any]:
+    """The recipe that was measured for these methods, one after the other, on an example set; for methods that none was measured for,
+    the set's own. Raises NotFound."""
+    for entry in method_demos().values():
+        if entry["recipe"]["data"]["demo"] == data_set and methods_of(entry["recipe"]) == tuple(methods):
+            return entry["recipe"]
+    return demo(data_set)["recipe"]
+
+
 def goals() -> dict[str, dict[str, Any]]:
-    """What people come for, by name, in the order to show: title, icon, meaning, method, data, row; the demo names its demo."""
-    return copy.deepcopy(_load("goals"))
+    """What people come for, by name, in the order to show: title, icon, meaning, method, data, row; the demo names its demo, and `try`
+    names a demo of the method. Only those whose method can be chosen."""
+    found = {name: goal for name, goal in copy.deepcopy(_load("goals")).items() if goal["method"] in METHODS}
+    shown = method_demos()
+    for goal in found.values():
+        if goal.get("try") not in shown:
+            goal.pop("try", None)
+    return found
+
+
+def charts(method: str, kinds: Mapping[str, Any] | None = None) -> tuple[str, str]:
+    """The two metrics that a method is first of all judged by, in training and held out. `kinds` are its recipe's choices, by field,
+    such as {"distill.kind": "on_policy"}. Raises NotFound."""
+    known = _one("methods", "method", method)
+    for field, by_kind in known.get("charts_by", {}).items():
+        if found := by_kind.get((kinds or {}).get(field)):
+            return found[0], found[1]
+    return known["charts"][0], known["charts"][1]
+
+
+def figures(method: str) -> list[str]:
+    """The metrics that stand for a run on a card and in a line. Raises NotFound."""
+    known = _one("methods", "method", method)
+    return list(known.get("figures") or known["charts"])
 
 
 def prices() -> dict[str, Any]:
@@ -84,6 +131,16 @@ def pairs() -> dict[str, dict[str, Any]]:
     return copy.deepcopy(_load("pairs"))
 
 
+def profiles() -> dict[str, dict[str, Any]]:
+    """The profiles that ship, by name: meaning, use_when, system_prompt, transforms, stop."""
+    return copy.deepcopy(_load("profiles"))
+
+
+def transforms() -> dict[str, dict[str, Any]]:
+    """What can be done to every example, by the name that recipes use: title, meaning, fields."""
+    return copy.deepcopy(_load("transforms"))
+
+
 def rewards() -> dict[str, dict[str, Any]]:
     """Every kind of reward by name: title, icon, meaning, use_when, reads (fields of a part), pitfalls, example; needs (sandbox, model)."""
     return copy.deepcopy(_load("rewards"))
@@ -104,19 +161,25 @@ def effects() -> dict[str, dict[str, str]]:
     return copy.deepcopy(_load("hyperparameters")["effects"])
 
 
-def recommend(config: dict[str, Any], base_model: str = "", lora: bool = True) -> dict[str, dict[str, Any]]:
+def recommend(config: dict[str, Any], base_model: str = "", lora: bool = True, method: str = "sft") -> dict[str, dict[str, Any]]:
     """Settings to start from, by recipe field: {"training.learning_rate": {value, reason, source}, ...}.
 
     `config` is the model's config.json. The learning rate is the tinker-cookbook's formula; for a family that it wasn't fitted
-    to, the more careful of its two curves.
+    to, the more careful of its two curves. Other methods take a share of it.
     """
     known = _load("hyperparameters")
-    rates = known["learning_rate"]
-    others = copy.deepcopy(known["others"])
-    measured = rates["measured" if lora else "measured_full"]
-    if base_model in measured:
-        return {"training.learning_rate": {**measured[base_model], "source": "Thinker's own demos"}, **others}
-    return {"training.learning_rate": _learning_rate(config, rates, lora), **others}
+    rates, own = known["learning_rate"], known["methods"].get(method, {})
+    others = copy.deepcopy(known["others"] | own.get("others", {}))
+    small = rates["measured" if lora else "measured_full"].get(base_model)
+    rate = {**small, "source": "Thinker's own demos"} if small else _learning_rate(config, rates, lora)
+    if small and base_model in own.get("measured", {}):
+        found = own["measured"][base_model]
+        full = small["value"] / rates["measured"][base_model]["value"]
+        rate = {"value": found["value"] * full, "reason": found["reason"], "source": "Thinker's own demos"}
+    elif share := own.get("rate"):
+        reason = f"{share['reason']} For examples it would be {rate['value']:.2g}. {rate['reason']}"
+        rate = {"value": float(f"{rate['value'] * share['share']:.3g}"), "reason": reason, "source": share["source"]}
+    return {"training.learning_rate": rate, **others}
 
 
 def steps_for(rows: int, batch_size: int) -> dict[str, Any]:
@@ -153,6 +216,14 @@ def _learning_rate(config: dict[str, Any], rates: dict[str, Any], lora: bool) ->
 @cache
 def _load(name: str) -> dict[str, Any]:
     return yaml.safe_load(Path(__file__).with_name(f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def methods_of(recipe: Mapping[str, Any]) -> tuple[str, ...]:
+    """A recipe's methods in order, read off what differs from the defaults."""
+    found = [recipe.get("method", "sft")]
+    for stage in recipe.get("then", ()):
+        found.append(stage.get("method", found[-1]))
+    return tuple(found)
 
 
 def _one(file: str, kind: str, name: str) -> dict[str, Any]:

@@ -11,12 +11,27 @@ tooltips, the guide and the CLI read them here (`fields()`). It never holds a se
     recipe.py   the whole
 """
 
-from engine.recipe.chain import OF_STAGE, Stage
+from engine.recipe.chain import MAY_CHANGE, OF_STAGE, Stage, follower, written
 from engine.recipe.methods import DPO, KTO, METHODS, RL, Distill, OwnLoss, Reward, RewardModel, RewardPart
-from engine.recipe.parts import FORMATS, RENDERERS, Budget, Checkpoints, DataSpec, Evaluation, Lora, Mixed, Start, Training
-from engine.recipe.recipe import Recipe, fields
+from engine.recipe.parts import (
+    FORMATS,
+    RENDERERS,
+    TRANSFORMS,
+    Budget,
+    Checkpoints,
+    DataSpec,
+    Evaluation,
+    Lora,
+    Mixed,
+    Preview,
+    Start,
+    Training,
+    Transform,
+)
+from engine.recipe.recipe import Recipe, fields, method_parts
 
 __all__ = [
-    "DPO", "FORMATS", "KTO", "METHODS", "OF_STAGE", "RENDERERS", "RL", "Budget", "Checkpoints", "DataSpec", "Distill", "Evaluation",
-    "Lora", "Mixed", "OwnLoss", "Recipe", "Reward", "RewardModel", "RewardPart", "Stage", "Start", "Training", "fields",
+    "DPO", "FORMATS", "KTO", "MAY_CHANGE", "METHODS", "OF_STAGE", "RENDERERS", "RL", "TRANSFORMS", "Budget", "Checkpoints", "DataSpec",
+    "Distill", "Evaluation", "Lora", "Mixed", "OwnLoss", "Preview", "Recipe", "Reward", "RewardModel", "RewardPart", "Stage", "Start",
+    "Training", "Transform", "fields", "follower", "method_parts", "written",
 ]  # fmt: skip

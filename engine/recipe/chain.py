@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 MAY_CHANGE = ("method", "data", "training", "dpo", "kto", "rl", "reward", "reward_model", "distill", "own_loss")
 """What a later stage may say anew; the model, the place and how it is spoken to stay."""
+ALWAYS_SAID = ("steps", "epochs", "batch_size", "learning_rate")
+"""Of a later stage's training, so that it stays as it is when the stage before changes."""
 OF_STAGE = "stage:"
 """As a model's name, with a stage's number after it (the first is 0): what that stage of the same run trained."""
 
@@ -26,21 +28,42 @@ class Stage:
 
 def stages(recipe: Recipe) -> list[Stage]:
     """The recipe's stages in order, at least one. Raises RecipeError for a stage that can't be."""
-    one = recipe.model_copy(update={"then": ()})
     found: list[Stage] = []
-    _add(found, one)
+    for one in written(recipe):
+        _add(found, one)
+    return found
+
+
+def written(recipe: Recipe) -> list[Recipe]:
+    """The recipe and each of its followers, whole and without followers of its own: what people put one after the other. Raises
+    RecipeError for one that can't be."""
+    one = recipe.model_copy(update={"then": ()})
+    found = [one]
     for number, changes in enumerate(recipe.then, 2):
         where = f"recipe then, stage {number}"
         if unknown := sorted(set(changes) - set(MAY_CHANGE)):
             raise RecipeError(f"a later stage can't say {unknown[0]!r} anew", f"It may say: {', '.join(MAY_CHANGE)}.", where=where)
-        if found[-1].recipe.method == "reward_model":
+        if found[-1].method == "reward_model":
             raise RecipeError("nothing can follow a reward model", "Make it the last, or choose rlhf, which goes on with it.", where=where)
         try:
             one = one.merged(_renewed(changes))
         except RecipeError as error:
             raise RecipeError(error.message, error.next_step, where=f"{where}: {error.where}") from error
-        _add(found, one)
+        found.append(one)
     return found
+
+
+def follower(before: Recipe, after: Recipe) -> dict[str, Any]:
+    """What `then` has to say of a stage, so that it is `after` behind `before`: what differs, and always what people look at first."""
+    old, new = before.model_dump(mode="json"), after.model_dump(mode="json")
+    said: dict[str, Any] = {"method": after.method}
+    if new["data"] != old["data"]:
+        said["data"] = after.data.model_dump(mode="json", exclude_defaults=True)
+    for part in MAY_CHANGE[2:]:
+        always = ALWAYS_SAID if part == "training" else ()
+        if changed := {name: value for name, value in new[part].items() if name in always or value != old[part][name]}:
+            said[part] = changed
+    return said
 
 
 def _add(found: list[Stage], recipe: Recipe) -> None:
@@ -57,8 +80,9 @@ def _add(found: list[Stage], recipe: Recipe) -> None:
 
 
 def _renewed(changes: dict[str, Any]) -> dict[str, Any]:
-    """New data replaces the old whole: a path beside an old demo would clash."""
+    """New data replaces the old whole: a path beside an old demo would clash, and so would an order by a column that it hasn't."""
     data = changes.get("data")
     if not isinstance(data, dict) or not {"demo", "path", "dataset"} & set(data):
         return changes
-    return {**changes, "data": {"demo": "", "path": "", "dataset": "", "mapping": {}, "held_out_path": "", **data}}
+    blank = {"demo": "", "path": "", "dataset": "", "format": "auto", "mapping": {}, "held_out_path": ""}
+    return {**changes, "data": {**blank, "curriculum": "none", "curriculum_column": "", "mix": [], **data}}

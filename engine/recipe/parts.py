@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from engine.recipe.field import Part, field
 
@@ -32,6 +32,40 @@ class Mixed(Part):
         return self
 
 
+TRANSFORMS = (
+    "strip", "one_line", "lower_case", "template", "first_paragraph", "first_line", "plain_text", "unfence", "compact_json",
+    "drop_thoughts", "at_most_words", "replace",
+)  # fmt: skip
+
+
+class Transform(Part):
+    """One change that every example goes through before anything else is done with it; what a kind doesn't read is left as it is."""
+
+    kind: Literal[TRANSFORMS] = field("strip", "What is done.")
+    part: Literal["prompt", "answer", "both"] = field("answer", "To what: what is asked, what is answered, or both.")
+    text: str = field(
+        "",
+        "What is written: with template a text that holds {prompt} or {answer}, and other columns as {their name}; with replace what "
+        "stands there afterwards.",
+        max_length=20_000,
+    )
+    find: str = field("", "The text that is replaced, word for word (replace).", max_length=2000)
+    words: int | None = field(None, "Rows with more words than this are left out (at_most_words).", unit="words", ge=1)
+
+    @model_validator(mode="after")
+    def _whole_kind(self) -> Transform:
+        if self.kind == "template":
+            if self.part == "both":
+                raise ValueError("a template is for the prompt or for the answer: make one for each")
+            if f"{{{self.part}}}" not in self.text:
+                raise ValueError(f"the template has no place for what it is about: write {{{self.part}}} into its text")
+        if self.kind == "replace" and not self.find:
+            raise ValueError("replace needs the text to find")
+        if self.kind == "at_most_words" and self.words is None:
+            raise ValueError("at_most_words needs a number of words")
+        return self
+
+
 class DataSpec(Part):
     """Which examples, and how to read them."""
 
@@ -56,6 +90,12 @@ class DataSpec(Part):
         "Further data to learn from: for each {demo, path or dataset, weight}; the weight is its share of all rows drawn (multi-task "
         "mixing). The proof stays on the main data.",
         max_length=16,
+    )
+
+    transforms: tuple[Transform, ...] = field(
+        (),
+        "What is done to every example, in this order: strip, template, first_paragraph, ... Older skills mixed in stay as they are.",
+        max_length=32,
     )
 
     @model_validator(mode="after")
@@ -138,16 +178,37 @@ class Training(Part):
     )
 
 
+class Preview(Part):
+    """A prompt of the person's own that is answered again and again while the model learns."""
+
+    prompt: str = field("", "What is asked.", min_length=1, max_length=20_000)
+    expected: str = field("", "The right answer, if there is one.", max_length=20_000)
+
+
 class Evaluation(Part):
     """What is watched during the run and proven after it."""
 
     eval_every: int = field(25, "Held-out loss is measured every so many steps; 0 never.", unit="steps", ge=0)
     samples_every: int = field(10, "The model answers a few fixed prompts every so many steps; 0 never.", unit="steps", ge=0)
     samples: int = field(4, "How many fixed prompts it answers.", unit="prompts", ge=0, le=32)
+    previews: tuple[Preview, ...] = field(
+        (), "Prompts of your own, with the expected answer or without, that it answers as often (previews).", max_length=16
+    )
+    preview_seconds: float = field(
+        10.0, "A preview that takes longer than this is passed over.", unit="seconds", gt=0, le=600, healthy=(5, 60)
+    )
+    preview_endpoint: str = field("", "Where previews are answered; empty is where the run is.", max_length=100)
     proof: bool = field(True, "Measure exact match, token F1 and perplexity on held-out data before and after.")
     skills: bool = field(True, "Measure general skills before and after, to see what was forgotten.")
     skills_max: int = field(200, "At most this many general-skill prompts.", unit="prompts", ge=1)
     max_new_tokens: int = field(64, "The longest answer in samples and in the proof.", unit="tokens", ge=1, le=8192)
+
+    @field_validator("previews", mode="before")
+    @classmethod
+    def _short_previews(cls, value: Any) -> Any:
+        if isinstance(value, str) or not isinstance(value, (list, tuple)):
+            return value
+        return [{"prompt": one} if isinstance(one, str) else one for one in value]
 
 
 class Checkpoints(Part):

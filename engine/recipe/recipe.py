@@ -29,6 +29,12 @@ class Recipe(Part):
     renderer: Literal[RENDERERS] = field("auto", "How a chat becomes tokens; auto is the model's own chat template, else role_colon.")
     system_prompt: str = field("", "Put before every conversation that has no system message of its own, in training and in chats.")
     stop: tuple[str, ...] = field((), "The model stops when it writes one of these, beside its own end mark (stop strings).")
+    profile: str = field(
+        "",
+        "A named bundle of changes to the data, a system prompt and stop strings; its content is taken over at the launch, and the name "
+        "then ends in a mark of it.",
+        max_length=100,
+    )
     full: bool = field(False, "Train all weights (full fine-tuning) instead of an adapter; the lora part is unused then.")
     lora: Lora = field(Lora, "The adapter.")
     training: Training = field(Training, "How the model learns.")
@@ -148,6 +154,12 @@ def fields(part: type[Part] = Recipe, prefix: str = "") -> Iterator[dict[str, An
             "methods": part.of_methods,
             **_kind(info.annotation),
         }
+
+
+def method_parts(*methods: str) -> list[str]:
+    """The parts of a recipe that these methods read beside what all read; without any, those of all methods that there are."""
+    wanted = set(methods or METHODS)
+    return list(dict.fromkeys(field["name"].partition(".")[0] for field in fields() if wanted & set(field["methods"])))
 
 
 def _kind(annotation: Any) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from engine.server.service import Service
 from engine.server.trainer import read_checked
 from engine.server.web import read_body, service_of, wait_with
 from engine.server.worker import Future
+from engine.system import folder_id
 
 log = logging.getLogger("thinker.server")
 POLL_SECONDS = 20.0  # below the SDK's 45 s time-out
@@ -127,6 +128,7 @@ async def status(request: Request) -> JSONResponse:
             "waiting": service.worker.waiting,
             "busy": service.worker.busy,
             "sessions": sum(not session.finished for session in service.sessions.values()),
+            "storage": folder_id(service.store.root),
         }
     )
 

@@ -27,10 +27,12 @@ from engine.store.records import (
     Model,
     Preset,
     Rating,
+    Rehearsal,
     Sample,
     Talk,
     Turn,
 )
+from engine.store.rehearsals import RehearsalQueries
 from engine.store.teaching import TeachingQueries
 from engine.store.workbench import WorkbenchQueries
 
@@ -45,6 +47,7 @@ class Store(
     PersonalQueries,
     TeachingQueries,
     RatingQueries,
+    RehearsalQueries,
 ):
     """Everything that is remembered: SQLite at `paths.home()/thinker.db`, or PostgreSQL by `THINKER_DATABASE_URL`.
 
@@ -69,6 +72,7 @@ __all__ = [
     "Model",
     "Preset",
     "Rating",
+    "Rehearsal",
     "Sample",
     "Store",
     "Talk",

@@ -154,6 +154,19 @@ def m008_launch_tokens(connection: Connection) -> None:
     )
 
 
+def m009_rehearsals(connection: Connection) -> None:
+    """Recipes that were tried out small, and what came of it."""
+    number = "DOUBLE PRECISION"
+    _run(
+        connection,
+        f"""CREATE TABLE rehearsals (
+            id TEXT PRIMARY KEY, owner TEXT NOT NULL, name TEXT NOT NULL, digest TEXT NOT NULL, files TEXT NOT NULL, recipe TEXT NOT NULL,
+            state TEXT NOT NULL, process TEXT NOT NULL, report TEXT NOT NULL, created_at {number} NOT NULL, ended_at {number})""",
+        "CREATE INDEX rehearsals_of ON rehearsals (owner, digest, created_at)",
+        "CREATE INDEX rehearsals_newest ON rehearsals (owner, created_at)",
+    )
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m001_first_tables,
     m002_conversations_and_notes,
@@ -163,6 +176,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m006_corrections,
     m007_ratings,
     m008_launch_tokens,
+    m009_rehearsals,
 )
 
 

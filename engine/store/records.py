@@ -307,3 +307,32 @@ class Talk(_Record):
     turns: list[dict[str, Any]]
     created_at: float
     updated_at: float
+
+
+@dataclass(frozen=True)
+class Rehearsal(_Record):
+    """A recipe that was tried out small. `digest` is of the recipe, `files` of the state its files were in; `state` is running, passed
+    (the stamp), checked (in order as far as could be told without learning), failed, stopped or lost; `process` is who does it:
+    {pid, started_at}; `report` is engine.rehearsing.report's."""
+
+    id: str
+    owner: str
+    name: str
+    digest: str
+    files: str
+    recipe_json: str
+    state: str
+    process: dict[str, Any]
+    report: dict[str, Any]
+    created_at: float
+    ended_at: float | None
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """What was tried. Raises RecipeError if this version can't read it."""
+        return Recipe.make(json.loads(self.recipe_json))
+
+    @property
+    def over(self) -> bool:
+        """Whether it has come to an end."""
+        return self.state != "running"

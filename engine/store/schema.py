@@ -175,3 +175,11 @@ talks = Table(
     *(Column(name, Text) for name in ("owner", "title", "state", "turns")),
     *(Column(name, Double) for name in ("created_at", "updated_at")),
 )
+
+rehearsals = Table(
+    "rehearsals",
+    metadata,
+    Column("id", Text, primary_key=True),
+    *(Column(name, Text) for name in ("owner", "name", "digest", "files", "recipe", "state", "process", "report")),
+    *(Column(name, Double) for name in ("created_at", "ended_at")),
+)

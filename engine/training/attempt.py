@@ -62,6 +62,7 @@ class Attempt:
     best: dict[str, Any] = field(default_factory=dict)
     left: dict[int, dict[str, Any]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    preview_client: Client | None = None
     desk: Desk = field(init=False)
     meter: Meter = field(init=False)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from engine import models
@@ -19,9 +20,9 @@ from engine.endpoints import kind, start
 from engine.endpoints.client import Client, load_sdk
 from engine.endpoints.fitting import fits
 from engine.errors import EndpointLost
-from engine.recipe import Stage
+from engine.recipe import Recipe, Stage
 from engine.rendering import Renderer, get_renderer, load_tokenizer
-from engine.training import rows
+from engine.training import previews, rows
 from engine.training.attempt import Attempt, StageWork
 from engine.training.methods import Ticket, make_method
 from engine.training.proving import Asked, finish, measure, measured_before, say_samples, tell
@@ -36,38 +37,42 @@ RESTS = {"pause": "paused", "stop": "stopped"}
 IN_FLIGHT = 2  # updates submitted ahead of the one awaited
 
 
-def execute(run: JobRun) -> str:
-    """Runs one attempt. -> done, paused or stopped. Raises EndpointLost when the endpoint died, EngineError otherwise."""
+def execute(run: JobRun, read: Callable[[Recipe], DataSet] = load_data) -> str:
+    """Runs one attempt. -> done, paused or stopped. Raises EndpointLost when the endpoint died, EngineError otherwise.
+
+    `read` gives the rows of a stage's recipe.
+    """
     recipe = run.recipe
     place = kind(recipe.endpoint, run.owner)
     if asked := run.wait_for_key(place.key):
         return RESTS[asked]
     folder = models.resolve(recipe.base_model, weights=place.weights)
     run.stage("preparing the examples")
-    read = [(stage, load_data(stage.recipe)) for stage in recipe.stages()]
+    found = [(stage, read(stage.recipe)) for stage in recipe.stages()]
     # It loads the model while the examples are rendered; what is wrong with the data is said before.
     endpoint = start(recipe.endpoint, recipe.base_model, folder, run.owner)
     # While the endpoint gets ready in its own process, this one does what takes long here.
     renderer = get_renderer(recipe.renderer, load_tokenizer(folder))
     load_sdk()
     context = endpoint.context()
-    for stage, _ in read:
+    for stage, _ in found:
         fits(stage.recipe, context)
     own = models.context_length(folder)
-    stages = [_ready(stage, data, renderer, min(own, context or own)) for stage, data in read]
+    stages = [_ready(stage, data, renderer, min(own, context or own)) for stage, data in found]
     tell(run, stages)
     endpoint.ready(run.stage)
     run.stage("connecting")
     client = Client(endpoint, {"job": run.job_id, "attempt": str(run.attempt)}, poll=run.control)
-    lost = False
+    lost, at = False, Attempt(run, client, renderer, stages)
     try:
-        return _drive(_begin(Attempt(run, client, renderer, stages)))
+        return _drive(_begin(at))
     except EndpointLost:
         lost = True
         raise
     finally:
         for work in stages:
             work.method.close()
+        previews.close(at)
         client.close(lost=lost)
 
 

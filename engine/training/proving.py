@@ -13,6 +13,7 @@ from engine.store.artefacts import read_json, write_json_atomic
 from engine.training import rows
 from engine.training.answers import answer
 from engine.training.attempt import Attempt, StageWork
+from engine.training.previews import say_previews
 
 
 class Asked(Exception):
@@ -24,15 +25,17 @@ class Asked(Exception):
 
 
 def say_samples(at: Attempt) -> None:
-    """The model's answers to the fixed prompts, at this step."""
+    """The model's answers to the fixed prompts and to the person's own, at this step."""
     evaluation = at.recipe.evaluation
     fixed = at.work.data.held_out[: evaluation.samples]
-    if not fixed or not evaluation.samples_every or not at.work.method.speaks:
+    if not (fixed or evaluation.previews) or not evaluation.samples_every or not at.work.method.speaks:
         return
-    said = _ask(at, at.desk.snapshot(), fixed)
+    sampler = at.desk.snapshot()
+    said = _ask(at, sampler, fixed)
     for position, (example, text) in enumerate(zip(fixed, said, strict=True)):
         right = exact_match(text, example.answer) if example.answer else None
         at.run.sample(at.step, position, example.prompt[-1]["content"], example.answer or None, text, right)
+    say_previews(at, sampler)
 
 
 def measured_before(at: Attempt) -> dict[str, Any] | None:
@@ -100,7 +103,7 @@ def finish(at: Attempt, before: dict[str, Any] | None, after: dict[str, Any] | N
         result |= {"best_step": at.best["step"], "best": at.best["value"]}
     if found:
         write_json_atomic(run.folder / "proof.json", found)
-        result |= {key: found[key] for key in ("better", "worse", "skills_detail", "examples")}
+        result |= {key: found[key] for key in ("better", "worse", "asked", "skills_detail", "examples")}
     run.model(sampler_path=at.sampler_path, weights_path=at.weights_path, renderer=at.renderer.name, proof=found)
     run.result(result)
 

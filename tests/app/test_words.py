@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from app.components.words import ago, code, count, figure, label, literal, loss_finding, percent, verdict
+from app.components.words import ago, code, count, curve_finding, figure, label, literal, percent, verdict
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from app.components.words import ago, code, count, figure, label, literal, loss_
     ],
 )
 def test_the_loss_chart_has_a_finding_for_a_title(train: list, held_out: list, moving: bool, said: str) -> None:
-    assert loss_finding(train, held_out, moving) == said
+    assert curve_finding(train, held_out, moving) == said
 
 
 def test_numbers_are_said_as_people_say_them() -> None:

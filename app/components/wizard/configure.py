@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from app import session
-from app.components import fields, trouble, words
+from app.components import fields, profiles, trouble, words
 from app.components.wizard import frame
 from engine import EngineError, knowledge
 
@@ -54,6 +54,7 @@ def show(draft: Any) -> None:
                 if not ((found.recipe.full or start) and name.startswith("lora.")):
                     with grid.cell():
                         _field(name, values, found.reasons)
+    profiles.choose(found.recipe, frame.change)
     _presets(found.recipe)
     frame.moves(draft, True)
 

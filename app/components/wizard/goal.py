@@ -8,7 +8,8 @@ import streamlit as st
 
 from app.components import words
 from app.components.wizard import frame
-from engine import Recipe
+from engine import Recipe, knowledge
+from engine.recipe import method_parts
 
 _LAST = len(frame.STEPS) - 1
 
@@ -32,15 +33,37 @@ def _card(draft: Any, name: str, goal: dict[str, Any]) -> None:
     st.markdown(f"### :material/{goal['icon']}: {words.literal(goal['title'])}", anchors=False)
     st.markdown(words.literal(goal["meaning"]))
     st.caption(f"Method: {words.literal(method['title']).lower()}, {words.literal(method['term'])}  \nData: {words.literal(goal['data'])}")
-    st.markdown(f":gray[For example] {words.code(goal['row']['prompt'])} → {words.code(goal['row']['completion'])}")
+    st.markdown(_row(goal["row"]))
     if "demo" in goal:
         # The demo needs no further choice: everything is set, and every step can be looked at on the way back.
         first = not draft.goal
         st.button("Start the demo", key="goal-demo", type="primary" if first else "secondary", on_click=begin_demo, args=(goal["demo"],))
-    elif draft.goal == name:
-        st.badge("Chosen", icon=":material/check:", color="green")
-    else:
-        st.button(f"Choose: {goal['title'].lower()}", key=f"goal-{name}", on_click=choose, args=(draft, name))
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if draft.goal == name:
+            st.badge("Chosen", icon=":material/check:", color="green")
+        else:
+            st.button(f"Choose: {goal['title'].lower()}", key=f"goal-{name}", on_click=choose, args=(draft, name))
+        if "try" in goal:
+            shown = knowledge.method_demos()[goal["try"]]
+            help_text = f"{shown['task']} {shown['expect']}"
+            st.button(
+                "Try it out", key=f"try-{name}", icon=":material/play_arrow:", type="tertiary", help=words.literal(help_text),
+                on_click=begin_method_demo, args=(name,),
+            )  # fmt: skip
+
+
+def _row(row: dict[str, Any]) -> str:
+    """What data looks like: one answer, two of which one is better, or a verdict."""
+    asked = f":gray[For example] {words.code(row['prompt'])}"
+    if "chosen" in row:
+        return f"{asked}  \n:green[better] {words.code(row['chosen'])}  \n:orange[worse] {words.code(row['rejected'])}"
+    if "label" in row:
+        verdict = ":green[found good]" if row["label"] else ":orange[found bad]"
+        return f"{asked} → {words.code(row['completion'])} {verdict}"
+    if "answer" in row:
+        return f"{asked} :gray[expected] {words.code(row['answer'])}"
+    return f"{asked} → {words.code(row['completion'])}" if "completion" in row else asked
 
 
 def begin_demo(demo: str) -> None:
@@ -49,10 +72,22 @@ def begin_demo(demo: str) -> None:
     frame.update(goal=name, step=_LAST, changes={"data": {"demo": demo}}, expert=False)
 
 
+def begin_method_demo(name: str) -> None:
+    """A draft of the demo that a goal's method has, as far as the launch."""
+    engine = frame.engine()
+    recipe = knowledge.method_demos()[engine.planner.goals()[name]["try"]]["recipe"]
+    # Only what it is a demo of: the settings that were measured for it are suggested, with that reason.
+    changes = {part: recipe[part] for part in ("name", "method", "data", "then") if part in recipe}
+    frame.update(goal=name, step=_LAST, changes=changes, expert=False)
+
+
 def choose(draft: Any, name: str) -> None:
-    """Another goal; what was set for the one before stays, unless that was a demo."""
-    came_with_demo = draft.goal and "demo" in frame.engine().planner.goals()[draft.goal]
-    changes = {key: value for key, value in ({} if came_with_demo else draft.changes).items() if key != "method"}
+    """Another goal; what was set for the one before stays, unless that was a demo. Stages and a method's own settings go with the method."""
+    came_with_demo = draft.goal and ("demo" in frame.engine().planner.goals()[draft.goal] or bool(draft.changes.get("then")))
+    kept = {} if came_with_demo else draft.changes
+    other = frame.engine().planner.goals()[name]["method"] != draft.changes.get("method", Recipe().method)
+    gone = {"method", *(("training", "then", *method_parts()) if other else ())}
+    changes = {key: value for key, value in kept.items() if key not in gone}
     method = frame.engine().planner.goals()[name]["method"]
     if method != Recipe().method:
         changes["method"] = method

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from app import navigation
-from app.components import trouble, words
+from app.components import rehearsal, trouble, words
 from app.components.wizard import frame
 from engine import EngineError
 
@@ -37,6 +37,7 @@ def show(draft: Any) -> None:
     for concern in plan.warnings:
         show_ = st.error if concern.level == "stop" else st.warning
         show_(f"**{words.literal(concern.text)}** {words.literal(concern.action)}", icon=":material/warning:")
+    rehearsal.panel(found.recipe, plan)
     st.space("small")
     with st.container(horizontal=True):
         st.button("Back", key="back", icon=":material/arrow_back:", on_click=frame.update, kwargs={"step": draft.step - 1})
