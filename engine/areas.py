@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from engine.defaults import Defaults
 from engine.drafts import Drafts
+from engine.keeping import Keeping
 from engine.keyring import Keyring
 from engine.library import Library
 from engine.next_steps import NextSteps
@@ -26,6 +27,7 @@ from engine.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from engine.assistant import Assistant
+    from engine.diagnosis import Diagnoser
     from engine.playground import Playground
     from engine.ratings import Ratings
     from engine.registry import Registry
@@ -130,6 +132,18 @@ class Areas:
     def next_steps(self) -> NextSteps:
         """What the person would sensibly do next: see engine.next_steps."""
         return NextSteps(self.store, self.owner)
+
+    @cached_property
+    def keeping(self) -> Keeping:
+        """What runs have saved, what is kept of it, and what it takes: see engine.keeping."""
+        return Keeping(self.store, self.owner)
+
+    @cached_property
+    def diagnosis(self) -> Diagnoser:
+        """Why a run doesn't go on, and what to change: see engine.diagnosis."""
+        from engine.diagnosis import Diagnoser
+
+        return Diagnoser(self.store, self.owner)
 
     @cached_property
     def playground(self) -> Playground:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine import endpoints, models
+from engine.endpoints import backups
 from engine.errors import StateError
 from engine.rendering import Message, Renderer, get_renderer, load_tokenizer
 
@@ -29,6 +30,8 @@ class Chat:
     @staticmethod
     def with_model(model: Model, say: Callable[[str], None]) -> Chat:
         """With a tuned model, by the renderer, system prompt and stop strings that it was trained with. Raises EngineError."""
+        if backups.at_hand(model.sampler_path):
+            say("its files were gone: they are put back from the backup")
         client, renderer = _connect(model.name, model.base_model, model.endpoint, model.renderer, say, model.owner)
         return Chat(model.name, renderer, model.system_prompt, tuple(model.stop), client, _sampler(client, path=model.sampler_path))
 

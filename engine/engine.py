@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from engine import abilities, data, guard, knowledge, models, paths, policy, settling, starts, system
 from engine.abilities import Abilities
 from engine.areas import Areas
+from engine.endpoints import backups
 from engine.errors import EngineError, NotFound, RecipeError, StateError
 from engine.jobs import host, logs, states
 from engine.recipe import Recipe, written
@@ -177,6 +178,10 @@ class Engine(Areas):
             self._keep(job)
         return job
 
+    def skip(self, job_id: str) -> Job:
+        """Leaves out what the run does just now (an evaluation, samples, the proof) and goes on. Raises StateError where nothing can be."""
+        return self.store.set_control(self.job(job_id).id, states.SKIP, self.owner)
+
     def resume(self, job_id: str, budget: dict[str, Any] | None = None) -> Job:
         """From the last checkpoint; `budget` gives it other limits (max_dollars, max_tokens, max_minutes; None for none).
 
@@ -193,8 +198,11 @@ class Engine(Areas):
     def delete(self, job_id: str) -> None:
         """The job with its curves, log and folder; its models and checkpoints stay. Raises StateError while it runs."""
         job = self.job(job_id)
+        kept = self.store.models(self.owner, job_id=job.id)
         self.store.delete_job(job.id, self.owner)
         remove_job_folder(job.id)
+        if not kept:
+            backups.forget_job(job.id)
 
     def revive(self) -> None:
         """Sees to it that work which a killed process left lying is taken up again. Call it when a session begins."""
@@ -202,8 +210,8 @@ class Engine(Areas):
             host.ensure_runner()
 
     def requests(self, job: Job) -> frozenset[str]:
-        """What can be asked of the job as it stands: pause, stop, resume, delete."""
-        return states.requests(job.state)
+        """What can be asked of the job as it stands: pause, stop, skip, resume, delete."""
+        return states.requests(job.state, job.skips)
 
     def moving(self, job: Job) -> bool:
         """Whether the job goes on without anybody's doing: it waits its turn, runs, or was cut off."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine import endpoints, keys, models, paths, policy
 from engine.amounts import size
-from engine.endpoints import remote
+from engine.endpoints import backups, remote
 from engine.endpoints.fitting import fits
 from engine.errors import EndpointError, KeyNeeded, NotAllowed, RecipeError
 from engine.recipe import DataSpec, Recipe, Reward, written
@@ -144,9 +144,11 @@ def room(store: Store, owner: str, more: int = 0) -> None:
 def used(store: Store, owner: str) -> int:
     """Bytes of the owner's data sets and of all that their runs saved."""
     folders = [paths.home() / "datasets" / found.id for found in store.datasets(owner)]
+    copies = 0
     for job in store.jobs(owner, limit=10_000):
+        copies += backups.size(job.id)
         folders += filter(None, (folder_of(point.path) for point in store.checkpoints(job.id, owner=owner)))
-    return sum(_bytes(folder) for folder in dict.fromkeys(folders))
+    return sum(_bytes(folder) for folder in dict.fromkeys(folders)) + copies
 
 
 def _bytes(folder: Path) -> int:

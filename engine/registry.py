@@ -16,6 +16,7 @@ from typing import Any
 
 from engine import endpoints, lessons, models, policy
 from engine.amounts import size
+from engine.endpoints import backups
 from engine.errors import ModelError, NotFound, RecipeError, StateError
 from engine.jobs import states
 from engine.playground import speakers
@@ -159,6 +160,7 @@ class Registry:
                 gone = [found.id for found in self._store.checkpoints(job.id, owner=self._owner) if found.path == path]
                 for checkpoint_id in gone:
                     self._store.delete_checkpoint(job.id, checkpoint_id, self._owner)
+            backups.forget(path)
             if folder := folder_of(path):
                 shutil.rmtree(folder, ignore_errors=True)
 

@@ -107,11 +107,14 @@ def settle(store: Store, owner: str, recipe: Recipe) -> Recipe:
 
 def folder_of(path: str) -> Path | None:
     """Where the files of a checkpoint lie; None if they aren't there. As the server lays them out, colons written as dots."""
+    place = place_of(path)
+    return place if place is not None and place.is_dir() else None
+
+
+def place_of(path: str) -> Path | None:
+    """Where the files of a checkpoint of this machine's server would lie, whether they do or not; None for what is no such path."""
     known = _PATH.fullmatch(path)
-    if known is None:
-        return None
-    place = paths.home() / "checkpoints" / known[1].replace(":", ".") / known[2] / known[3]
-    return place if place.is_dir() else None
+    return paths.home() / "checkpoints" / known[1].replace(":", ".") / known[2] / known[3] if known else None
 
 
 def _by_path(store: Store, owner: str, path: str) -> Start:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "database": ("Database: runs, curves, chats, settings", ("thinker.db", "thinker.db-wal", "thinker.db-shm")),
     "checkpoints": ("Checkpoints: what was trained", ("checkpoints",)),
+    "backups": ("Backups of the best and last versions", ("backups",)),
     "datasets": ("Data sets, and what lessons were made of", ("datasets", "lessons")),
     "models": ("Merged and imported models", ("models",)),
     "logs": ("Logs of runs and servers", ("jobs", "logs", "servers")),

@@ -44,6 +44,7 @@ draft endpoint estimates field filters
 format goes_on good group job known last lesson limit mapping max_length max_tokens meaning messages method metric model most
 name notes number offset on_start options path prompt row say search seconds setting settings shape side source speaker start state stop
 store now
+pinned samplers step
 system_prompt text title told token top transforms turn turns value values who
 """
 FREE = set(_FREE.split()) | {"rows", "tries", "url"}

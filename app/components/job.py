@@ -13,7 +13,20 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from app import navigation, services, session, shortcuts
-from app.components import explain, job_cost, job_curves, job_dialogs, job_record, proof, rehearsal, rollouts, travel, trouble, words
+from app.components import (
+    explain,
+    job_cost,
+    job_curves,
+    job_dialogs,
+    job_keeping,
+    job_record,
+    proof,
+    rehearsal,
+    rollouts,
+    travel,
+    trouble,
+    words,
+)
 from app.run_data import metrics_csv
 from engine import Engine
 from engine.amounts import duration
@@ -54,6 +67,7 @@ def _toolbar(job: Job) -> None:
             "Copy as …", key="copy", icon=":material/terminal:", help="The same run as a command, a recipe file or a Python script."
         ):
             job_dialogs.copy(job)
+        job_keeping.diagnose_button(job)
         navigation.link_to_comparison([job.id], "Compare")
         if st.button("Guide", key="guide", icon=":material/menu_book:", help="What the settings and numbers mean."):
             explain.whole_guide()
@@ -169,6 +183,7 @@ def _buttons(engine: Engine, job: Job) -> None:
             _button("Pause", "pause", engine.pause, job, help_text=help_text, shortcut=shortcuts.HOLD)
         if "stop" in possible:
             _button("Stop and keep", "stop", engine.stop, job, help_text="Ends here, and keeps what it has learned.")
+        job_keeping.skip_button(engine, job)
         st.download_button(
             "Metrics (CSV)",
             lambda: metrics_csv(engine, job.id),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from app import navigation
-from app.components import explain, previews, words
+from app.components import explain, job_keeping, previews, words
 from app.run_data import RunData
 from engine import Engine
 
@@ -22,8 +22,8 @@ _REASONS = {
     "end": "at the end",
     "cap": "at its limit",
     "best": "as the best so far",
-    "stage": "at the end of a stage",
-    "asked": "before it asked whether to go on",
+    "stage": "at a stage's end",
+    "asked": "when it asked you",
 }
 _NOW = "now"
 
@@ -102,7 +102,8 @@ def checkpoints(engine: Engine, job: Job, data: RunData) -> None:
     st.markdown("## Checkpoints", help="Saved states of the run: one kind to go on from, one to use.", anchors=False)
     by_step: dict[int, dict[str, Any]] = {}
     for checkpoint in engine.checkpoints(job.id):
-        by_step.setdefault(checkpoint.step, {"reason": checkpoint.reason})[checkpoint.kind] = True
+        kept = by_step.setdefault(checkpoint.step, {"reason": checkpoint.reason, "pinned": False})
+        kept[checkpoint.kind], kept["pinned"] = True, kept["pinned"] or checkpoint.pinned
     if not by_step:
         st.caption("None yet: one is saved now and then, at every pause and stop, and at the end.")
         return
@@ -111,10 +112,11 @@ def checkpoints(engine: Engine, job: Job, data: RunData) -> None:
     held_out = {step: value for step, value in data.curve(name) if step in by_step and value == value}
     best = min(held_out, key=lambda step: (-held_out[step] if up else held_out[step], step)) if len(held_out) > 1 else None
     last = max(by_step)
-    shown = sorted(by_step, reverse=True)
-    for step in shown if len(shown) <= 8 else sorted({*shown[:7], best if best is not None else shown[7]}, reverse=True):
+    shown, taken = sorted(by_step, reverse=True), engine.keeping.of(job.id)
+    for step in shown if len(shown) <= 8 else sorted({*shown[:7], best if best is not None else shown[7], *taken.pinned}, reverse=True):
         kept = by_step[step]
         badges = [":blue-badge[to go on from]"] * ("weights" in kept) + [":green-badge[to use]"] * ("sampler_weights" in kept)
+        badges += [":orange-badge[pinned]"] * kept["pinned"] + [":gray-badge[backed up]"] * (step in taken.backed_up)
         badges += [f":violet-badge[{'highest' if up else 'lowest'} {title}]"] * (step == best) + [":gray-badge[last]"] * (step == last)
         measured = f" · {title} `{words.figure(held_out[step])}`" if step in held_out else ""
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -122,8 +124,10 @@ def checkpoints(engine: Engine, job: Job, data: RunData) -> None:
             st.markdown(f"Step `{step:,}` {reason}{measured} {' '.join(badges)}", width="content")
             if "sampler_weights" in kept:
                 navigation.link_to_chat(f"{job.id}@{step}", "Chat")
+            job_keeping.pin(engine, job, step, kept["pinned"])
     if len(by_step) > 8:
         st.caption(f"and {len(by_step) - 8} more")
+    job_keeping.disk(engine, job, taken)
 
 
 def _place(place: Any, newest: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from app import navigation, services, session, shortcuts, tour
-from app.components import fields, servers, trouble
+from app.components import fields, job_keeping, servers, trouble
 from app.components import keys as keys_given
 from engine import EngineError
 from engine.amounts import size
@@ -72,6 +72,7 @@ def _sizes() -> None:
             st.button("Count again", key="count-again", icon=":material/refresh:", type="tertiary", on_click=session.forget_tally)
         else:
             st.caption("Still counting.")
+        job_keeping.biggest(services.engine())
         st.caption("Deleting models and data sets on their pages makes room. Models fetched from the hub lie in the hub's own cache.")
 
 

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from engine.cli import elsewhere, jobs, rehearse, talk, tools
+from engine.cli import elsewhere, jobs, keeping, rehearse, talk, tools
 from engine.cli.screen import print_error, print_json
 from engine.errors import EngineError
 
@@ -26,7 +26,11 @@ app.command("show")(jobs.show)
 app.command("watch")(jobs.watch)
 app.command("pause")(jobs.pause)
 app.command("stop")(jobs.stop)
+app.command("skip")(keeping.skip)
 app.command("resume")(jobs.resume)
+app.command("diagnose")(keeping.diagnose)
+app.command("pin")(keeping.pin)
+app.command("tidy")(keeping.tidy)
 app.command("delete")(jobs.delete)
 app.command("models")(talk.list_models)
 app.command("chat")(talk.chat)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engine import knowledge
-from engine.amounts import duration
+from engine.amounts import duration, size
 from engine.cli.screen import Watch, console, percent, plain, print_json, result_table
 from engine.engine import Engine
 from engine.errors import DataError, EngineError, RecipeError
@@ -190,7 +190,8 @@ def show(job_id: JobId, as_json: JsonFlag = False) -> None:
         checkpoints = engine.checkpoints(job.id)
         for checkpoint in checkpoints:
             use = "to go on from" if checkpoint.kind == "weights" else "to use"
-            out.print(f"step {checkpoint.step} {use}: {checkpoint.path}", markup=False)
+            about = (", pinned" if checkpoint.pinned else "") + (f", {size(checkpoint.bytes)}" if checkpoint.bytes else "")
+            out.print(f"step {checkpoint.step} {use}{about}: {checkpoint.path}", markup=False)
         out.print()
         for line in engine.log(job.id, 8):
             out.print(f"{line['level']}: {line['text']}", markup=False, style="dim")

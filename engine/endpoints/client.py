@@ -36,6 +36,7 @@ class Client:
         tinker = load_sdk()
         self.endpoint = endpoint
         self.poll = poll
+        self._polled_at = time.monotonic()
         self.counted: Counter[str] = Counter()
 
         def connect() -> Any:
@@ -108,15 +109,21 @@ class Client:
             self._holder.close()
 
     def _wait(self, future: concurrent.futures.Future, doing: str) -> Any:
+        # Of many short waits each ends before its first slice does: whoever wants to be heard is heard all the same.
+        self._poll_if_due()
         while not concurrent.futures.wait([future], timeout=SLICE_SECONDS).done:
-            if self.poll:
-                self.poll()
+            self._poll_if_due()
             if not self.endpoint.alive():
                 raise EndpointLost(f"the server ended while {doing}", "The job goes on from its last checkpoint.")
         try:
             return future.result()
         except Exception as error:
             raise self._explained(error, doing) from error
+
+    def _poll_if_due(self) -> None:
+        if self.poll and time.monotonic() - self._polled_at >= SLICE_SECONDS:
+            self._polled_at = time.monotonic()
+            self.poll()
 
     def _explained(self, error: Exception, doing: str) -> EngineError:
         """The SDK's errors in our tree, with the server's own words where it has some."""

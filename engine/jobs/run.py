@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
 from engine import keys, paths, starts
 from engine.errors import KeyNeeded, StorageError
-from engine.jobs import logs
+from engine.jobs import logs, states
 from engine.jobs.buffer import MetricsBuffer
 from engine.jobs.usage import Usage
 from engine.store import Checkpoint, Job, LeaseLost, Store, artefacts
+from engine.training import keeping
 from engine.training.rewards.asking import Asker
 
 _POLL_S = 0.2
@@ -66,16 +68,18 @@ class JobRun:
 
         Raises LeaseLost, and Interrupted when the runner closes down.
         """
-        if self._closing.is_set():
-            raise Interrupted("the runner is closing down")
-        if self._lost.is_set():
-            raise LeaseLost("The job is in other hands.", where=f"job {self.job_id}")
-        if time.monotonic() - self._asked_at >= _POLL_S:
-            # The lease decides how long a run may go on without its database.
-            with suppress(StorageError):
-                self._asked = self._store.poll_control(self.job_id, self.attempt)
-            self._asked_at = time.monotonic()
-        return self._asked
+        asked = self._listen()
+        return None if asked == states.SKIP else asked
+
+    def wants_to_skip(self) -> bool:
+        """Whether somebody asks to leave out what was offered to be skipped. Raises as `control`."""
+        return self._listen() == states.SKIP
+
+    def offer_skip(self, what: str) -> None:
+        """Says what the run does that can be left out; empty when it's over."""
+        with suppress(StorageError):
+            self._store.offer_skip(self.job_id, self.attempt, what)
+        self._asked, self._asked_at = None, 0.0
 
     def wait_for_key(self, need: keys.Need | None) -> str | None:
         """Comes back when the owner's key is at hand, with 'pause' or 'stop' if somebody asks for it meanwhile. Raises KeyNeeded."""
@@ -133,13 +137,31 @@ class JobRun:
         reason: str,
         loop_state: dict[str, Any],
         renderer: str,
+        sizes: Mapping[str, int | None] | None = None,
     ) -> None:
-        """Notes that the state after update `step` is safe. Everything reported so far is written with it, so that none goes missing."""
+        """Notes that the state after update `step` is safe; `sizes`: bytes by kind. Everything reported so far is written with it, so that
+        none goes missing."""
         where = {"weights": weights_path, "sampler_weights": sampler_path}
         found = {kind: path for kind, path in where.items() if path}
         common = {"step": step, "reason": reason, "loop_state": loop_state, "renderer": renderer}
-        self._buffer.flush(checkpoints=[{**common, "kind": kind, "path": path} for kind, path in found.items()])
+        rows = [{**common, "kind": kind, "path": path, "bytes": (sizes or {}).get(kind)} for kind, path in found.items()]
+        self._buffer.flush(checkpoints=rows)
         self.log("info", f"checkpoint at step {step}", reason=reason, **found)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """The states to go on from that it has saved, oldest first."""
+        return self._store.checkpoints(self.job_id, "weights", owner=None)
+
+    def best_step(self, watched: str, better: str, since: int) -> int | None:
+        """Of the steps that were saved after `since`, the one where the held-out number was best."""
+        steps = {state.step for state in self._store.checkpoints(self.job_id, owner=None)}
+        return keeping.best_step(self._store, self.job_id, steps, watched, better, since)
+
+    def prune(self, *, keep_last: int | None, most_bytes: float | None, best: int | None, needed: Collection[str]) -> keeping.Pruned:
+        """Does away with saved states by the policy; `needed` are paths that the run stands on. Raises LeaseLost."""
+        self._store.poll_control(self.job_id, self.attempt)
+        job = self._store.job(self.job_id, owner=None)
+        return keeping.prune(self._store, job, keep_last=keep_last, most_bytes=most_bytes, best=best, needed=needed)
 
     def result(self, values: dict[str, Any]) -> None:
         """What came of the run; keys are added to those that are there."""
@@ -184,3 +206,15 @@ class JobRun:
     def interrupt(self) -> None:
         """Called by the runner when it closes down."""
         self._closing.set()
+
+    def _listen(self) -> str | None:
+        if self._closing.is_set():
+            raise Interrupted("the runner is closing down")
+        if self._lost.is_set():
+            raise LeaseLost("The job is in other hands.", where=f"job {self.job_id}")
+        if time.monotonic() - self._asked_at >= _POLL_S:
+            # The lease decides how long a run may go on without its database.
+            with suppress(StorageError):
+                self._asked = self._store.poll_control(self.job_id, self.attempt)
+            self._asked_at = time.monotonic()
+        return self._asked

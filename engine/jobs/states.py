@@ -39,6 +39,9 @@ RESUMABLE = frozenset({PAUSED, STOPPED, FAILED, INTERRUPTED, NEEDS_KEY})
 # What takes one of the turns that an owner has where these are few; a run that waits for its key goes on as soon as that is there.
 TAKES_A_TURN = ACTIVE | {QUEUED, INTERRUPTED, NEEDS_KEY}
 
+SKIP = "skip"
+"""Asks a run to leave out what it does just now, an evaluation say. It changes no state."""
+
 CONTROLS: dict[str, dict[str, str]] = {
     "pause": {QUEUED: PAUSED, INTERRUPTED: PAUSED, PAUSING: PAUSING} | dict.fromkeys(WORKING, PAUSING),
     "stop": {QUEUED: STOPPED, PAUSED: STOPPED, INTERRUPTED: STOPPED, NEEDS_KEY: STOPPED, PAUSING: STOPPING, STOPPING: STOPPING}
@@ -76,13 +79,15 @@ def allowed(state: str, to: str) -> bool:
     return to in TRANSITIONS.get(state, frozenset())
 
 
-def requests(state: str) -> frozenset[str]:
-    """What can be asked of a job in `state`: pause, stop, resume, delete."""
+def requests(state: str, skips: str = "") -> frozenset[str]:
+    """What can be asked of a job in `state`: pause, stop, skip, resume, delete. `skips` is what it does that can be skipped."""
     asked = {name for name, moves in CONTROLS.items() if moves.get(state, state) != state}
     if state in RESUMABLE:
         asked.add("resume")
     if state not in ACTIVE:
         asked.add("delete")
+    if skips and state in WORKING:
+        asked.add(SKIP)
     return frozenset(asked)
 
 

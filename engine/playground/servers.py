@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from engine import endpoints, models
-from engine.endpoints import Endpoint
+from engine.endpoints import Endpoint, backups
 from engine.errors import EndpointError, EngineError
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ class Servers:
     def opening(self, speaker: Speaker) -> Opening:
         """The endpoint that answers for the speaker, on its way or there; looked at anew whether it still lives."""
         key = (speaker.endpoint, speaker.base_model)
+        if speaker.path.startswith("tinker://"):
+            backups.at_hand(speaker.path)
         with self._lock:
             last = self._openings.get(key)
             if last is None or last.done:

@@ -212,10 +212,26 @@ class Evaluation(Part):
 
 
 class Checkpoints(Part):
-    """How often the run is made safe."""
+    """How often the run is made safe, and what is kept of it."""
 
     every_steps: int = field(500, "Save every so many steps; 0 leaves it to the clock.", unit="steps", ge=0)
     every_seconds: float = field(120.0, "Save at least this often; 0 leaves it to the steps.", unit="seconds", ge=0)
+    keep_last: int | None = field(
+        5,
+        "How many of the newest states to go on from are kept; empty keeps all. The best, the last, a stage's end and what you pin always "
+        "stay, and so does what is there to use.",
+        unit="checkpoints",
+        ge=1,
+        healthy=(2, 10),
+    )
+    max_gb: float | None = field(
+        20.0,
+        "At most so much disk for the run's checkpoints; empty sets no limit. States to go on from go first, then every other one to use; "
+        "the best, the last, a stage's end and what you pin always stay.",
+        unit="GB",
+        gt=0,
+        healthy=(1, 100),
+    )
 
 
 class Budget(Part):

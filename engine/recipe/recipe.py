@@ -46,7 +46,7 @@ class Recipe(Part):
     distill: Distill = field(Distill, "Learning from another model.")
     own_loss: OwnLoss = field(OwnLoss, "Your own way of weighing tokens.")
     evaluation: Evaluation = field(Evaluation, "What is watched and proven.")
-    checkpoints: Checkpoints = field(Checkpoints, "How often the run is made safe.")
+    checkpoints: Checkpoints = field(Checkpoints, "How often the run is made safe, and what is kept.")
     budget: Budget = field(Budget, "What the run may cost at most.")
     seed: int = field(0, "Same seed, same data order and same adapter start.", ge=0, lt=2**31)
 

@@ -15,6 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from engine import knowledge, paths, starts
+from engine.endpoints import backups
 from engine.errors import EngineError
 from engine.jobs import states
 from engine.jobs.run import JobRun
@@ -244,6 +245,7 @@ def _called(name: str) -> str:
 def _clear(job_id: str) -> None:
     """What the small run left on the disk: its folder, and all that the server saved in its sessions."""
     remove_job_folder(job_id)
+    backups.forget_job(job_id)
     for file in (paths.home() / "checkpoints").glob("*/run.json"):
         with suppress(OSError, ValueError):
             about = json.loads(file.read_text(encoding="utf-8"))

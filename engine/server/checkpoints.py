@@ -12,12 +12,14 @@ beside its place, synced, then renamed. Colons in run ids are written as dots. K
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
 import shutil
 import time
 import uuid
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +39,7 @@ KINDS = ("weights", "sampler_weights", "external_weights")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]{0,199}")
 _LEFTOVER = re.compile(r"\.(.+)\.(\d+)\.[0-9a-f]+\.(tmp|old)")
+_DAMAGED = "Use another checkpoint; a run's own backups are put back when it is resumed or diagnosed."
 MIN_TTL, MAX_TTL = 3600, 10 * 365 * 24 * 3600
 
 
@@ -66,7 +69,8 @@ class CheckpointPath:
 
 @dataclass
 class CheckpointInfo:
-    """checkpoint.json: what is needed to load the checkpoint and to say what it is."""
+    """checkpoint.json: what is needed to load the checkpoint and to say what it is. `digests`: {file: its content's SHA-256}, by which
+    damage is noticed; empty in checkpoints from before there were any."""
 
     path: str
     base_model: str
@@ -82,6 +86,7 @@ class CheckpointInfo:
     public: bool = False
     format: int = 1
     full: bool = False
+    digests: dict[str, str] = field(default_factory=dict)
 
     @property
     def spec(self) -> LoraSpec | FullSpec:
@@ -155,7 +160,8 @@ class CheckpointStore:
                 save_file(optimizer, draft / "optimizer.safetensors")
             if not info.full:
                 _name_base_model(draft / "adapter_config.json", info.base_model)
-            _write_json(draft / "checkpoint.json", asdict(info))
+            files = {file.name: digest(file) for file in sorted(draft.iterdir())}
+            _write_json(draft / "checkpoint.json", asdict(replace(info, digests=files)))
             for file in draft.iterdir():
                 sync_path(file)
             sync_path(draft)
@@ -172,19 +178,21 @@ class CheckpointStore:
         """Into memory. Raises NotFound; StorageError or ModelError for one that can't be read, ModelError where it doesn't fit the base."""
         info = self.info(path)
         if info.full:
+            self._must_be_whole(path, info)
             return info, base.full_from_folder(self._folder(path), trainable=trainable)
         return info, base.adapter_from_tensors(info.spec, self.load_adapter(path)[1], trainable=trainable)
 
     def load_adapter(self, path: CheckpointPath) -> tuple[CheckpointInfo, dict[str, torch.Tensor]]:
         """Raises NotFound, or StorageError for a file that can't be read."""
         info = self.info(path)
-        return info, self._tensors(path, "adapter_model.safetensors")
+        return info, self._tensors(path, info, "adapter_model.safetensors")
 
     def load_optimizer(self, path: CheckpointPath) -> dict[str, torch.Tensor]:
         """Raises NotFound where the checkpoint was saved without it."""
-        if not self.info(path).has_optimizer:
+        info = self.info(path)
+        if not info.has_optimizer:
             raise NotFound(f"{path} has no optimizer state", "Load the weights alone.")
-        return self._tensors(path, "optimizer.safetensors")
+        return self._tensors(path, info, "optimizer.safetensors")
 
     def delete(self, path: CheckpointPath) -> None:
         """Raises NotFound."""
@@ -223,12 +231,24 @@ class CheckpointStore:
         self.info(path)
         return {file.name: file for file in sorted(self._folder(path).iterdir()) if _NAME.fullmatch(file.name) and file.is_file()}
 
-    def _tensors(self, path: CheckpointPath, name: str) -> dict[str, torch.Tensor]:
+    def _must_be_whole(self, path: CheckpointPath, info: CheckpointInfo, names: Iterable[str] | None = None) -> None:
+        """Raises StorageError for a file that isn't what was saved."""
+        for name in info.digests if names is None else names:
+            file = self._folder(path) / name
+            try:
+                sound = name not in info.digests or digest(file) == info.digests[name]
+            except OSError as error:
+                raise StorageError(f"the checkpoint's file can't be read: {error}", _DAMAGED, where=str(file)) from error
+            if not sound:
+                raise StorageError("the checkpoint's file is damaged: it isn't what was saved", _DAMAGED, where=str(file))
+
+    def _tensors(self, path: CheckpointPath, info: CheckpointInfo, name: str) -> dict[str, torch.Tensor]:
+        self._must_be_whole(path, info, [name])
         file = self._folder(path) / name
         try:
             return load_file(file)
         except (OSError, SafetensorError) as error:
-            raise StorageError(f"the checkpoint's file can't be read: {error}", "Use another checkpoint.", where=str(file)) from error
+            raise StorageError(f"the checkpoint's file can't be read: {error}", _DAMAGED, where=str(file)) from error
 
     def _folder(self, path: CheckpointPath) -> Path:
         return self.root / path.run.replace(":", ".") / path.kind / path.name
@@ -267,6 +287,12 @@ class CheckpointStore:
                 continue
             if expires is not None and expires < time.time():
                 shutil.rmtree(file.parent, ignore_errors=True)
+
+
+def digest(file: Path) -> str:
+    """The SHA-256 of its content."""
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def beside(place: Path, suffix: str) -> Path:

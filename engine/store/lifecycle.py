@@ -21,6 +21,8 @@ from engine.store.records import Job
 jobs = schema.jobs
 
 LEASE_S = 15.0
+LONGEST_LEASE_S = 900.0
+"""A lease that ends later than this from now was given by a clock that has been set back since: it counts as run out."""
 MAX_FRUITLESS = 3
 """So many recoveries in a row that get no further than their predecessors, and the job fails."""
 
@@ -70,7 +72,7 @@ class Lifecycle(Database):
             return connection.execute(update(jobs).where(mine).values(lease_until=now + lease_s, heartbeat_at=now)).rowcount == 1
 
     def poll_control(self, job_id: str, attempt: int) -> str | None:
-        """What was asked of the run: pause, stop or None. Raises LeaseLost."""
+        """What was asked of the run: pause, stop, skip or None. Raises LeaseLost."""
         with self.read() as connection:
             query = select(jobs.c.control, jobs.c.attempt, jobs.c.state).where(jobs.c.id == job_id)
             row = connection.execute(query).first()
@@ -79,7 +81,9 @@ class Lifecycle(Database):
         return row.control
 
     def set_control(self, job_id: str, control: str | None, owner: str | None = "local") -> Job:
-        """Asks a job to pause or stop; one that isn't running does so at once. Raises StateError where that makes no sense.
+        """Asks a job to pause or stop; one that isn't running does so at once. `skip` asks it to leave out what it does just now.
+
+        Raises StateError where that makes no sense.
 
         None withdraws a request that hasn't been taken up; a run that is pausing or stopping can't be called back.
         """
@@ -87,9 +91,16 @@ class Lifecycle(Database):
             row = job_row(connection, job_id, owner, lock=True)
             label = states.LIGHTS[row.state].label
             if control is None:
-                if row.control:
+                if row.control and row.control != states.SKIP:
                     raise StateError(f"Job {job_id} is {label} already.", "Wait until it is done, then resume it.")
                 return as_job(row)
+            if control == states.SKIP:
+                if states.SKIP not in states.requests(row.state, row.skips):
+                    advice = "Evaluations, samples and the proof can be skipped while they are on."
+                    raise StateError(f"Job {job_id} is {label}: there is nothing to skip just now.", advice)
+                connection.execute(update(jobs).where(jobs.c.id == job_id).values(control=control))
+                self.add_event(connection, job_id, row.attempt, "skip", row.skips)
+                return as_job(job_row(connection, job_id, owner))
             target = states.CONTROLS[control].get(row.state)
             if target is None:
                 raise StateError(f"Job {job_id} is {label}: it can't be asked to {control}.")
@@ -150,6 +161,13 @@ class Lifecycle(Database):
             if values:
                 connection.execute(update(jobs).where(jobs.c.id == job_id).values(**values))
 
+    def offer_skip(self, job_id: str, attempt: int, what: str) -> None:
+        """Says what the run does that can be skipped; empty when that is over. An older wish to skip is forgotten. Raises LeaseLost."""
+        with self.write() as connection:
+            row = self._held(connection, job_id, None, attempt)
+            control = None if row.control == states.SKIP else row.control
+            connection.execute(update(jobs).where(jobs.c.id == job_id).values(skips=what, control=control))
+
     def start_from(self, job_id: str, attempt: int, step: int) -> None:
         """Says that this attempt goes on from `step`, where that isn't the last checkpoint's."""
         table = schema.attempts
@@ -198,7 +216,7 @@ class Lifecycle(Database):
         start = connection.scalar(select(table.c.step).where(kept).order_by(table.c.id.desc()).limit(1)) or 0
         connection.execute(schema.attempts.insert().values(job_id=row.id, attempt=attempt, start_step=start, started_at=now, why=why))
         lease = {"lease_owner": runner_id, "lease_until": now + lease_s, "heartbeat_at": now}
-        started = {"started_at": row.started_at or now, "attempt": attempt, "step": start, "control": None}
+        started = {"started_at": row.started_at or now, "attempt": attempt, "step": start, "control": None, "skips": ""}
         self._move(connection, row, states.PREPARING, **started, **lease)
         return as_job(job_row(connection, row.id, None))
 
@@ -215,7 +233,7 @@ class Lifecycle(Database):
             if name in values:
                 values[name] = to_json(values[name])
         if to not in states.ACTIVE:
-            values = {"stage": "", "control": None, "lease_owner": None, "lease_until": None, **values}
+            values = {"stage": "", "skips": "", "control": None, "lease_owner": None, "lease_until": None, **values}
         if to in states.FINAL:
             values["finished_at"] = self.now()
         connection.execute(update(jobs).where(jobs.c.id == row.id).values(**values))
@@ -234,12 +252,16 @@ def lost(job_id: str) -> LeaseLost:
 
 
 def _lost(now: float):
-    return and_(jobs.c.state.in_(states.ACTIVE), or_(jobs.c.lease_until.is_(None), jobs.c.lease_until < now))
+    return and_(jobs.c.state.in_(states.ACTIVE), _run_out(now))
 
 
 def _waiting(now: float, runner_id: str):
-    free = or_(jobs.c.lease_until.is_(None), jobs.c.lease_until < now, jobs.c.lease_owner == runner_id)
+    free = or_(_run_out(now), jobs.c.lease_owner == runner_id)
     return and_(jobs.c.state.in_((states.QUEUED, states.INTERRUPTED)), free)
+
+
+def _run_out(now: float):
+    return or_(jobs.c.lease_until.is_(None), jobs.c.lease_until < now, jobs.c.lease_until > now + LONGEST_LEASE_S)
 
 
 def _among(job_id: str | None, exclude: Collection[str]) -> list:

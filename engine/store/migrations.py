@@ -167,6 +167,16 @@ def m009_rehearsals(connection: Connection) -> None:
     )
 
 
+def m010_keeping(connection: Connection) -> None:
+    """Which checkpoints are kept for good, how big they are; what a run does just now that can be skipped."""
+    _run(
+        connection,
+        "ALTER TABLE checkpoints ADD COLUMN pinned BOOLEAN NOT NULL DEFAULT FALSE",
+        "ALTER TABLE checkpoints ADD COLUMN bytes BIGINT",
+        "ALTER TABLE jobs ADD COLUMN skips TEXT NOT NULL DEFAULT ''",
+    )
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m001_first_tables,
     m002_conversations_and_notes,
@@ -177,6 +187,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m007_ratings,
     m008_launch_tokens,
     m009_rehearsals,
+    m010_keeping,
 )
 
 

@@ -49,6 +49,8 @@ class Job(_Record):
     control: str | None
     error: dict[str, Any] | None
     result: dict[str, Any] | None
+    skips: str = ""
+    """What it does just now that can be skipped; empty while there is nothing."""
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -120,7 +122,10 @@ class Sample(_Record):
 
 @dataclass(frozen=True)
 class Checkpoint(_Record):
-    """A saved state: kind `weights` is for going on, `sampler_weights` for use. `loop_state` is the training loop's own."""
+    """A saved state: kind `weights` is for going on, `sampler_weights` for use. `loop_state` is the training loop's own.
+
+    `pinned`: a person wants to keep it. `bytes`: what it takes where it lies; None where that isn't known.
+    """
 
     id: int
     job_id: str
@@ -132,6 +137,8 @@ class Checkpoint(_Record):
     loop_state: dict[str, Any]
     renderer: str
     at: float
+    pinned: bool = False
+    bytes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ jobs = Table(
     Column("lease_owner", Text),
     Column("lease_until", Double),
     *(Column(name, Text) for name in ("control", "error", "result", "token")),
+    Column("skips", Text, default=""),
 )
 
 attempts = Table(
@@ -86,6 +87,8 @@ checkpoints = _of_a_job(
     Column("step", Integer),
     *(Column(name, Text) for name in ("kind", "path", "reason", "loop_state", "renderer")),
     Column("at", Double),
+    Column("pinned", Boolean, default=False),
+    Column("bytes", BigInteger),
 )
 
 events = _of_a_job("events", Column("at", Double), Column("kind", Text), Column("text", Text))

@@ -9,7 +9,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import and_, delete, func, not_, select, update
 
 from engine.errors import NotFound
 from engine.store import schema
@@ -37,7 +37,7 @@ class Series(Lifecycle):
         """One batch, all of it or nothing. Rows that are there already are passed over: no step is ever written twice.
 
         metrics: step, name, value, at. samples: step, position, prompt, expected, answer, correct. progress: step, total_steps,
-        tokens, training_seconds. checkpoints: step, kind, path, reason, loop_state, renderer. Raises LeaseLost.
+        tokens, training_seconds. checkpoints: step, kind, path, reason, loop_state, renderer, bytes. Raises LeaseLost.
         """
         key = {"job_id": job_id, "attempt": attempt}
         with self.write() as connection:
@@ -144,6 +144,31 @@ class Series(Lifecycle):
         """The state to go on from; None before the first."""
         found = self.checkpoints(job_id, kind, owner)
         return found[-1] if found else None
+
+    def undone_checkpoints(self, job_id: str) -> list[Checkpoint]:
+        """Saved states that no later attempt went on from: the clean line has others in their place."""
+        with self.read() as connection:
+            query = select(checkpoints).where(checkpoints.c.job_id == job_id, not_(clean(connection, checkpoints, job_id)))
+            rows = connection.execute(query.order_by(checkpoints.c.id)).all()
+        return [Checkpoint(**{**row._mapping, "loop_state": from_json(row.loop_state)}) for row in rows]
+
+    def checkpoint_bytes(self, owner: str | None = "local") -> dict[str, int]:
+        """{job id: what its saved states take}, as far as that was noted."""
+        jobs = schema.jobs
+        each = select(checkpoints.c.job_id, checkpoints.c.path, func.max(checkpoints.c.bytes).label("bytes"))
+        once = each.group_by(checkpoints.c.job_id, checkpoints.c.path).subquery()
+        query = select(jobs.c.id, func.sum(once.c.bytes)).join(once, once.c.job_id == jobs.c.id).group_by(jobs.c.id)
+        with self.read() as connection:
+            rows = connection.execute(query if owner is None else query.where(jobs.c.owner == owner)).all()
+        return {job_id: int(total or 0) for job_id, total in rows}
+
+    def pin_checkpoint(self, job_id: str, step: int, pinned: bool = True, owner: str | None = "local") -> None:
+        """Keeps what was saved at that step for good, or takes that back. Raises NotFound."""
+        with self.write() as connection:
+            job_row(connection, job_id, owner)
+            mine = and_(clean(connection, checkpoints, job_id), checkpoints.c.step == step)
+            if connection.execute(update(checkpoints).where(mine).values(pinned=pinned)).rowcount == 0:
+                raise NotFound(f"Job {job_id} has no checkpoint at step {step}.", "Look at its checkpoints for the steps there are.")
 
     def delete_checkpoint(self, job_id: str, checkpoint_id: int, owner: str | None = "local") -> None:
         """Forgets a saved state whose files are gone. Raises NotFound."""

@@ -41,7 +41,8 @@ class StageWork:
 @dataclass
 class Attempt:
     """`looked` is the step at which the held-out numbers were last seen to; `left` says what each finished stage left behind:
-    {stage: {weights_path, sampler_path, step}}."""
+    {stage: {weights_path, sampler_path, step}}; `spare` says where second copies lie at an endpoint elsewhere: {step: path}.
+    `last_bytes` is what the last checkpoint took."""
 
     run: JobRun
     client: Client
@@ -62,6 +63,8 @@ class Attempt:
     best: dict[str, Any] = field(default_factory=dict)
     left: dict[int, dict[str, Any]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    spare: dict[str, str] = field(default_factory=dict)
+    last_bytes: int = 0
     preview_client: Client | None = None
     desk: Desk = field(init=False)
     meter: Meter = field(init=False)
@@ -110,6 +113,9 @@ class Attempt:
             "counted": dict(self.client.counted),
             "meter": self.meter.state(),
             "asked": self.asked,
+            "spare": self.spare,
+            "last_bytes": self.last_bytes,
+            "watched": {"name": self.work.method.watched, "better": self.work.method.better},
             "looked": self.looked,
             "method": self.work.method.state(),
         }
@@ -128,6 +134,8 @@ class Attempt:
         self.meter.restore(state.get("meter", {}))
         self.looked = int(state.get("looked", -1))
         self.asked = list(state.get("asked", []))
+        self.spare = dict(state.get("spare", {}))
+        self.last_bytes = int(state.get("last_bytes", 0))
         self.work.method.restore(state.get("method", {}))
 
     def open(self, training: Any = None) -> None:

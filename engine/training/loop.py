@@ -25,9 +25,11 @@ from engine.rendering import Renderer, get_renderer, load_tokenizer
 from engine.training import previews, rows
 from engine.training.attempt import Attempt, StageWork
 from engine.training.methods import Ticket, make_method
-from engine.training.proving import Asked, finish, measure, measured_before, say_samples, tell
+from engine.training.proving import finish, measure, measured_before, say_samples, tell
+from engine.training.restoring import way_back
 from engine.training.saving import checkpoint, note
 from engine.training.schedule import learning_rate, total_steps
+from engine.training.skipping import Asked, Skipped, skippable
 
 if TYPE_CHECKING:
     from engine.jobs.run import JobRun
@@ -86,6 +88,7 @@ def _ready(stage: Stage, data: DataSet, renderer: Renderer, context: int) -> Sta
 
 def _begin(at: Attempt) -> Attempt:
     run = at.run
+    way_back(at)
     if run.resume is not None:
         at.restore(run.resume.step, run.resume.path, run.resume.loop_state)
         if _over(at) and at.stage + 1 < len(at.stages):
@@ -289,7 +292,11 @@ def _every(step: int, interval: int) -> bool:
 
 def _measure(at: Attempt) -> None:
     """The held-out numbers, and what follows of them: a best checkpoint, an early end, a lower rate."""
-    values = at.work.method.measure()
+    try:
+        with skippable(at, "the held-out numbers"):
+            values = at.work.method.measure()
+    except Skipped:
+        return
     if not values:
         return
     at.run.metrics(at.step, values)

@@ -122,7 +122,7 @@ def _place(at: Attempt, sampler: Any) -> tuple[Client, Any]:
         at.run.stage(f"starting {name}, where previews are answered")
         server = start(name, base_model, folder, at.run.owner)
         server.ready(at.run.stage)
-        at.preview_client = Client(server, {"job": at.run.job_id}, poll=at.client.poll)
+        at.preview_client = Client(server, {"job": at.run.job_id}, poll=at.run.control)
         at.run.stage("learning")
     name = f"{at.run.job_id}-preview-{at.step:06d}-{at.run.attempt}"
     saved = at.desk.training.save_weights_for_sampler(name, ttl_seconds=_KEPT_S)
@@ -133,11 +133,13 @@ def _place(at: Attempt, sampler: Any) -> tuple[Client, Any]:
 @contextmanager
 def _within(at: Attempt, client: Client, deadline: float) -> Iterator[None]:
     """Waits in here end with _TooLong at the deadline, and with _Asked once somebody asks to pause or stop."""
-    usual = client.poll
+    usual, listening = client.poll, at.client.poll
 
     def poll() -> None:
         if at.run.control():
             raise _Asked
+        if listening is not None:
+            listening()
         if time.monotonic() > deadline:
             raise _TooLong
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from engine.data.examples import Example
@@ -14,14 +13,7 @@ from engine.training import rows
 from engine.training.answers import answer
 from engine.training.attempt import Attempt, StageWork
 from engine.training.previews import say_previews
-
-
-class Asked(Exception):
-    """Somebody asked to pause or stop while something was being measured."""
-
-    def __init__(self, what: str):
-        super().__init__(what)
-        self.what = what
+from engine.training.skipping import Asked, Skipped, skippable
 
 
 def say_samples(at: Attempt) -> None:
@@ -31,11 +23,19 @@ def say_samples(at: Attempt) -> None:
     if not (fixed or evaluation.previews) or not evaluation.samples_every or not at.work.method.speaks:
         return
     sampler = at.desk.snapshot()
+    try:
+        with skippable(at, "samples"):
+            _say(at, sampler, fixed)
+            say_previews(at, sampler)
+    except Skipped:
+        return
+
+
+def _say(at: Attempt, sampler: Any, fixed: list[Example]) -> None:
     said = _ask(at, sampler, fixed)
     for position, (example, text) in enumerate(zip(fixed, said, strict=True)):
         right = exact_match(text, example.answer) if example.answer else None
         at.run.sample(at.step, position, example.prompt[-1]["content"], example.answer or None, text, right)
-    say_previews(at, sampler)
 
 
 def measured_before(at: Attempt) -> dict[str, Any] | None:
@@ -44,7 +44,8 @@ def measured_before(at: Attempt) -> dict[str, Any] | None:
         return None
     file = at.run.folder / "proof.before.json"
     if file.exists():
-        return read_json(file)
+        side = read_json(file) or {}
+        return None if side.get("skipped") else side
     start = at.run.start() if at.run.recipe.start.checkpoint else None
     if start is None:
         sampler = at.client.sampler(base_model=at.run.recipe.base_model)
@@ -56,12 +57,22 @@ def measured_before(at: Attempt) -> dict[str, Any] | None:
     if sampler is None:
         return None
     side = measure(at, sampler, "before")
-    write_json_atomic(file, side)
+    # Skipped once is skipped for good: the run has moved on when it comes back.
+    write_json_atomic(file, side or {"skipped": True})
     return side
 
 
-def measure(at: Attempt, sampler: Any, when: str) -> dict[str, Any]:
-    """One side of the proof, by the last stage's data and method. Raises Asked within a moment of a request to pause or stop."""
+def measure(at: Attempt, sampler: Any, when: str) -> dict[str, Any] | None:
+    """One side of the proof, by the last stage's data and method; None if it was skipped. Raises Asked within a moment of a request to
+    pause or stop."""
+    try:
+        with skippable(at, f"the proof {when} training", rests=True):
+            return _measure(at, sampler, when)
+    except Skipped:
+        return None
+
+
+def _measure(at: Attempt, sampler: Any, when: str) -> dict[str, Any]:
     evaluation, work = at.run.recipe.evaluation, at.stages[-1]
     skills = work.data.skills[: evaluation.skills_max] if evaluation.skills else []
 
@@ -72,14 +83,13 @@ def measure(at: Attempt, sampler: Any, when: str) -> dict[str, Any]:
         at.run.stage(f"testing {what} {when} training")
         return _ask(at, sampler, list(examples))
 
-    with _interruptible(at):
-        loss = None
-        if work.answers and (when == "after" or at.step == 0):
-            # Before the first update the run's own forward is that of what it starts from: a new adapter changes nothing.
-            reply = at.desk.wait(at.desk.forward(rows.datums(work.answers)), "measuring the held-out loss")
-            loss = reply.metrics["loss:sum"]
-        tokens = int(rows.counts(work.answers)["targets"]) if work.answers else 0
-        return proof.measure(ask, work.data.held_out, skills, loss, tokens, work.method.score)
+    loss = None
+    if work.answers and (when == "after" or at.step == 0):
+        # Before the first update the run's own forward is that of what it starts from: a new adapter changes nothing.
+        reply = at.desk.wait(at.desk.forward(rows.datums(work.answers)), "measuring the held-out loss")
+        loss = reply.metrics["loss:sum"]
+    tokens = int(rows.counts(work.answers)["targets"]) if work.answers else 0
+    return proof.measure(ask, work.data.held_out, skills, loss, tokens, work.method.score)
 
 
 def finish(at: Attempt, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
@@ -148,18 +158,3 @@ def _ask(at: Attempt, sampler: Any, examples: list[Example]) -> list[str]:
     return answer(
         at.client, sampler, at.renderer, prompts, max_tokens=recipe.evaluation.max_new_tokens, stop=recipe.stop, temperature=0.0, seed=0
     )
-
-
-@contextmanager
-def _interruptible(at: Attempt) -> Iterator[None]:
-    """Waits in here end with Asked once somebody asks to pause or stop."""
-
-    def poll() -> None:
-        if asked := at.run.control():
-            raise Asked(asked)
-
-    usual, at.client.poll = at.client.poll, poll
-    try:
-        yield
-    finally:
-        at.client.poll = usual

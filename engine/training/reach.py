@@ -126,6 +126,11 @@ class Reach:
         sampler = partial(client.sampler, path=found.sampler_path)
         return Voice(client, renderer, found.base_model, sampler, partial(client.load, found.path), found.question)
 
+    def _poll(self) -> None:
+        # Whoever waits for the run's own endpoint may be listening for other things from one moment to the next.
+        if self._desk.client.poll:
+            self._desk.client.poll()
+
     def _known(self, name: str) -> Start | None:
         try:
             return self._desk.run.find(name)
@@ -145,5 +150,5 @@ class Reach:
             desk.run.stage(f"starting {base_model}, which is asked too")
             server = start(endpoint, base_model, folder, desk.run.owner)
             server.ready(desk.run.stage)
-            self._clients[endpoint, base_model] = Client(server, {"job": desk.run.job_id}, poll=desk.client.poll)
+            self._clients[endpoint, base_model] = Client(server, {"job": desk.run.job_id}, poll=self._poll)
         return self._clients[endpoint, base_model], get_renderer(renderer, load_tokenizer(folder))

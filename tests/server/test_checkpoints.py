@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -100,10 +101,25 @@ def test_a_folder_that_can_not_be_made(store: CheckpointStore) -> None:
 def test_files_that_are_damaged(store: CheckpointStore) -> None:
     save(store)
     weights = folder(store) / "adapter_model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-5])
-    with pytest.raises(StorageError, match="can't be read") as caught:
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-5])
+    with pytest.raises(StorageError, match="damaged") as caught:
         store.load_adapter(PATH)
     assert str(weights) in caught.value.where
+    # One bit in the middle of the numbers: the file can be read, and would be wrong.
+    weights.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    with pytest.raises(StorageError, match="damaged"):
+        store.load_adapter(PATH)
+    weights.unlink()
+    with pytest.raises(StorageError, match="can't be read"):
+        store.load_adapter(PATH)
+    weights.write_bytes(whole)
+    about = folder(store) / "checkpoint.json"
+    noted = json.loads(about.read_text())
+    assert noted["digests"]["adapter_model.safetensors"] == hashlib.sha256(whole).hexdigest()
+    # One from before contents were noted down loads as it always did.
+    about.write_text(json.dumps({**noted, "digests": {}}))
+    assert store.load_adapter(PATH)[1]
     (folder(store) / "checkpoint.json").write_text("{")
     assert not store.exists(PATH)
 

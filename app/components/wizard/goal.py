@@ -82,7 +82,7 @@ def begin_method_demo(name: str) -> None:
 
 
 def choose(draft: Any, name: str) -> None:
-    """Another goal; what was set for the one before stays, unless that was a demo. Stages and a method's own settings go with the method."""
+    """Another goal; what was set for the one before stays, unless that was a demo. Stages and what one method reads go with it."""
     came_with_demo = draft.goal and ("demo" in frame.engine().planner.goals()[draft.goal] or bool(draft.changes.get("then")))
     kept = {} if came_with_demo else draft.changes
     other = frame.engine().planner.goals()[name]["method"] != draft.changes.get("method", Recipe().method)
