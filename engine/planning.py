@@ -83,13 +83,13 @@ class Planner:
         """The base models that an endpoint has to choose from; empty where any can be named. Raises EngineError."""
         return [] if endpoints.kind(endpoint, self._owner).weights else remote.models(endpoint, self._owner)
 
-    def about_model(self, endpoint: str, base_model: str) -> list[str]:
+    def about_model(self, endpoint: str, listed_as: str) -> list[str]:
         """What is known of a model where it would be trained: the most tokens that it takes at once, and its price. In words."""
         found = []
         with suppress(EngineError):
-            context = None if endpoints.kind(endpoint, self._owner).weights else remote.offer(endpoint, base_model, self._owner).context
+            context = None if endpoints.kind(endpoint, self._owner).weights else remote.offer(endpoint, listed_as, self._owner).context
             found += [f"takes up to {context:,} tokens at once (context)"] if context else []
-        price = pricing.find(endpoint, base_model)
+        price = pricing.find(endpoint, listed_as)
         if price is not None and not price.free:
             found.append(price.told)
         return found

@@ -112,8 +112,8 @@ def prices() -> None:
         if engine.policy.shared:
             return
         with st.expander("Another price"), st.form("price-form", border=False):
-            places = [name for name in engine.spending.places() if name != "local"] + ["local"]
-            st.selectbox("Place", places, key="price-endpoint")
+            places = engine.spending.places()
+            st.selectbox("Place", places, index=None, placeholder="Choose one", key="price-endpoint")
             st.text_input("Model, as it is listed there; * for all", "*", key="price-model", max_chars=200)
             for kind, label in (("prefill", "Read (prefill)"), ("sample", "Written (sample)"), ("train", "Learned from (train)")):
                 st.number_input(label, min_value=0.0, value=0.0, step=0.1, format="%.4f", key=f"price-{kind}")
@@ -126,7 +126,7 @@ def prices() -> None:
 
 def _price() -> None:
     given = {kind: st.session_state[f"price-{kind}"] for kind in ("prefill", "sample", "train")}
-    endpoint, model = st.session_state["price-endpoint"], st.session_state["price-model"]
+    endpoint, model = st.session_state["price-endpoint"] or "", st.session_state["price-model"]
     trouble.attempt(lambda: services.engine().spending.change(endpoint, model, given), "The price is kept")
 
 

@@ -39,7 +39,8 @@ def show_error(error: dict[str, Any], *, waits: bool = False) -> None:
     if error.get("next_step"):
         lines.append(f"What to do: {literal(error['next_step'])}")
     if waits:
-        st.warning("  \n".join(lines), icon=":material/key:")
+        icon = "key" if error.get("kind") == "KeyNeeded" else "pause_circle"
+        st.warning("  \n".join(lines), icon=f":material/{icon}:")
     else:
         st.error("  \n".join(lines), icon=":material/error:")
 

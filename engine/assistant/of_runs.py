@@ -43,7 +43,7 @@ def progress(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     if said := result_line(job):
         lines.append(said)
     if job.state == states.NEEDS_KEY:
-        lines.append(key_waited_for(endpoints.kind(job.endpoint).title if job.endpoint in endpoints.names() else job.endpoint))
+        lines.append(key_waited_for(_place(job)))
     elif job.error:
         lines.append(f"It failed: {safe(str(job.error.get('message', '')), 300)}.")
     findings, choices = _doctor(desk, job)
@@ -68,7 +68,7 @@ def eta(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     elif job.state == states.EVALUATING:
         text = f"{called(job)} has learned all it was to learn and is being tested: that is the last part."
     elif job.state == states.NEEDS_KEY:
-        text = f"{called(job)} stands still. {key_waited_for(endpoints.kind(job.endpoint).title)}"
+        text = f"{called(job)} stands still. {key_waited_for(_place(job))}"
     elif states.moving(job.state):
         text = f"{called(job)} is {states.LIGHTS[job.state].label}; how long it takes is known after the first steps."
     else:
@@ -196,7 +196,7 @@ def _told(desk: Desk, job: Job, intent: str) -> Reply:
     if said := result_line(job):
         lines.append(said)
     if job.state == states.NEEDS_KEY:
-        lines.append(key_waited_for(endpoints.kind(job.endpoint).title if job.endpoint in endpoints.names() else job.endpoint))
+        lines.append(key_waited_for(_place(job)))
     elif job.error:
         lines.append(f"{safe(str(job.error.get('message', '')), 300)}. {safe(str(job.error.get('next_step', '')), 300)}")
     findings, choices = _doctor(desk, job) if job.step else ("", ())
@@ -289,3 +289,9 @@ def share_right(job: Job) -> str:
     """Right answers before and after, or a dash."""
     found = right(job)
     return f"{percent(found[0]['exact_match'])} → {percent(found[1]['exact_match'])}" if found else "–"
+
+
+def _place(job: Job) -> str:
+    """What its endpoint is called; its own name for one that isn't known any more."""
+    known = job.endpoint in endpoints.names(job.owner)
+    return endpoints.kind(job.endpoint, job.owner).title if known else job.endpoint

@@ -105,6 +105,7 @@ def test_curves(trained: Result, engine: Engine):
     assert all(norm > 0 for _, norm in engine.curve(job, "grad_norm"))
     assert all(speed > 0 for _, speed in engine.curve(job, "tokens_per_second"))
     of_the_run = {"train_loss", "held_out_loss", "learning_rate", "grad_norm", "tokens_per_second", "tokens", "seconds"}
+    of_the_run |= {"prefill_tokens", "sample_tokens", "train_tokens"}
     assert set(engine.metric_names(job)) - {"cpu_percent", "memory_gb", "gpu_percent", "gpu_memory_gb"} == of_the_run
     assert engine.curve(job, "tokens")[-1] == (8, trained.tokens) and engine.curve(job, "seconds")[-1] == (8, trained.seconds)
 

@@ -132,7 +132,7 @@ class Asker:
     def _opened(self, name: str, base_model: str) -> Endpoint:
         known = self._open.get((name, base_model))
         if known is None or not known.alive():
-            folder = models.resolve(base_model, weights=endpoints.kind(name).weights)
+            folder = models.resolve(base_model, weights=endpoints.kind(name, self._owner).weights)
             known = endpoints.start(name, base_model, folder, self._owner)
             known.ready(lambda text: None)
             self._open[name, base_model] = known
