@@ -46,6 +46,7 @@ class Result:
     better: int = 0
     worse: int = 0
     notes: tuple[str, ...] = ()
+    win_rate: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -167,7 +168,7 @@ class Engine(Areas):
         empty = {"before": None, "after": None}
         told = {name: found[name] for name in ("seconds", "tokens", "steps", "checkpoint")}
         told |= {name: found.get(name) or empty for name in ("held_out", "skills")}
-        told |= {name: found[name] for name in ("better", "worse") if name in found}
+        told |= {name: found[name] for name in ("better", "worse", "win_rate") if name in found}
         return Result(job_id=job.id, name=job.name, state=job.state, notes=tuple(found.get("notes", ())), **told)
 
     def pause(self, job_id: str) -> Job:

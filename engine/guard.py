@@ -5,6 +5,7 @@ Called wherever the engine is about to look at something, never by a page alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from engine.amounts import size
 from engine.endpoints import backups, remote
 from engine.endpoints.fitting import fits
 from engine.errors import EndpointError, KeyNeeded, NotAllowed, RecipeError
-from engine.recipe import DataSpec, Recipe, Reward, written
+from engine.recipe import DataSpec, Recipe, RewardPart, written
 from engine.starts import folder_of
 from engine.store import Store
 
@@ -59,7 +60,8 @@ def recipe(owner: str, asked: Recipe) -> None:
     model(owner, asked.base_model, asked.endpoint)
     for stage in written(asked):
         data(owner, stage.data)
-        reward(owner, stage.reward)
+        reward(owner, stage.reward.parts)
+        reward(owner, stage.evaluation.judge, "recipe evaluation.judge")
         learning(owner, stage)
 
 
@@ -74,10 +76,10 @@ def learning(owner: str, asked: Recipe) -> None:
         model(owner, asked.distill.teacher)
 
 
-def reward(owner: str, asked: Reward) -> None:
+def reward(owner: str, parts: Sequence[RewardPart], field: str = "recipe reward.parts") -> None:
     """No programs of people's own, and no servers of theirs, where others share the machine."""
-    for number, part in enumerate(asked.parts):
-        where = f"recipe reward.parts.{number}"
+    for number, part in enumerate(parts):
+        where = f"{field}.{number}"
         if part.kind in OWN_CODE and policy.of(owner).shared:
             advice = "Choose another kind of reward, or train on your own machine."
             raise NotAllowed("programs of one's own can't be run here, for others use the machine too", advice, where=f"{where}.kind")

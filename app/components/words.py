@@ -146,6 +146,8 @@ def proof_sentences(result: dict[str, Any]) -> list[str]:
             f"{percent(right.after)}** (95 % interval {low:.0f} to {high:.0f})."
         )
         sentences.append(f"{result['better']:,} of these prompts got better, {result['worse']:,} worse.")
+    if won := outcome.wins_sentence(result):
+        sentences.append(literal(won))
     surprise = found.pop("perplexity", None)
     found.pop("token_f1", None)
     for one in found.values():

@@ -155,6 +155,8 @@ def _train_here(engine: Engine, recipe: Recipe, as_json: bool) -> int:
     if result.held_out.get("after"):
         out.print(result_table(result))
         out.print(f"answers that became right: {result.better}; that became wrong: {result.worse}")
+    if won := outcome.wins_sentence(result.to_dict()):
+        out.print(won, markup=False)
     for note in result.notes:
         out.print(f"note: {note}", style="yellow", markup=False)
     out.print("\ntalk to it: python thinker.py chat")

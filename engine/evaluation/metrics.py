@@ -73,7 +73,7 @@ def score(answers: Sequence[str], expected: Sequence[str]) -> Scores:
     return Scores(count, right / count if count else 0.0, low, high, f1)
 
 
-def wilson(right: int, count: int, z: float = 1.959963984540054) -> tuple[float, float]:
+def wilson(right: float, count: int, z: float = 1.959963984540054) -> tuple[float, float]:
     """Wilson's score interval for a share (Wilson 1927); (0, 1) when nothing was counted."""
     if not count:
         return 0.0, 1.0

@@ -10,6 +10,7 @@ from typing import Any
 
 from engine import knowledge
 from engine.errors import NotFound
+from engine.evaluation.winrate import WinRate
 
 FIRST = ("exact_match", "reward", "preference_accuracy", "held_out_preference_accuracy", "agreement")
 """What a proof is first of all judged by, where it has it."""
@@ -73,6 +74,34 @@ def count(result: Mapping[str, Any] | None) -> int:
     """How many held-out prompts were answered; 0 where that isn't known."""
     held_out = (result or {}).get("held_out") or {}
     return int((held_out.get("after") or {}).get("count") or (result or {}).get("asked") or 0)
+
+
+def wins(result: Mapping[str, Any] | None) -> WinRate | None:
+    """How often its answers are better than those of what its last stage began with; None where nobody judged."""
+    found = (result or {}).get("win_rate") or {}
+    return WinRate.of(found) if found.get("count") else None
+
+
+def wins_sentence(result: Mapping[str, Any] | None) -> str:
+    """The same in words: how often, what is sure, by which judge. Says why where the judge failed; empty where there was none."""
+    about = (result or {}).get("win_rate") or {}
+    if problem := about.get("problem"):
+        return f"Which answers are better couldn't be told: {problem}"
+    found = wins(result)
+    if found is None:
+        return ""
+    low, high = math.floor(100 * found.low), math.ceil(100 * found.high)
+    sure = {
+        "better": f"surely more than {low} %",
+        "worse": f"surely less than {high} %, so it got worse",
+        "open": f"which may be chance: {low} to {high} %",
+    }[found.surely]
+    other = "the model that its last stage began with" if about.get("against") == "stage" else "the start model"
+    judge = " + ".join(about.get("judge") or ["exact"])
+    return (
+        f"Wins {100 * found.rate:.0f} % against {other} by {judge}, {sure} "
+        f"({found.wins:,} answers better, {found.ties:,} as good, {found.losses:,} worse; those as good count half)."
+    )
 
 
 def _number(value: Any) -> bool:

@@ -45,8 +45,10 @@ def measure(
     }
 
 
-def compare(before: dict[str, Any], after: dict[str, Any], held_out: Sequence[Example]) -> dict[str, Any]:
-    """The proof as it is stored: both sides, how many examples got better and worse, and some to look at."""
+def compare(
+    before: dict[str, Any], after: dict[str, Any], held_out: Sequence[Example], wins: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The proof as it is stored: both sides, how many examples got better and worse, some to look at, and who `wins` (winrate.py)."""
     rows = []
     for example, old, new in zip(held_out, before["answers"]["held_out"], after["answers"]["held_out"], strict=True):
         # Where nothing is expected, no answer is right or wrong.
@@ -75,6 +77,7 @@ def compare(before: dict[str, Any], after: dict[str, Any], held_out: Sequence[Ex
         "worse": sum(row["was_right"] and not row["is_right"] for row in judged),
         "asked": len(rows),
         "examples": wrong + right + unjudged,
+        "win_rate": wins,
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import field_validator, model_validator
 
 from engine.recipe.field import Part, field
+from engine.recipe.methods import RewardPart
 
 RENDERERS = ("auto", "chat_template", "llama3", "qwen3", "chatml", "role_colon")
 FORMATS = (
@@ -202,6 +203,19 @@ class Evaluation(Part):
     skills: bool = field(True, "Measure general skills before and after, to see what was forgotten.")
     skills_max: int = field(200, "At most this many general-skill prompts.", unit="prompts", ge=1)
     max_new_tokens: int = field(64, "The longest answer in samples and in the proof.", unit="tokens", ge=1, le=8192)
+    judge: tuple[RewardPart, ...] = field(
+        (),
+        "Who says in the proof which answers are better than those that the last stage began with (win rate): parts as in reward.parts. "
+        "Empty goes by the right answers, where there are any. Take another one than what the run learns from.",
+        max_length=16,
+    )
+
+    @field_validator("judge")
+    @classmethod
+    def _judges_from_outside(cls, value: tuple[RewardPart, ...]) -> tuple[RewardPart, ...]:
+        if any(part.model.startswith("stage:") for part in value):
+            raise ValueError("a judge that the run itself has trained proves nothing: take a rule, or another model")
+        return value
 
     @field_validator("previews", mode="before")
     @classmethod

@@ -39,6 +39,10 @@ def named(recipe: Recipe) -> Iterator[Other]:
                 if part.kind in ("judge", "reward_model") and not part.model.startswith(OF_STAGE):
                     role = part.kind.replace("_", " ")
                     yield Other(role, part.model, part.url, f"recipe reward.parts.{place}.model", number, part.question)
+        if number == 1:
+            for place, part in enumerate(one.evaluation.judge):
+                if part.kind in ("judge", "reward_model"):
+                    yield Other("judge", part.model, part.url, f"recipe evaluation.judge.{place}.model", number, part.question)
         if one.method == "distill" and (one.distill.teacher or one.distill.teacher_url) and not one.distill.teacher.startswith(OF_STAGE):
             yield Other("teacher", one.distill.teacher, one.distill.teacher_url, "recipe distill.teacher", number)
 

@@ -22,10 +22,10 @@ from engine.endpoints.fitting import fits
 from engine.errors import EndpointLost
 from engine.recipe import Recipe, Stage
 from engine.rendering import Renderer, get_renderer, load_tokenizer
-from engine.training import previews, rows
+from engine.training import previews, rows, winning
 from engine.training.attempt import Attempt, StageWork
 from engine.training.methods import Ticket, make_method
-from engine.training.proving import finish, measure, measured_before, say_samples, tell
+from engine.training.proving import finish, measure, measured_before, say_samples, tell, won
 from engine.training.restoring import way_back
 from engine.training.saving import checkpoint, note
 from engine.training.schedule import learning_rate, total_steps
@@ -49,6 +49,7 @@ def execute(run: JobRun, read: Callable[[Recipe], DataSet] = load_data) -> str:
     if asked := run.wait_for_key(place.key):
         return RESTS[asked]
     folder = models.resolve(recipe.base_model, weights=place.weights)
+    winning.check(recipe)
     run.stage("preparing the examples")
     found = [(stage, read(stage.recipe)) for stage in recipe.stages()]
     # It loads the model while the examples are rendered; what is wrong with the data is said before.
@@ -147,7 +148,7 @@ def _drive(at: Attempt) -> str:
             at.next_stage()
             _say_opening(at)
             at.open()
-        after = None
+        after = wins = None
         if run.recipe.evaluation.proof:
             run.state("evaluating")
             if at.meter.reached(at.meter.proof_cost):
@@ -155,9 +156,10 @@ def _drive(at: Attempt) -> str:
             if at.best.get("step", at.step) != at.step:
                 at.desk.training = at.client.load(at.weights_path)
             after = measure(at, at.client.sampler(path=at.sampler_path), "after")
+            wins = won(at, before, after)
     except Asked as asked:
         return _rest(at, asked.what)
-    finish(at, before, after)
+    finish(at, before, after, wins)
     return "done"
 
 

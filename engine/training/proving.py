@@ -9,7 +9,7 @@ from engine.data.examples import Example
 from engine.evaluation import proof
 from engine.evaluation.metrics import exact_match
 from engine.store.artefacts import read_json, write_json_atomic
-from engine.training import rows
+from engine.training import rows, winning
 from engine.training.answers import answer
 from engine.training.attempt import Attempt, StageWork
 from engine.training.previews import say_previews
@@ -92,10 +92,21 @@ def _measure(at: Attempt, sampler: Any, when: str) -> dict[str, Any]:
     return proof.measure(ask, work.data.held_out, skills, loss, tokens, work.method.score)
 
 
-def finish(at: Attempt, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
+def won(at: Attempt, before: dict[str, Any] | None, after: dict[str, Any] | None) -> dict[str, Any] | None:
+    """How often its answers are better than those that its last stage began with: see winning.py."""
+
+    def ask(sampler: Any, examples: list[Example]) -> list[str]:
+        if at.meter.reached():
+            raise Asked("cap")
+        return _ask(at, sampler, examples)
+
+    return winning.judged(at, before, after, ask)
+
+
+def finish(at: Attempt, before: dict[str, Any] | None, after: dict[str, Any] | None, wins: dict[str, Any] | None = None) -> None:
     """Registers the model, with the proof, and says what came of the run."""
     run, work = at.run, at.stages[-1]
-    found = proof.compare(before, after, work.data.held_out) if before and after else None
+    found = proof.compare(before, after, work.data.held_out, wins) if before and after else None
     result: dict[str, Any] = {
         "held_out": found["held_out"] if found else {"before": None, "after": None},
         "skills": found["skills"] if found else {"before": None, "after": None},
@@ -113,7 +124,7 @@ def finish(at: Attempt, before: dict[str, Any] | None, after: dict[str, Any] | N
         result |= {"best_step": at.best["step"], "best": at.best["value"]}
     if found:
         write_json_atomic(run.folder / "proof.json", found)
-        result |= {key: found[key] for key in ("better", "worse", "asked", "skills_detail", "examples")}
+        result |= {key: found[key] for key in ("better", "worse", "asked", "skills_detail", "examples", "win_rate")}
     run.model(sampler_path=at.sampler_path, weights_path=at.weights_path, renderer=at.renderer.name, proof=found)
     run.result(result)
 

@@ -124,13 +124,13 @@ class Plain:
 class WeightedSum:
     """The parts of a recipe's reward."""
 
-    def __init__(self, spec: recipe.Reward, tools: Tools | None):
+    def __init__(self, spec: recipe.Reward, tools: Tools | None, where: str = "recipe reward.parts"):
         self.labels = labels(spec.parts)
         self._weights = [part.weight for part in spec.parts]
         self._kinds: list[Kind] = []
         try:
             for number, part in enumerate(spec.parts):
-                self._kinds.append(_made(part, tools, number))
+                self._kinds.append(_made(part, tools, f"{where}.{number}"))
         except BaseException:
             self.close()
             raise
@@ -160,14 +160,12 @@ class WeightedSum:
         return Score(value, parts, "; ".join(notes), any(grade.failed for grade in grades))
 
 
-def make_reward(spec: recipe.Reward, tools: Tools | None) -> WeightedSum:
-    """The recipe's reward; without `tools` one that asks no model. Raises RecipeError where a part can't be used as it stands, StateError
-    without what it needs of this machine."""
+def make_reward(spec: recipe.Reward, tools: Tools | None, where: str = "recipe reward.parts") -> WeightedSum:
+    """The recipe's reward; without `tools` one that asks no model. `where` names the field that has the parts. Raises RecipeError where a
+    part can't be used as it stands, StateError without what it needs of this machine."""
     if tools is None and needs_endpoint(spec):
-        raise RecipeError(
-            "this reward asks other models, which can't be reached from here", "Leave those parts out.", where="recipe reward"
-        )
-    return WeightedSum(spec, tools)
+        raise RecipeError("this reward asks other models, which can't be reached from here", "Leave those parts out.", where=where)
+    return WeightedSum(spec, tools, where)
 
 
 def needs_endpoint(spec: recipe.Reward) -> bool:
@@ -219,9 +217,9 @@ def references(rollouts: Sequence[Rollout], part: RewardPart) -> list[Any]:
     return [rollout.columns.get(part.expected) for rollout in rollouts]
 
 
-def _made(part: RewardPart, tools: Tools | None, number: int) -> Kind:
+def _made(part: RewardPart, tools: Tools | None, place: str) -> Kind:
     module, name = _KINDS[part.kind].split(":")
     try:
         return getattr(import_module(f"engine.training.rewards.{module}"), name)(part, tools)
     except RecipeError as error:
-        raise RecipeError(error.message, error.next_step, where=f"recipe reward.parts.{number}.{error.where}") from error
+        raise RecipeError(error.message, error.next_step, where=f"{place}.{error.where}") from error
