@@ -74,7 +74,7 @@ FUNCTIONS: dict[str, Callable[[str, Transform], str]] = {
     "at_most_words": _at_most,
     "replace": lambda text, change: text.replace(change.find, change.text),
 }
-"""All but `template`, which needs the row as well."""
+"""All but `template`, which needs the row as well, and `system`, which changes no text that is there."""
 
 
 def transformed(report: Report, transforms: Sequence[Transform], unit: str = "line") -> Report:
@@ -133,6 +133,9 @@ class _Stuck(Exception):
 
 def _step(example: Example, change: Transform, columns: set[str]) -> Example:
     messages = [dict(message) for message in example.messages]
+    if change.kind == "system":
+        rest = [message for message in messages if message["role"] != "system"]
+        return replace(example, messages=[{"role": "system", "content": change.text}, *rest])
     asked = [message for message in messages if message["role"] == "user"] if change.part in ("prompt", "both") else []
     said = [message for message in messages if message["role"] == "assistant"] if change.part in ("answer", "both") else []
     if change.kind == "template":

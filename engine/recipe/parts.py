@@ -35,7 +35,7 @@ class Mixed(Part):
 
 TRANSFORMS = (
     "strip", "one_line", "lower_case", "template", "first_paragraph", "first_line", "plain_text", "unfence", "compact_json",
-    "drop_thoughts", "at_most_words", "replace",
+    "drop_thoughts", "at_most_words", "replace", "system",
 )  # fmt: skip
 
 
@@ -47,7 +47,7 @@ class Transform(Part):
     text: str = field(
         "",
         "What is written: with template a text that holds {prompt} or {answer}, and other columns as {their name}; with replace what "
-        "stands there afterwards.",
+        "stands there afterwards; with system the system message.",
         max_length=20_000,
     )
     find: str = field("", "The text that is replaced, word for word (replace).", max_length=2000)
@@ -60,6 +60,8 @@ class Transform(Part):
                 raise ValueError("a template is for the prompt or for the answer: make one for each")
             if f"{{{self.part}}}" not in self.text:
                 raise ValueError(f"the template has no place for what it is about: write {{{self.part}}} into its text")
+        if self.kind == "system" and not self.text.strip():
+            raise ValueError("system needs the text of the system message")
         if self.kind == "replace" and not self.find:
             raise ValueError("replace needs the text to find")
         if self.kind == "at_most_words" and self.words is None:

@@ -55,9 +55,20 @@ def test_each_function(change: dict, before: str, after: str) -> None:
 
 
 def test_every_kind_is_there_and_explained() -> None:
-    assert {*FUNCTIONS, "template"} == set(TRANSFORMS) == set(knowledge.transforms())
+    assert {*FUNCTIONS, "template", "system"} == set(TRANSFORMS) == set(knowledge.transforms())
     for entry in knowledge.transforms().values():
         assert entry["title"] and entry["meaning"] and set(entry["fields"]) <= set(Transform.model_fields)
+
+
+def test_a_system_message_takes_the_place_of_any_other() -> None:
+    talk = [{"role": "system", "content": "Old"}, {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    for found in (one(Example(talk, 1), kind="system", text="New"), one(Example(talk[1:], 1), kind="system", text="New")):
+        assert found.messages == [{"role": "system", "content": "New"}, *talk[1:]]
+    assert one(row("KEEP", kind="replay"), kind="system", text="New").messages[0]["role"] == "user", "older skills go without"
+    pair = one(row("GOOD", rejected="BAD"), kind="system", text="New")
+    assert [side[0]["content"] for side in pair.conversations()] == ["New", "New"]
+    with pytest.raises(ValidationError, match="needs the text"):
+        Transform(kind="system")
 
 
 def test_every_shape_goes_through() -> None:
