@@ -117,11 +117,7 @@ class Planner:
         pairs, demos = knowledge.pairs(), knowledge.demos()
         if knowledge.shape(method) in ("answers", "prompts"):
             return {name: {"title": demo["title"], "task": demo["task"], "rows": demo["examples"]["train"]} for name, demo in demos.items()}
-        return {
-            name: {"title": known["title"], "task": known["learns"], "rows": known["examples"]["train"]}
-            for name, known in pairs.items()
-            if name in demos
-        }
+        return {name: {"title": one["title"], "task": one["learns"], "rows": one["examples"]["train"]} for name, one in pairs.items()}
 
     def starts(self) -> dict[str, str]:
         """Tuned models that a run can go on from, newest first: {id: name}."""

@@ -124,6 +124,10 @@ class Renderer:
         """For each training sequence its pieces: (tokens, weight)."""
         raise NotImplementedError
 
+    def length(self, text: str) -> int:
+        """How many tokens a text is by itself."""
+        return len(self._plain(text))
+
     def _plain(self, text: str) -> list[int]:
         return self._encoder.encode(text, add_special_tokens=False).ids
 

@@ -175,7 +175,8 @@ class Stages:
 def _measured(recipes: list[Recipe]) -> list[dict[str, dict[str, Any]]]:
     """For stages that were measured one after the other on an example set, what they were measured with; else nothing."""
     methods, demo = [one.method for one in recipes], recipes[0].data.demo
-    known = Recipe.make(knowledge.measured(demo, methods)) if demo in knowledge.demos() and recipes[0].base_model == "nano" else Recipe()
+    shipped = demo in {*knowledge.demos(), *knowledge.sets()} and recipes[0].base_model == "nano"
+    known = Recipe.make(knowledge.measured(demo, methods)) if shipped else Recipe()
     if len(recipes) == 1 or [one.method for one in written(known)] != methods:
         return [{} for _ in recipes]
     why = {"reason": "Measured on this demo: with these settings it learns what it is meant to.", "source": "Thinker's own demos"}

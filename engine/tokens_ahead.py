@@ -30,7 +30,7 @@ def expect(recipe: Recipe, figures: Mapping[str, Any], of_stages: Sequence[Mappi
         steps = total_steps(stage.recipe.training, max(1, own["epoch"]))
         found += learning(stage.recipe, own, steps)
         found += watching(stage.recipe, own, steps)
-    return found + proving(stages[-1].recipe, each[-1])
+    return found + proving(stages[-1].recipe, each[-1]) + winning(stages[-1].recipe, stages[-1].begins, each[-1])
 
 
 def learning(recipe: Recipe, figures: Mapping[str, Any], steps: int) -> Counter[str]:
@@ -82,6 +82,14 @@ def proving(recipe: Recipe, figures: Mapping[str, Any]) -> Counter[str]:
     asked = figures["held_out"] + (min(figures["skills"], evaluation.skills_max) if evaluation.skills else 0)
     read = 2 * (asked * _prompt(recipe, figures) + figures["held_out"] * figures["mean"])
     return _counted(prefill=read, sample=asked * (_answer(recipe, figures) + evaluation.max_new_tokens))
+
+
+def winning(recipe: Recipe, begins: int, figures: Mapping[str, Any]) -> Counter[str]:
+    """What the last stage began with answers the held-out prompts too, unless that is where the run began. Judges elsewhere aren't counted."""
+    if not recipe.evaluation.proof or begins < 0:
+        return _counted()
+    asked = figures["held_out"]
+    return _counted(prefill=asked * _prompt(recipe, figures), sample=asked * recipe.evaluation.max_new_tokens)
 
 
 def _prompt(recipe: Recipe, figures: Mapping[str, Any]) -> float:

@@ -57,8 +57,13 @@ def demos() -> dict[str, dict[str, Any]]:
 
 
 def demo(name: str) -> dict[str, Any]:
-    """One demo. Raises NotFound."""
-    return _one("demos", "demo", name)
+    """One demo, or an example set that ships for a demo of a method. Raises NotFound."""
+    return copy.deepcopy(_load("sets")[name]) if name in _load("sets") else _one("demos", "demo", name)
+
+
+def sets() -> dict[str, dict[str, Any]]:
+    """Example sets for demos of methods, which are no demos by themselves: as demos, and files (of engine/data/demos)."""
+    return copy.deepcopy(_load("sets"))
 
 
 def method_demos() -> dict[str, dict[str, Any]]:
@@ -69,7 +74,7 @@ def method_demos() -> dict[str, dict[str, Any]]:
 
 def demo_recipe(name: str) -> dict[str, Any]:
     """What differs from a recipe's defaults in a demo of either kind. Raises NotFound."""
-    known = {**demos(), **method_demos()}
+    known = {**demos(), **method_demos(), **sets()}
     if name not in known:
         raise NotFound(f"there is no demo called {name!r}", f"There are: {', '.join(known)}.")
     return known[name]["recipe"]

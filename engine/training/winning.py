@@ -49,8 +49,8 @@ def judged(at: Attempt, before: dict[str, Any] | None, after: dict[str, Any] | N
                 at.run.stage("testing what the last stage began with")
                 theirs = ask(at.desk.start_sampler(), examples)
             at.run.stage("judging which answers are better")
-            scores = _scores(parts, reach, examples, [after["answers"]["held_out"][place] for place in rows])
-            others = _scores(parts, reach, examples, theirs)
+            scores = _scores(at, parts, reach, examples, [after["answers"]["held_out"][place] for place in rows])
+            others = _scores(at, parts, reach, examples, theirs)
     except Skipped:
         return None
     except EndpointLost:
@@ -64,10 +64,11 @@ def judged(at: Attempt, before: dict[str, Any] | None, after: dict[str, Any] | N
     return found | winrate.compare(scores, others).to_dict()
 
 
-def _scores(parts: Sequence[RewardPart], reach: Reach, examples: Sequence[Example], answers: Sequence[str]) -> list[float]:
+def _scores(at: Attempt, parts: Sequence[RewardPart], reach: Reach, examples: Sequence[Example], answers: Sequence[str]) -> list[float]:
+    length = at.renderer.length
     reward = make_reward(_spec(parts), reach, FIELD)
     try:
-        rollouts = [Rollout(one.prompt, text, one.answer, one.columns) for one, text in zip(examples, answers, strict=True)]
+        rollouts = [Rollout(one.prompt, text, one.answer, one.columns, length(text)) for one, text in zip(examples, answers, strict=True)]
         return [score.value for score in reward.score(rollouts)]
     finally:
         reward.close()

@@ -57,7 +57,8 @@ def told(wins: int, ties: int, losses: int, **about: object) -> str:
 
 def test_in_words() -> None:
     assert told(71, 0, 29) == (
-        "Wins 71 % against the start model by exact, surely more than 61 % (71 answers better, 0 as good, 29 worse; those as good count half)."
+        "Wins 71 % against the start model by exact, surely more than 61 % "
+        "(71 answers better, 0 as good, 29 worse; those as good count half)."
     )
     assert "surely less than 39 %, so it got worse" in told(29, 0, 71)
     assert "which may be chance: 44 to 56 %" in told(142, 17, 142)

@@ -43,6 +43,15 @@ def test_every_demo_is_a_recipe_and_tells_the_truth_about_its_data(name):
     assert recipe.training.learning_rate == pytest.approx(advised)
 
 
+@pytest.mark.parametrize("name", list(knowledge.sets()))
+def test_an_example_set_for_a_method_is_told_as_demos_are_and_offered_as_none(name):
+    entry = knowledge.demo(name)
+    assert entry["title"] and entry["task"] and entry["learns"] and entry["expect"] and entry["try"] and name not in knowledge.demos()
+    assert any(name in json.dumps(shown["recipe"]) for shown in knowledge.method_demos().values())
+    data = load_data(Recipe.make(entry["recipe"]))
+    assert entry["examples"] == {"train": len(data.train), "replay": data.replay_count, "held_out": len(data.held_out)}
+
+
 def test_demos_and_data_sets_are_the_same():
     assert sorted(knowledge.demos()) == demos.names()
 

@@ -30,11 +30,15 @@ def names() -> list[str]:
 
 def find(name: str, shape: Shape = "answers") -> Demo:
     """The demo of that name, where its rows of that shape are: pairs serve labels too. Raises DataError."""
-    if name not in names():
+    others = knowledge.sets()
+    if name not in names() and name not in others:
         raise DataError(f"there is no demo called {name!r}", f"The demos are: {', '.join(names())}.", where="data.demo")
-    if shape in ("answers", "prompts"):
-        return Demo(name, _HERE / f"{name}.train.jsonl", _HERE / f"{name}.held_out.jsonl")
     known = knowledge.pairs()
+    # What pairs are made for is asked of their prompts too.
+    if name in others and (shape == "answers" or name not in known):
+        return Demo(name, *(_HERE / others[name]["files"][part] for part in ("train", "held_out")))
+    if shape in ("answers", "prompts") and name not in others:
+        return Demo(name, _HERE / f"{name}.train.jsonl", _HERE / f"{name}.held_out.jsonl")
     if name not in known:
         advice = f"Demos with pairs: {', '.join(known)}. Or bring pairs of your own."
         raise DataError(f"the demo {name} has no pairs of a better and a worse answer", advice, where="data.demo")

@@ -69,7 +69,7 @@ def row_words(rows: Sequence[dict]) -> set[str]:
 
 def files() -> dict[Path, list[dict]]:
     """Every committed file and what belongs in it. The general skills avoid the words of all training rows."""
-    from engine.data.demos import addition, bugs, caesar, camelcase, pairs, piglatin
+    from engine.data.demos import addition, bugs, caesar, camelcase, courtesy, pairs, piglatin
     from engine.data.demos.skills import SKILLS_FILE, skills_rows
 
     made: dict[Path, list[dict]] = {}
@@ -80,7 +80,7 @@ def files() -> dict[Path, list[dict]]:
         own = row_words(train) | birth.written_words()
         seen |= own
         made[HERE / f"{name}.train.jsonl"], made[HERE / f"{name}.held_out.jsonl"] = train, demo.held_out_rows(own)
-    return made | pairs.files() | {SKILLS_FILE: [chat_row(*pair, skill=skill) for skill, pair in skills_rows(seen)]}
+    return made | pairs.files() | courtesy.files() | {SKILLS_FILE: [chat_row(*pair, skill=skill) for skill, pair in skills_rows(seen)]}
 
 
 if __name__ == "__main__":
