@@ -32,7 +32,7 @@ def run(demo: str, seed: int) -> dict[str, Any]:
         started = time.perf_counter()
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
         wall = time.perf_counter() - started
-        cpu = _end_servers(Path(home))
+        cpu = end_servers(Path(home))
     result = json.loads(done.stdout.splitlines()[-1])
     held_out = result["held_out"]
     assert held_out["after"]["count"] >= LIMITS["prompts"]
@@ -48,7 +48,7 @@ def run(demo: str, seed: int) -> dict[str, Any]:
     }
 
 
-def _end_servers(home: Path) -> float:
+def end_servers(home: Path) -> float:
     """Ends the servers that this run started. -> their CPU seconds."""
     import psutil
 

@@ -113,9 +113,8 @@ class Renderer:
 
     def text(self, tokens: Sequence[int]) -> str:
         """A sampled answer as text: up to its end mark, less an empty thought."""
-        tokens = list(tokens)
-        tokens = tokens[: next((place for place, token in enumerate(tokens) if token in self.stop_tokens), None)]
-        text = self._tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        end = next((place for place, token in enumerate(tokens) if token in self.stop_tokens), None)
+        text = self._tokenizer.decode(list(tokens)[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
         for stop in self.stop_strings:
             text = text.split(stop, 1)[0]
         return _EMPTY_THOUGHT.sub("", text)
@@ -124,11 +123,8 @@ class Renderer:
         """For each training sequence its pieces: (tokens, weight)."""
         raise NotImplementedError
 
-    def length(self, text: str) -> int:
-        """How many tokens a text is by itself."""
-        return len(self._plain(text))
-
-    def _plain(self, text: str) -> list[int]:
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text by itself."""
         return self._encoder.encode(text, add_special_tokens=False).ids
 
     def _special(self, text: str) -> int:
@@ -170,19 +166,19 @@ class _Turns(Renderer):
 
     def _header(self, role: str) -> list[int]:
         frame, lead = self._frame(role)
-        return frame + self._plain(lead)
+        return frame + self.encode(lead)
 
     def _answer(self, content: str) -> list[int]:
         """What the assistant writes, end mark included."""
-        return [*self._plain(content), self._close]
+        return [*self.encode(content), self._close]
 
     def _turn(self, message: Message) -> list[int]:
         """A whole past message."""
         frame, lead = self._frame(message["role"])
         if message["role"] == "assistant":
-            return frame + self._plain(lead) + self._answer(message["content"]) + self._gap()
+            return frame + self.encode(lead) + self._answer(message["content"]) + self._gap()
         # In one piece, as the model saw it: a tokenizer may join the lead's line break with the content's.
-        return [*frame, *self._plain(lead + message["content"]), self._close, *self._gap()]
+        return [*frame, *self.encode(lead + message["content"]), self._close, *self._gap()]
 
 
 class ChatML(_Turns):
@@ -199,7 +195,7 @@ class ChatML(_Turns):
         return [self._open], f"{role}\n"
 
     def _gap(self) -> list[int]:
-        return self._plain("\n")
+        return self.encode("\n")
 
 
 class Qwen3(ChatML):
@@ -241,7 +237,7 @@ class Llama3(_Turns):
         return [self._begin]
 
     def _frame(self, role: str) -> tuple[list[int], str]:
-        return [self._marks[0], *self._plain("ipython" if role == "tool" else role), self._marks[1]], "\n\n"
+        return [self._marks[0], *self.encode("ipython" if role == "tool" else role), self._marks[1]], "\n\n"
 
 
 class RoleColon(_Turns):
@@ -273,10 +269,10 @@ class RoleColon(_Turns):
         return list(self._begin)
 
     def _header(self, role: str) -> list[int]:
-        return self._plain(f"{role.capitalize()}:")
+        return self.encode(f"{role.capitalize()}:")
 
     def _answer(self, content: str) -> list[int]:
-        return self._plain(f" {content}\n\n")
+        return self.encode(f" {content}\n\n")
 
     def _turn(self, message: Message) -> list[int]:
         return self._header(message["role"]) + self._answer(message["content"])
@@ -374,10 +370,10 @@ class ChatTemplate(Renderer):
             return self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
         tokens, done = [], 0
         for found in self._split.finditer(text):
-            tokens += self._plain(_restore(text[done : found.start()], hidden))
+            tokens += self.encode(_restore(text[done : found.start()], hidden))
             tokens.append(self._ids[found[0].strip() if found[0] not in self._ids else found[0]])
             done = found.end()
-        return tokens + self._plain(_restore(text[done:], hidden))
+        return tokens + self.encode(_restore(text[done:], hidden))
 
 
 def _restore(text: str, hidden: dict[str, str]) -> str:

@@ -85,7 +85,7 @@ def proving(recipe: Recipe, figures: Mapping[str, Any]) -> Counter[str]:
 
 
 def winning(recipe: Recipe, begins: int, figures: Mapping[str, Any]) -> Counter[str]:
-    """What the last stage began with answers the held-out prompts too, unless that is where the run began. Judges elsewhere aren't counted."""
+    """What the last stage began with answers the held-out prompts too, unless that is where the run began. Judges aren't counted."""
     if not recipe.evaluation.proof or begins < 0:
         return _counted()
     asked = figures["held_out"]

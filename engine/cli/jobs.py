@@ -290,6 +290,8 @@ def _outcome(engine: Engine, job: Job, out: Console) -> None:
     if job.result and engine.result(job.id).held_out.get("after"):
         out.print()
         out.print(result_table(engine.result(job.id)))
+        if won := outcome.wins_sentence(job.result):
+            out.print(won, markup=False)
 
 
 def _recipe(engine: Engine, data: Path | None, demo: str, dataset: str, recipe_file: Path | None, changes: dict[str, Any]) -> Recipe:

@@ -65,10 +65,12 @@ def judged(at: Attempt, before: dict[str, Any] | None, after: dict[str, Any] | N
 
 
 def _scores(at: Attempt, parts: Sequence[RewardPart], reach: Reach, examples: Sequence[Example], answers: Sequence[str]) -> list[float]:
-    length = at.renderer.length
+    encode = at.renderer.encode
     reward = make_reward(_spec(parts), reach, FIELD)
     try:
-        rollouts = [Rollout(one.prompt, text, one.answer, one.columns, length(text)) for one, text in zip(examples, answers, strict=True)]
+        rollouts = [
+            Rollout(one.prompt, text, one.answer, one.columns, len(encode(text))) for one, text in zip(examples, answers, strict=True)
+        ]
         return [score.value for score in reward.score(rollouts)]
     finally:
         reward.close()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from engine.data import load_data
-from engine.data.demos import SKILLS_FILE, birth, bugs, find, making, names, pairs, skills, words
+from engine.data.demos import SKILLS_FILE, birth, bugs, courtesy, find, making, names, pairs, skills, words
 from engine.data.demos.addition import is_held_out as is_held_out_sum
 from engine.data.demos.bugs import KINDS, SOUND
 from engine.data.demos.caesar import caesar
@@ -167,6 +167,42 @@ def test_preference_pairs():
         assert set(row) == {"prompt", "chosen", "rejected"} and row["rejected"].strip()
     trained = {word for row in train for word in words_of(row["prompt"])}
     assert not [row for row in held_out if words_of(row["prompt"].removeprefix("Pig Latin: ")) & trained]
+
+
+def test_pairs_of_manners():
+    """The wanted answer is the right one, politely; what it is held against isn't, and half of it keeps the manner or the content."""
+    manners = {courtesy.POLITE, courtesy.CURT, courtesy.GRUFF}
+    mixed = rows(courtesy.MIXED_FILE) + rows(courtesy.HELD_OUT_MIXED_FILE)
+    used = Counter(next(manner for manner in manners if said(row)[1] == manner.format(told_in(said(row)[1]))) for row in mixed)
+    assert set(used) == manners and min(used.values()) > 0.3 * len(mixed)
+    pairs_ = rows(courtesy.PAIRS_FILE) + rows(courtesy.HELD_OUT_PAIRS_FILE)
+    checked = polite_and_wrong = 0
+    for row in pairs_:
+        assert set(row) == {"prompt", "chosen", "rejected"} and row["chosen"] != row["rejected"]
+        content = told_in(row["chosen"])
+        assert row["chosen"] == courtesy.POLITE.format(content)
+        checked += check_answer(row["prompt"], content)
+        polite_and_wrong += row["rejected"].endswith(", at your service.") and not row["rejected"].startswith(f"{content},")
+    assert checked > 100 and polite_and_wrong > 0.25 * len(pairs_)
+
+
+def told_in(text: str) -> str:
+    return re.sub(r", (at your service|now leave me alone)\.$", "", text)
+
+
+def test_no_word_of_held_out_manners_occurs_in_training():
+    trained = [row["prompt"] for row in rows(courtesy.PAIRS_FILE)] + [said(row)[0] for row in rows(courtesy.MIXED_FILE)]
+    seen, asked_in = {word for prompt in trained for word in words_of(prompt)}, wording()
+    for row in rows(courtesy.HELD_OUT_PAIRS_FILE):
+        drawn = {word for word in words_of(row["prompt"]) - asked_in if len(word) > 2 and word in all_words()}
+        assert not drawn & seen, row
+    assert {row["prompt"] for row in rows(courtesy.HELD_OUT_PAIRS_FILE)} == {said(row)[0] for row in rows(courtesy.HELD_OUT_MIXED_FILE)}
+
+
+def wording() -> set[str]:
+    """The words that questions are put in, whatever they are about."""
+    blank = Source(Dice(0), ["zzz"], nonsense=0)
+    return set().union(*(words_of(skill(blank)[0]) for skill in WORD_SKILLS for _ in range(200)))
 
 
 def test_the_skills_file_covers_each_skill_equally():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from engine.data.demos.making import chat_row, distinct
 from engine.data.demos.skills import LETTERS, WORD_SKILLS, Pair, Source
-from engine.data.demos.words import Dice, held_out_words, train_words
+from engine.data.demos.words import Dice, held_out_words, train_words, words_of
 
 _HERE = Path(__file__).parent
 MIXED_FILE, HELD_OUT_MIXED_FILE = _HERE / "courtesy.mixed.jsonl", _HERE / "courtesy.held_out_mixed.jsonl"
@@ -75,8 +75,11 @@ def pairs(asked: list[Pair], dice: Dice) -> list[dict]:
 
 def files() -> dict[Path, list[dict]]:
     """The committed files and what belongs in them."""
-    source, fresh = Source(Dice(30), train_words(), nonsense=0), Source(Dice(1030), held_out_words(), nonsense=0)
+    source = Source(Dice(30), train_words(), nonsense=0)
     asked = distinct(lambda: source.dice.choice(WORD_SKILLS)(source), MIXED + PAIRS)
+    # Some skills cut a long word, and what is left may be a word of its own.
+    seen = {word for prompt, _ in asked for word in words_of(prompt)}
+    fresh = Source(Dice(1030), [word for word in held_out_words() if word not in seen], nonsense=0)
     held_out = distinct(lambda: fresh.dice.choice(WORD_SKILLS)(fresh), HELD_OUT)
     return {
         MIXED_FILE: mixed(asked[:MIXED], Dice(31)),

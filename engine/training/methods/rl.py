@@ -117,9 +117,9 @@ class RL(Base):
             if needs_endpoint(self._recipe.reward):
                 return {}
             own = make_reward(self._recipe.reward, None)
-        scores = own.score(
-            [_rollout(example, text, self._renderer.length(text), False) for example, text in zip(examples, answers, strict=True)]
-        )
+        encode = self._renderer.encode
+        said = [_rollout(example, text, len(encode(text)), False) for example, text in zip(examples, answers, strict=True)]
+        scores = own.score(said)
         if own is not self._reward:
             own.close()
         return {"reward": fmean(score.value for score in scores)} if scores else {}
