@@ -79,7 +79,7 @@ def files() -> dict[Path, list[dict]]:
     asked = distinct(lambda: source.dice.choice(WORD_SKILLS)(source), MIXED + PAIRS)
     # Some skills cut a long word, and what is left may be a word of its own.
     seen = {word for prompt, _ in asked for word in words_of(prompt)}
-    fresh = Source(Dice(1030), [word for word in held_out_words() if word not in seen], nonsense=0)
+    fresh = Source(Dice(1030), [word for word in held_out_words() if not {word, word[:6], word[:8]} & seen], nonsense=0)
     held_out = distinct(lambda: fresh.dice.choice(WORD_SKILLS)(fresh), HELD_OUT)
     return {
         MIXED_FILE: mixed(asked[:MIXED], Dice(31)),
