@@ -176,7 +176,7 @@ def test_a_run_of_two_stages_as_it_goes(engine: Engine, staged: Staged) -> None:
     assert "Held-out pairs ranked rightly 48 %" in shown.replace("`", "") and "Margin" in shown
     assert ":blue[training]" in shown and "at a stage's end" in shown
     picked = next(one for one in page.get("button_group") if "curve." in str(one.key))
-    picked.set_value(["train_loss/held_out_loss"]).run()
+    picked.set_value("train_loss/held_out_loss").run()
     assert not page.exception and "Held-out loss has fallen from 1 to 0.5" in texts(page)
 
 
