@@ -71,7 +71,7 @@ class DPO(Base):
             one = self._pairs[row]
             datums += [weighed(one.chosen, -pull.by_chosen / len(rows)), weighed(one.rejected, -pull.by_rejected / len(rows))]
         gradients, update = self._desk.forward_backward(datums, "cross_entropy"), self._desk.optim_step(rate)
-        if step + 1 < self._desk.total:
+        if self._desk.ahead and step + 1 < self._desk.total:
             self._ahead = {step + 1: self._forward(self._rows(step + 1))}
         sides = self._sides(rows)
         counts = {"tokens": sum(len(side.tokens) for side in sides), "targets": sum(side.completion_tokens for side in sides)}

@@ -61,7 +61,7 @@ class KTO(Base):
         found = [self._loss(row, side, baseline) for row, side in zip(rows, answers, strict=True)]
         datums = [weighed(self._rows[row][0], -slope / len(rows)) for row, (_, slope) in zip(rows, found, strict=True)]
         gradients, update = self._desk.forward_backward(datums, "cross_entropy"), self._desk.optim_step(rate)
-        if step + 1 < self._desk.total:
+        if self._desk.ahead and step + 1 < self._desk.total:
             self._ahead = {step + 1: self._forward(self._at(step + 1))}
         sides = [self._rows[row][0] for row in rows]
         counts = {"tokens": sum(len(side.tokens) for side in sides), "targets": sum(side.completion_tokens for side in sides)}

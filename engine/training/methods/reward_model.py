@@ -61,7 +61,7 @@ class RewardModel(Base):
             # The odds' derivative by log p is 1 / (1 - p).
             datums += [_weighed(chosen, slope / _rest(c)), _weighed(rejected, -slope / _rest(r))]
         gradients, update = self._desk.forward_backward(datums, "cross_entropy"), self._desk.optim_step(rate)
-        if step + 1 < self._desk.total:
+        if self._desk.ahead and step + 1 < self._desk.total:
             self._ahead = {step + 1: self._forward(self._order.of_step(step + 1))}
         tokens = sum(len(side.tokens) for row in rows for side in self._pairs[row])
         return Ticket([gradients], [update], {"tokens": float(tokens), "targets": 2.0 * len(rows)}, _numbers(likely, ""))
