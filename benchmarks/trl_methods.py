@@ -72,7 +72,9 @@ def prepare(work: Path) -> None:
     demos = ROOT / "engine" / "data" / "demos"
     (work / "pairs.jsonl").write_bytes((demos / "piglatin.pairs.jsonl").read_bytes())
     rows = [json.loads(line) for line in (demos / "piglatin.train.jsonl").read_text(encoding="utf-8").splitlines()]
-    asked = [{"prompt": row["messages"][0]["content"], "answer": row["messages"][1]["content"]} for row in rows if row.get("kind") != "replay"]
+    asked = [
+        {"prompt": row["messages"][0]["content"], "answer": row["messages"][1]["content"]} for row in rows if row.get("kind") != "replay"
+    ]
     (work / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked), encoding="utf-8")
     recipe = {**quiet("start", 12, 32, 5e-3), "data": {"demo": "piglatin"}}
     (work / "recipe.yaml").write_text(json.dumps(recipe))
@@ -132,9 +134,10 @@ def ours(work: Path, more: dict[str, str]) -> dict[str, Any]:
 
 def noted(run: Any) -> str:
     """Our training loop, with the time from the loaded model to the last update."""
+    from peers import cpu_of, servers
+
     from engine import paths
     from engine.training.loop import execute
-    from peers import cpu_of, servers
 
     home = paths.home().parent
     report_metrics, say_stage = run.metrics, run.stage

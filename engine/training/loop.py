@@ -84,7 +84,7 @@ def _ready(stage: Stage, data: DataSet, renderer: Renderer, context: int) -> Sta
     answered = [example for example in data.held_out if example.answer]
     limit = min(stage.recipe.training.max_length or context, context)
     answers = rows.rendered(answered, renderer, limit, "held-out", [])[0] if stage.recipe.evaluation.proof else []
-    return StageWork(stage.recipe, stage.begins, data, method, total_steps(stage.recipe.training, method.rows), answers)
+    return StageWork(stage.recipe, stage.begins, data, method, total_steps(stage.recipe.training, method.rows), answers, limit)
 
 
 def _begin(at: Attempt) -> Attempt:

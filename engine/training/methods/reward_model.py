@@ -42,8 +42,8 @@ class RewardModel(Base):
         self._trained = len(train)
         if not train:
             raise DataError("no pair fits within the length limit", "Raise max_length, or shorten the examples.", where=data.name)
-        self._order = order(recipe, origins, [len(one.tokens) + len(other.tokens) for one, other in train])
-        self.rows = self._order.rows
+        self.order = order(recipe, origins, [len(one.tokens) + len(other.tokens) for one, other in train])
+        self.rows = self.order.rows
         self._ahead: dict[int, Any] = {}
         self._accuracy: float | None = None
 
@@ -52,7 +52,7 @@ class RewardModel(Base):
         self._ahead = {}
 
     def submit(self, step: int, rate: float) -> Ticket:
-        rows = self._order.of_step(step)
+        rows = self.order.of_step(step)
         likely = self._likely(self._ahead.pop(step, None) or self._forward(rows))
         slopes = [sigmoid(odds(r) - odds(c)) / len(rows) for c, r in likely]
         datums = []
@@ -62,7 +62,7 @@ class RewardModel(Base):
             datums += [_weighed(chosen, slope / _rest(c)), _weighed(rejected, -slope / _rest(r))]
         gradients, update = self._desk.forward_backward(datums, "cross_entropy"), self._desk.optim_step(rate)
         if self._desk.ahead and step + 1 < self._desk.total:
-            self._ahead = {step + 1: self._forward(self._order.of_step(step + 1))}
+            self._ahead = {step + 1: self._forward(self.order.of_step(step + 1))}
         tokens = sum(len(side.tokens) for row in rows for side in self._pairs[row])
         return Ticket([gradients], [update], {"tokens": float(tokens), "targets": 2.0 * len(rows)}, _numbers(likely, ""))
 
