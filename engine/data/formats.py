@@ -69,7 +69,9 @@ def read_examples(path: str | Path, format: str = "auto", mapping: dict[str, str
         notes = [note] if note else []
         if not examples:
             raise DataError("no answer in the file was found good", "There is nothing to learn by example here.", where=str(path))
-    return Report(name, examples, problems, _stats(total, examples, problems), columns, shape or have, notes)
+    return Report(
+        name, examples, problems, _stats(total, examples, problems), columns, have if shape in (None, "preferences") else shape, notes
+    )
 
 
 def _stats(total: int, examples: list[Example], problems: list[Problem]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ _METHODS = {
     "rl": "engine.training.methods.rl:RL",
     "distill": "engine.training.methods.distill:make",
     "own_loss": "engine.training.methods.own_loss:OwnLoss",
-    "reward_model": "engine.training.methods.reward_model:RewardModel",
+    "reward_model": "engine.training.methods.reward_model:make",
 }
 
 
