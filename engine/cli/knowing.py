@@ -72,6 +72,7 @@ def _method(name: str) -> str:
             "Its settings:",
             *(f"  {field['name']} ({field['default']}): {field['help']}" for field in own if field["kind"] != "list"),
         ]
+    lines += ["", "What goes wrong:", *_listed(known["goes_wrong"])]
     lines += ["", f"To watch: {', '.join(known['watch'])}", f"Source: {known['source']}"]
     return "\n".join(lines)
 

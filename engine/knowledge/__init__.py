@@ -19,7 +19,7 @@ from engine.recipe import METHODS
 
 
 def methods() -> dict[str, dict[str, Any]]:
-    """Every method by name: title, term, meaning, use_when, not_when, needs, flow, watch, source."""
+    """Every method by name: title, term, meaning, use_when, not_when, needs, goes_wrong, flow, watch, source."""
     return copy.deepcopy(_load("methods"))
 
 

@@ -6,10 +6,13 @@ between is out of date. Knows the guide's markers; nothing of training.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from engine import knowledge
 from engine.recipe import RewardPart, fields
@@ -57,7 +60,11 @@ def method_sections() -> str:
         lines = [f"### {method['title']}: {method['term']}", f"`method: {name}`. {method['meaning']}", "", "Use it when:"]
         lines += [f"- {reason}" for reason in method["use_when"]]
         lines += ["", "Rather not when:", *[f"- {reason}" for reason in method["not_when"]]]
-        lines += ["", f"It needs: {method['needs']}", "", f"Flow: {' → '.join(method['flow'])}", "", f"Source: {method['source']}"]
+        row = json.dumps(knowledge.shapes()[knowledge.shape(name)]["row"], ensure_ascii=False)
+        lines += ["", f"It needs: {method['needs']} A row, for example:", "", "```json", row, "```", "", "Look at:"]
+        lines += [f"- {metric_title(one)} (`{one}`). {knowledge.metric(one)['healthy']}" for one in method["watch"]]
+        lines += ["", "What goes wrong:", *(f"- {one.strip()}" for one in method["goes_wrong"])]
+        lines += ["", f"Flow: {' → '.join(method['flow'])}", "", f"Source: {method['source']}"]
         sections.append("\n".join(lines))
     return "\n\n".join(sections)
 
@@ -81,6 +88,17 @@ def demo_table() -> str:
     for entry in knowledge.pairs().values():
         files = " and ".join(f"`{file}`" for file in entry["files"].values())
         lines += ["", f"{entry['title']} ({files}). {entry['format']} {entry['learns'].strip()} {entry['expect'].strip()}"]
+    return "\n".join(lines)
+
+
+def shown_table() -> str:
+    """Every demo of a method: what is done, what came of it, and its stages as a recipe has them."""
+    lines = ["| demo | what is learned | what came of it |", "|---|---|---|"]
+    for name, shown in knowledge.method_demos().items():
+        lines.append(f"| `{name}` | {shown['task']} {shown['learns'].strip()} | {shown['expect'].strip()} |")
+    for name, shown in knowledge.method_demos().items():
+        recipe = yaml.safe_dump(shown["recipe"], sort_keys=False, allow_unicode=True, width=120).strip()
+        lines += ["", f"`--demo {name}` is this recipe:", "", "```yaml", recipe, "```"]
     return "\n".join(lines)
 
 
@@ -108,6 +126,7 @@ def written(guide: str) -> str:
         "methods": method_sections(),
         "rewards": reward_sections(),
         "demos": demo_table(),
+        "shown": shown_table(),
     }
     tables |= {"transforms": transform_table(), "profiles": profile_table()}
     for name, content in tables.items():

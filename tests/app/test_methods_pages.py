@@ -276,3 +276,15 @@ def test_a_recipe_of_another_version_is_shown_all_the_same(engine: Engine, stage
     assert engine.runs.chapters(engine.job(job.id)) == []
     page: AppTest = open_page()
     assert not page.exception and "SFT" in texts(page)
+
+
+@pytest.mark.parametrize("goal", [name for name, goal in knowledge.goals().items() if "try" in goal])
+def test_the_demo_of_every_goal_is_whole_after_one_click(engine: Engine, goal: str) -> None:
+    """What the review would start is what was measured, stage by stage."""
+    page = open_wizard()
+    page.button(key=f"try-{goal}").click().run()
+    assert not page.exception and not page.button(key="launch").disabled, texts(page)
+    name = knowledge.goals()[goal]["try"]
+    assert engine.planner.suggest(engine.drafts.get().changes).recipe == engine.demo_recipe(name)
+    page.button(key="step-3").click().run()
+    assert not page.exception and f"Stage {len(engine.demo_recipe(name).then) + 1}" in texts(page)

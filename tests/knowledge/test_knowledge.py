@@ -17,7 +17,7 @@ from engine.recipe import Recipe, fields
 def test_every_method_of_a_recipe_is_explained():
     assert set(knowledge.methods()) == set(get_args(Recipe.model_fields["method"].annotation))
     for entry in knowledge.methods().values():
-        assert {"title", "term", "meaning", "use_when", "not_when", "needs", "flow", "watch", "source"} <= set(entry)
+        assert {"title", "term", "meaning", "use_when", "not_when", "needs", "flow", "watch", "goes_wrong", "source"} <= set(entry)
         assert set(entry["watch"]) <= set(knowledge.metrics())
 
 
