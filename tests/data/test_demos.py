@@ -178,7 +178,7 @@ def test_pairs_of_manners():
     pairs_ = rows(courtesy.PAIRS_FILE) + rows(courtesy.HELD_OUT_PAIRS_FILE)
     checked = polite_and_wrong = 0
     for row in pairs_:
-        assert set(row) == {"prompt", "chosen", "rejected"} and row["chosen"] != row["rejected"]
+        assert set(row) == {"prompt", "chosen", "rejected"} and row["chosen"] != row["rejected"] != ""
         content = told_in(row["chosen"])
         assert row["chosen"] == courtesy.POLITE.format(content)
         checked += check_answer(row["prompt"], content)

@@ -32,6 +32,8 @@ def mistaken(answer: str, others: list[str], dice: Dice) -> str:
         answer[:place] + dice.choice(LETTERS) + answer[place + 1 :],
         answer[:place] + answer[place + 1 :],
     )[kind]
+    if not found:
+        return answer * 2
     return found if found != answer else answer + dice.choice(LETTERS)
 
 
