@@ -1,4 +1,4 @@
-"""What other ways of training than by plain examples need before they can be proposed: rows of their shape, a score, a teacher, a beginning.
+"""What other ways of training than by plain examples need before they can be proposed: rows of their shape, a score, a teacher.
 
 Takes in what was said, asks for what is missing with what there is of it, and makes one recipe of it all; starts nothing.
 """
@@ -54,8 +54,9 @@ def taken(desk: Desk, meaning: Meaning, state: State, changes: dict[str, Any]) -
     if method != of(replace(state, changes=changes)):
         gone = {"method", "then", *method_parts(), *(("training", "name") if changes.get("method") or changes.get("then") else ())}
         changes = {name: value for name, value in changes.items() if name not in gone}
-    if state.goal == "demo" and not meaning.trial:
-        changes = {name: value for name, value in changes.items() if name not in ("data", "name", "training", "lora")}
+        if state.goal and (changes.get("data") or {}).get("demo"):
+            # A demo is whole as it is: its rows aren't what another wish is about.
+            changes = {name: value for name, value in changes.items() if name not in ("data", "name", "training", "lora")}
     if method != "sft":
         changes["method"] = method
     if meaning.first is not None:
@@ -90,14 +91,18 @@ def missing(desk: Desk, state: State, intent: str, note: str) -> tuple[Reply, St
     method = of(state)
     if unfit := _unfit(desk, state):
         return _other_data(desk, state, unfit, intent, note)
-    if method == "distill" and not any(state.changes.get("distill", {}).get(name) for name in ("teacher", "teacher_prompt")):
+    if (
+        method == "distill"
+        and not state.changes.get("then")
+        and not any(state.changes.get("distill", {}).get(name) for name in ("teacher", "teacher_prompt"))
+    ):
         return _ask_teacher(desk, state, intent, note)
     if method == "rl" and not state.changes.get("reward") and not state.changes["data"].get("demo"):
         expected = _expected(desk, state)
         if expected is not None and not any(expected):
             text = (
-                f"{note}What makes an answer good? Your rows don't say which is right, so a score has to tell by the answer alone. A judge, "
-                "a reward model, an expression or a function of yours can be given in the Wizard."
+                f"{note}What makes an answer good? Your rows don't say which is right, so a score has to tell by the answer alone. A "
+                "judge, a reward model, an expression or a function of yours can be given in the Wizard."
             )
             choices = [Choice(knowledge.rewards()[kind]["title"], f"Score {_FEW[kind]}") for kind in ("length", "json_schema")]
             choices.append(Choice("A judge with a rubric", "Score by a judge with a rubric"))
@@ -155,7 +160,8 @@ def begins_with_examples(desk: Desk, state: State) -> bool:
 
 def beginning(desk: Desk, state: State) -> str:
     """Why examples come first, where they do without having been asked for."""
-    if state.first is None and begins_with_examples(desk, state):
+    measured = state.changes["data"].get("demo") and knowledge.measured(state.changes["data"]["demo"], ("sft", of(state)))
+    if state.first is None and begins_with_examples(desk, state) and not (measured and knowledge.methods_of(measured)[-1] == of(state)):
         return "nano can do next to nothing by itself, so it first learns from a few examples. "
     return ""
 
@@ -164,6 +170,7 @@ def fitting(desk: Desk, method: str) -> tuple[list[LibrarySet], list[LibrarySet]
     """(a person's data sets that the method can learn from, those that it can't), newest first."""
     serves = data.SERVES[knowledge.shape(method)]
     own = [found for found in desk.library.find() if found.state != "unmapped"]
+    own.sort(key=lambda found: serves.index(found.shape) if found.shape in serves else len(serves))
     return [found for found in own if found.shape in serves], [found for found in own if found.shape not in serves]
 
 
@@ -177,7 +184,7 @@ def goal_of_rows(shape: str) -> str:
 def to_try(state: State) -> tuple[Choice, ...]:
     """A way to see the chosen way of training at work without any data."""
     goal = knowledge.goals().get(state.goal, {})
-    if not goal or goal["method"] in ("sft", "distill") and not goal.get("try"):
+    if not goal or (goal["method"] in ("sft", "distill") and not goal.get("try")):
         return ()
     shown = knowledge.method_demos().get(goal.get("try", ""))
     return (Choice(shown["title"] if shown else "Try it on Pig Latin", f"Show me the demo: {goal['title']}"),)
@@ -187,11 +194,20 @@ def _trial(meaning: Meaning, goal: str, changes: dict[str, Any]) -> tuple[dict[s
     """(changes for a demo of the way of training, what is said of it)."""
     shown = knowledge.method_demos().get(knowledge.goals().get(goal, {}).get("try", ""))
     if shown and meaning.demo in ("", shown["recipe"]["data"]["demo"]):
-        parts = {part: shown["recipe"][part] for part in ("name", "method", "data", "then") if part in shown["recipe"]}
         kept = {name: value for name, value in changes.items() if name not in ("method", "training", "lora", *method_parts())}
-        return {**kept, **parts}, f"**{shown['title']}.** {shown['task']} {shown['expect'].strip()} "
+        note = f"**{shown['title']}.** {shown['task']} {shown['expect'].strip()} "
+        recipe = shown["recipe"]
+        if knowledge.methods_of(recipe) == ("sft", meaning.method):
+            # Put together as with data of one's own; what was measured for it is found by its rows.
+            return {**kept, "method": meaning.method, "data": recipe["data"], "name": recipe["name"]}, note
+        return {**kept, **{part: recipe[part] for part in ("name", "method", "data", "then") if part in recipe}}, note
     known = knowledge.demo(meaning.demo or _SET)
-    return {**changes, "data": {"demo": meaning.demo or _SET}}, f"On the examples of **{known['title']}**, which ship with Thinker. "
+    name = f"{known['recipe']['name']}: {knowledge.goals()[goal]['title'].lower()}"
+    return {
+        **changes,
+        "name": name,
+        "data": {"demo": meaning.demo or _SET},
+    }, f"On the examples of **{known['title']}**, which ship with Thinker. "
 
 
 def _taught(desk: Desk, meaning: Meaning, changes: dict[str, Any]) -> dict[str, Any]:
@@ -212,8 +228,8 @@ def _ask_teacher(desk: Desk, state: State, intent: str, note: str) -> tuple[Repl
     own = [model for model in desk.registry.find() if model.sampler_path][:2]
     text = (
         f"{note}Who teaches? One of your models, a base model by its hub id (“teacher Qwen/Qwen3-1.7B”), or the model itself with a long "
-        "prompt that it shall do without: write “the prompt is: …”. A model elsewhere, such as one of a company's, can be named in the Wizard "
-        "by its URL; its key belongs in the settings, and its terms should allow learning from it."
+        "prompt that it shall do without: write “the prompt is: …”. A model elsewhere, such as one of a company's, can be named in the "
+        "Wizard by its URL; its key belongs in the settings, and its terms should allow learning from it."
     )
     choices = tuple(Choice(f"{model.name[:40]} teaches", f"Learn from teacher {model.name}") for model in own)
     actions = (Action("settings", "Keys and servers"),)
@@ -233,7 +249,8 @@ def _other_data(desk: Desk, state: State, unfit: LibrarySet, intent: str, note: 
     method = of(state)
     needed, shapes = knowledge.shapes()[knowledge.shape(method)], knowledge.shapes()
     able, _ = fitting(desk, method)
-    text = f"{note}**{safe(unfit.name)}** holds {shapes[unfit.shape]['title']}, and this needs {needed['title']}. {needed['add']}. {needed['collect']}"
+    text = f"{note}**{safe(unfit.name)}** holds {shapes[unfit.shape]['title']}, and this needs {needed['title']}. {needed['add']}. "
+    text += " ".join(needed["collect"].split())
     choices = [Choice(f"Use {found.name[:40]} ({found.examples:,})", f"Use the data set {found.name}") for found in able[:3]]
     goals = knowledge.goals()
     others = [name for name in desk.planner.goals_for(unfit.shape) if name != state.goal][:2]

@@ -34,7 +34,8 @@ class State:
     """What is known of the run to come, and what is being talked of. `asked`: what was asked for last: goal, data, model, teacher, score.
 
     `changes` are a recipe's fields as far as they were said, as in a draft; `first`: whether a stage of examples comes before, None where
-    nothing was said of it; `proposed` whether a whole recipe stands. `started` holds which turn's proposal became which run. `shown` is the list that was shown last: {kind: run, model or data, id}.
+    nothing was said of it; `proposed` whether a whole recipe stands. `started` holds which turn's proposal became which run. `shown` is the
+    list that was shown last: {kind: run, model or data, id}.
     """
 
     goal: str = ""

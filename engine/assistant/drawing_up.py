@@ -12,7 +12,7 @@ from engine.assistant import by_method
 from engine.assistant.desk import Desk, State
 from engine.assistant.reply import Choice, Proposal, Reason, Takes, Warned
 from engine.assistant.wording import figure
-from engine.recipe import Recipe
+from engine.recipe import Recipe, method_parts
 
 if TYPE_CHECKING:
     from engine.planning import Plan, PlannedStage
@@ -33,11 +33,8 @@ def proposal(desk: Desk, state: State) -> Proposal:
     if found.recipe.then and not changes.get("then"):
         # As the wizard keeps stages: the first as the recipe's own fields, what follows behind it.
         said = found.recipe.model_dump(mode="json", exclude_defaults=True)
-        changes = {
-            name: said[name]
-            for name in ("name", "base_model", "start", "endpoint", "full", "data", "training", "lora", "then")
-            if name in said
-        }
+        kept = {name: one for name, one in changes.items() if name not in ("method", "training", *method_parts())}
+        changes = kept | {name: said[name] for name in ("name", "data", "training", "then") if name in said}
     return Proposal(
         recipe=found.recipe.model_dump(mode="json"),
         goal=state.goal or "answer",
@@ -57,6 +54,8 @@ def changes_offered(made: Proposal) -> tuple[Choice, ...]:
         kind = (last.get("reward") or made.recipe["reward"])["parts"][0]["kind"]
         other = ("by the same text", "exact") if kind == "numeric" else ("by the right number", "numeric")
         return steps, Choice(f"Score {other[0]}", f"Score {other[0]}"), Choice("By a judge", "Score by a judge with a rubric")
+    if last.get("method", "sft") in by_method.IMPROVES and made.recipe["then"]:
+        return steps, batch, Choice("Without examples first", "Without examples first")
     if made.recipe["start"]["checkpoint"]:
         return steps, batch, Choice(f"From {made.recipe['base_model']} instead", f"Use {made.recipe['base_model']}")
     if made.recipe["full"]:

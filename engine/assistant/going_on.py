@@ -54,7 +54,7 @@ def further(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     if meaning.method:
         state, changes, by = by_method.taken(desk, replace(meaning, trial=False, things=()), replace(state, goal=""), changes)
     try:
-        changes = proposing.nudged(desk, changes, meaning.nudges)
+        changes = proposing.nudged(desk, changes, meaning.nudges, state)
     except EngineError as error:
         return proposing.refused(error, "further"), state
     note = f"It goes on from **{safe(model.name)}**, and becomes a newer version of it{said}. {by}"

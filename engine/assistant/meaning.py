@@ -20,8 +20,9 @@ _SHORT = 8
 _RUN_BY_ID = re.compile(r"\brun ([0-9a-f]{12})\b")
 _GIVES_WAY = ("correcting", "compare", "best_model", "upload", "again", "chat")
 """Readings of a sentence that a wish for a way of training comes before."""
-_ASKS_FOR = re.compile(r"^how (?:do|can|could|would|to)\b|\bis it possible\b")
+_ASKS_FOR = re.compile(r"^how (?:do|can|could|would|to)\b|\bis it possible\b|^do (?!you |i |we |they |my |the |its |these |those )[^?]*$")
 _WITH_EXACTLY = re.compile(r"(.+?) with the data set (.+)$")
+_WHAT_IS = re.compile(r"(?:what (?:is|are)|what does|explain|define) (?:(?:an?|the) )?(.+?)(?: means?)?(?: \?)?$")
 _USE_EXACTLY = re.compile(r"use the data set (.+)$")
 
 
@@ -120,6 +121,8 @@ def _intent(text: str, about: Meaning, names: Names) -> Meaning:
         return replace(about, intent="chat")
     if about.things and rules.CORRECTS.search(re.sub(f"{rules.THING}+", "it", _things(text, names)[1])):
         return replace(about, intent="correcting")
+    if (asked := _WHAT_IS.match(text)) and about.topics and topics.alone(asked[1]):
+        return replace(about, intent="explain")
     way = _way(text, about, names, question)
     if _goes_on(text, about, names) and not (way and way.method == "distill"):
         planned = way or _planned(text, about, names, False)
@@ -162,6 +165,8 @@ def _intent(text: str, about: Meaning, names: Names) -> Meaning:
         return replace(about, intent="explain")
     if planned:
         return planned
+    if (first := ways.first(text)) is not None:
+        return replace(about, intent="change", first=first)
     if about.things:
         return replace(about, intent="status" if about.run else "model")
     return replace(about, intent="unknown_term" if rules.EXPLAIN.search(text) else "unknown")
@@ -170,8 +175,8 @@ def _intent(text: str, about: Meaning, names: Names) -> Meaning:
 def _way(text: str, about: Meaning, names: Names, question: bool) -> Meaning | None:
     """The wish for a way of training; None where one is only spoken of."""
     # What runs and models are called says nothing of what is wished for.
-    text = _things(text, names)[1]
-    method = ways.method(text)
+    text = _without(_things(text, names)[1], names.datasets, _named(text, names.datasets))
+    method = "distill" if ways.gives_prompt(about.said) and not question else ways.method(text)
     if not method or (question and not rules.CAN_YOU.search(text) and not _ASKS_FOR.search(text)) or ways.OF_A_RUN.search(text):
         return None
     teaching = ways.teacher(about.said) if method == "distill" else {}
@@ -197,8 +202,8 @@ def _goes_on(text: str, about: Meaning, names: Names) -> bool:
 
 def _planned(text: str, about: Meaning, names: Names, asks: bool) -> Meaning | None:
     """The same with what it says of a run to come; None where it says nothing of one."""
-    goal, demo = wishes.goal(text)
     dataset = _named(text, names.datasets)
+    goal, demo = wishes.goal(_without(text, names.datasets, dataset))
     uses = rules.USE_DATA.search(text) or (text == next((name for name, one in names.datasets.items() if one == dataset), None))
     latest = bool(rules.LATEST.search(text)) and not dataset
     filled = replace(about, goal=goal, demo=demo, rows=wishes.rows(text), dataset=dataset if uses else "", latest=latest)
@@ -235,6 +240,12 @@ def _named(text: str, names: Mapping[str, str]) -> str:
         if len(name) > 2 and name in text and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text):
             return names[name]
     return ""
+
+
+def _without(text: str, names: Mapping[str, str], meant: str) -> str:
+    """The text without the name of what is meant, unless that is all it says of its subject."""
+    name = next((name for name in sorted(names, key=len, reverse=True) if meant and names[name] == meant and name in text), "")
+    return re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", rules.THING, text) if name and not topics.alone(name) else text
 
 
 @cache

@@ -16,6 +16,7 @@ from engine.assistant.settings_said import merged
 from engine.assistant.wording import safe
 from engine.errors import EngineError
 from engine.recipe import Recipe
+from engine.recipe.chain import written
 
 if TYPE_CHECKING:
     from engine.assistant.meaning import Meaning
@@ -44,6 +45,8 @@ def plan(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
         if state.goal == "demo" or by_method.of(state) != "sft":
             changes = {name: value for name, value in changes.items() if name not in ("data", "name", "training", "lora")}
         state = replace(state, goal=meaning.goal, wish=meaning.text[:200])
+    if meaning.first is not None and not meaning.method:
+        state = replace(state, first=meaning.first)
     if meaning.rows is not None:
         state = replace(state, rows=meaning.rows)
     if meaning.dataset or meaning.latest:
@@ -63,11 +66,16 @@ def plan(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     if meaning.changes.get("full") is not None and bool(changes.get("full")) != meaning.changes["full"]:
         # A rate that suits adapters doesn't suit all weights, nor the other way round.
         changes = _without(changes, "training.learning_rate")
-    changes = merged(changes, meaning.changes)
+    if changes.get("then") and meaning.changes.get("training"):
+        then = changes["then"]
+        changes["then"] = [*then[:-1], merged(then[-1], {"training": meaning.changes["training"]})]
+        changes = merged(changes, {name: value for name, value in meaning.changes.items() if name != "training"})
+    else:
+        changes = merged(changes, meaning.changes)
     if {"steps", "epochs"} <= set(changes.get("training", {})) and "epochs" in meaning.changes.get("training", {}):
         changes = _without(changes, "training.steps")
     try:
-        changes = nudged(desk, changes, meaning.nudges)
+        changes = nudged(desk, changes, meaning.nudges, state)
         Recipe.make(changes)
     except EngineError as error:
         return refused(error, meaning.intent), state
@@ -193,18 +201,23 @@ def _saves(desk: Desk, changes: dict[str, Any]) -> str:
     return f"{free}Half the steps take about half of it; they also teach less. "
 
 
-def nudged(desk: Desk, changes: dict[str, Any], nudges: dict[str, float]) -> dict[str, Any]:
+def nudged(desk: Desk, changes: dict[str, Any], nudges: dict[str, float], state: State | None = None) -> dict[str, Any]:
     """The changes with some values made larger or smaller, from where they stand or are recommended."""
     if not nudges or not changes.get("data"):
         return changes
-    values = desk.planner.suggest(changes).recipe.model_dump(mode="json")
+    recipe = by_method.wanted(desk, replace(state or State(first=False), changes=changes)).recipe
+    # Of several stages the last is what it is about.
+    values = written(recipe)[-1].model_dump(mode="json")
     for name, factor in nudges.items():
         old = drawing_up.value(values, name)
         if old is None:
             continue
         new = old * factor if isinstance(old, float) else max(_NUDGED_LEAST.get(name, 0), int(old * factor))
         part, _, leaf = name.partition(".")
-        changes = merged(changes, {part: {leaf: new}})
+        if part == "training" and (then := changes.get("then")):
+            changes = {**changes, "then": [*then[:-1], merged(then[-1], {part: {leaf: new}})]}
+        else:
+            changes = merged(changes, {part: {leaf: new}})
     return changes
 
 

@@ -28,7 +28,8 @@ WAYS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "own_loss",
         _rule(
-            r"\bown_loss\b|\b(?:own|custom) (?:custom )?(?:loss|losses|objective)\b|\bloss(?: function)? (?:of (?:my|our|your) own|(?:that )?i wrote)\b"
+            r"\bown_loss\b|\b(?:own|custom) (?:custom )?(?:loss|losses|objective)\b"
+            r"|\bloss(?: function)? (?:of (?:my|our|your) own|(?:that )?i wrote)\b"
             r"|\bloss function\b|\bminimi[sz]e\b.*\bloss\b"
         ),
     ),
@@ -49,7 +50,8 @@ WAYS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "distill",
         _rule(
-            r"\bdistil\w*|\bteacher models?\b|\b(?:as|from|is|be|with) (?:a |the |my |its |their )?teachers?\b|\bteacher\b(?= [\w./\x01-]+$)"
+            r"\bdistil\w*|\bteacher models?\b|\b(?:as|from|is|be|with) (?:a |the |my |its |their )?teachers?\b"
+            r"|\bteacher\b(?= [\w./\x01-]+$)"
             r"|\b(?:imitat\w+|mimic\w*|copy|copies|clone)\b(?: \w+){0,3} (?:models?|" + _CLOSED + r")"
             rf"|\b(?:imitat\w+|mimic\w*)\b|\blearns? from (?:an? |the |some )*{_BETTER} (?:\w+ )?models?\b"
             rf"|\b(?:like|from|imitate) {_CLOSED}(?! (?:weights|chat))"
@@ -71,7 +73,8 @@ WAYS: tuple[tuple[str, re.Pattern[str]], ...] = (
         "dpo",
         _rule(
             r"\bdpo\b|\bipo\b|\bsimpo\b|\bpreferences?\b|\bpreferred\b|\bprefers?\b|\bpairs?\b|\bchosen\b.*\brejected\b"
-            r"|\bbetter and (?:an? |the )?worse\b|\b(?:better|best|nicer) (?:one )?of (?:the )?two\b|\btwo answers\b|\bwhich (?:one |answer )?(?:is|was)"
+            r"|\bbetter and (?:an? |the )?worse\b|\b(?:better|best|nicer) (?:one )?of (?:the )?two\b|\btwo answers\b"
+            r"|\bwhich (?:one |answer )?(?:is|was)"
             r" (?:the )?(?:better|nicer)\b|\ba[ /]b[- ]tests?\b|\bcomparisons?\b|\branked answers\b"
         ),
     ),
@@ -80,28 +83,33 @@ WAYS: tuple[tuple[str, re.Pattern[str]], ...] = (
         _rule(
             r"\brl\b|\bgrpo\b|\bppo\b|\bcispo\b|\brlvr\b|\breinforc\w+|\brewards?\b|\btrial and error\b"
             r"|\b(?:optimi[sz]e|maximi[sz]e|improve|raise|by|from|for|to|on|with|against)\b (?:(?:a|an|the|its|my|some|own) )*scor\w+"
-            r"|^scores?\b|\bverif\w+\b.*\b(?:answers?|results?|rewards?)\b|\bunit tests?\b|\bpass(?:es|ing)? (?:(?:its|the|my|all|more) )*tests\b"
-            r"|\b(?:optimi[sz]e|maximi[sz]e)\b.*\b(?:metric|number|measure|rule|reward|function)\b|\bjudged? by\b|\b(?:an?|llm|ai|the|my) judge\b"
-            r"|\b(?:practi[sc]e|learn|try|tries|improve)\b.*\b(?:by itself|on its own)\b|\btr(?:y|ies|ying) (?:several|many|different) answers\b"
+            r"|^scores?\b|\bverif\w+\b.*\b(?:answers?|results?|rewards?)\b|\bunit tests?\b"
+            r"|\bpass(?:es|ing)? (?:(?:its|the|my|all|more) )*tests\b"
+            r"|\b(?:optimi[sz]e|maximi[sz]e)\b.*\b(?:metric|number|measure|rule|reward|function)\b|\bjudged? by\b"
+            r"|\b(?:an?|llm|ai|the|my) judge\b"
+            r"|\b(?:practi[sc]e|learn|try|tries|improve)\b.*\b(?:by itself|on its own)\b"
+            r"|\btr(?:y|ies|ying) (?:several|many|different) answers\b"
             r"|\bpoints? (?:for|to)\b"
         ),
     ),
-    ("sft", _rule(r"\bsft\b|\bsupervised\b|\b(?:learns?|learning|train|teach|only|just)\b(?: \w+){0,2} (?:from|by|with|on) (?:\w+ )?examples\b")),
+    ("sft", _rule(r"\bsft\b|\bsupervised\b"
+    r"|\b(?:learns?|learning|train|teach|only|just)\b(?: \w+){0,2} (?:from|by|with|on) (?:\w+ )?examples\b")),
 )  # fmt: skip
 WISHES = _rule(
-    r"\b(?:learn\w*|improve|optimi[sz]e|maximi[sz]e|minimi[sz]e|imitate|mimic|distil\w*|reward|score|practi[sc]e|prefer|bake|get rid"
-    r"|do without|collected|gave|given|rated|liked|chose|marked|should|let|give|go)\b"
+    r"\b(?:learn\w*|improve|optimi[sz]e|maximi[sz]e|minimi[sz]e|imitate|mimic|distil\w*|reinforce|practi[sc]e|prefer|bake|get rid"
+    r"|do without|collected|gave|given|rated|liked|chose|marked|should|let|give|go|have)\b|^(?:please )?(?:reward|score)\b"
 )
 OF_A_RUN = _rule(
     r"\b(?:my|the|this|that|its|last) (?:\w+ ){0,2}(?:run|job|reward|score|margin|entropy|kl|accuracy|loss)\b.*\b(?:is|are|was|has|did|does"
-    r"|goes|went|stays|keeps|failed|crashed|rises|falls|fell|stuck|drops?|dropped)\b"
+    r"|goes|went|stays|keeps|failed|crashed|rises|rising|falls|falling|fell|stuck|drops?|dropped|explod\w+|jumps?|spikes?)\b"
 )
 _FIRST = _rule(
     r"\b(?:examples?|sft) first\b|\bfirst (?:(?:learn|teach|train|it|a|few|some|by|from|with|on|the) )*(?:examples?|sft)\b"
     r"|\b(?:sft|examples?) (?:and )?then\b|\bsft (?:and|followed by)\b"
 )
 _NOT_FIRST = _rule(
-    r"\b(?:no|without|skip\w*|not) (?:(?:the|any|a) )?(?:examples?|sft|(?:first )?stage)(?: first)?\b|\bstraight (?:away|from)\b|\bonly (?:pairs|thumbs|the score)\b"
+    r"\b(?:no|without|skip\w*|not) (?:(?:the|any|a) )?(?:examples?|sft|(?:first )?stage)(?: first)?\b|\bstraight (?:away|from)\b"
+    r"|\bonly (?:pairs|thumbs|the score)\b"
 )
 _SCORES: tuple[tuple[str, re.Pattern[str], dict[str, Any]], ...] = (
     ("judge", _rule(r"\bjudges?\b|\brubric\b|\btone\b|\bpolite\w*|\bhelpful\w*"), {}),
@@ -122,7 +130,7 @@ _PROMPT = re.compile(
     r"\b(?:(?:the|its|my|a|teacher|teacher's|system|long)\s+)*prompt(?:\s+(?:is|says|would be|reads))?\s*:?\s*[\"“'‘]?(?P<text>\S.{2,})",
     re.I | re.S,
 )
-_SAYS_PROMPT = re.compile(r"\bprompt(?:\s+(?:is|says|would be|reads)\b|\s*:)", re.I)
+_SAYS_PROMPT = re.compile(r"\bprompt(?:\s+(?:is|says|would be|reads)\s*[:\"“'‘\n]|\s*:)", re.I)
 _HUB_TEACHER = re.compile(
     r"\b(?:teacher|imitate|mimic|copy|distil\w*|learn(?:s|ing)?\s+from)\s+(?:(?:is|the|model|from|teacher)\s+)*([A-Za-z0-9][\w.-]*/[\w.-]*\w)",
     re.I,
@@ -139,6 +147,8 @@ def method(text: str) -> str:
             continue
         if name == "reward_model" and _BY_SCORE.search(text):
             return "rl"
+        if name == "kto" and re.search(r"\bpairs?\b", text) and not re.search(r"\bkto\b|\bthumbs?\b", text):
+            continue
         if name == "dpo" and _Q_AND_A.search(text) and not re.search(r"\bdpo\b|\bprefer", text):
             continue
         return name
@@ -153,6 +163,11 @@ def goal_of(name: str) -> str:
 def first(text: str) -> bool | None:
     """Whether examples are to come first; None where nothing is said of it."""
     return False if _NOT_FIRST.search(text) else True if _FIRST.search(text) else None
+
+
+def gives_prompt(said: str) -> bool:
+    """Whether a prompt is written out in it."""
+    return bool(_SAYS_PROMPT.search(said))
 
 
 def score(text: str) -> tuple[str, dict[str, Any]]:
@@ -172,7 +187,7 @@ def score(text: str) -> tuple[str, dict[str, Any]]:
 def teacher(said: str) -> dict[str, Any]:
     """What a sentence says of the teacher, as fields of a recipe's distill: a long prompt, or a base model by its hub id. `said` is as
     it was written."""
-    if _SAYS_PROMPT.search(said) and (found := _PROMPT.search(said)):
+    if gives_prompt(said) and (found := _PROMPT.search(said)):
         return {"kind": "prompt", "teacher_prompt": found["text"].strip().strip("\"”'’").strip()}
     if (found := _HUB_TEACHER.search(said)) and "://" not in said and ".." not in found[1]:
         return {"kind": "answers", "teacher": found[1]}
