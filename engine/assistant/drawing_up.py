@@ -95,7 +95,7 @@ def _stage(stage: PlannedStage, who: str, number: int) -> str:
         "sft": f"learns from {rows} examples{replay}, {updates}",
         "dpo": f"learns from {rows} pairs of a better and a worse answer, {updates}",
         "kto": f"learns from {rows} answers found good or bad, {updates}",
-        "reward_model": f"learns from {rows} pairs to score answers, {updates}",
+        "reward_model": f"learns to score answers from {rows} {knowledge.shapes()[figures['shape']]['title']}, {updates}",
         "rl": f"tries {recipe.rl.group_size} answers to each of {rows} prompts, scored by {' and '.join(kinds.values())}, {updates}",
         "distill": f"learns from {teacher}, on {rows} prompts, {updates}",
         "own_loss": f"minimises your own function on {rows} examples, {updates}",

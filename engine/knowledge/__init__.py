@@ -35,7 +35,7 @@ def shapes() -> dict[str, dict[str, Any]]:
 
 
 def shape(method: str) -> Any:
-    """The shape of the rows that a method learns from: answers, pairs, labels or prompts. Raises NotFound."""
+    """The shape of the rows that a method learns from: answers, pairs, labels, prompts or preferences. Raises NotFound."""
     for name, known in _load("shapes").items():
         if method in known["methods"]:
             return name
