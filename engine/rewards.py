@@ -200,7 +200,7 @@ class Rewards:
         say("waking the model")
         # Whoever can't be asked can't be trained either, so this is worth its errors.
         guard.key(self._owner, asked.endpoint)
-        guard.able(asked)
+        guard.able(self._owner, asked)
         name = asked.start.checkpoint or asked.base_model
         how: dict[str, Any] = {"max_tokens": asked.rl.max_new_tokens, "temperature": asked.rl.temperature}
         if asked.stop:
