@@ -197,7 +197,7 @@ def _trial(meaning: Meaning, goal: str, changes: dict[str, Any]) -> tuple[dict[s
         kept = {name: value for name, value in changes.items() if name not in ("method", "training", "lora", *method_parts())}
         note = f"**{shown['title']}.** {shown['task']} {shown['expect'].strip()} "
         recipe = shown["recipe"]
-        if knowledge.methods_of(recipe) == ("sft", meaning.method):
+        if knowledge.methods_of(recipe) == ("sft", meaning.method) and meaning.method in IMPROVES:
             # Put together as with data of one's own; what was measured for it is found by its rows.
             return {**kept, "method": meaning.method, "data": recipe["data"], "name": recipe["name"]}, note
         return {**kept, **{part: recipe[part] for part in ("name", "method", "data", "then") if part in recipe}}, note
