@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from engine import Engine
 from engine.data.examples import Example
+from engine.evaluation import winrate
 from engine.evaluation.proof import compare, measure
 from engine.jobs import host
 from engine.store import Job
@@ -121,7 +122,9 @@ class Runs:
         skills = held_out[:200]
         before = measure(lambda rows, what: ["?" if what.startswith("held") else row.answer for row in rows], held_out, skills, 4.0, 4000)
         after = measure(lambda rows, what: [row.answer if row.row >= 14 else "?" for row in rows], held_out, skills, 0.01, 4000)
-        proof = compare(before, after, held_out)
+        right = [float(row.row >= 14) for row in held_out]
+        won = {"judge": ["exact"], "against": "start", **winrate.compare(right, [0.0] * len(right)).to_dict()}
+        proof = compare(before, after, held_out, won)
         path = f"tinker://made/sampler_weights/{job.id}-100"
         result = {"seconds": 25.0, "tokens": 130000, "steps": 100, "checkpoint": path, "notes": [], **proof}
         self._store.set_fields(job.id, job.attempt, result=result)

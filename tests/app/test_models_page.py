@@ -56,6 +56,7 @@ def test_a_models_page_says_it_all(engine: Engine, model) -> None:
     shown = texts(page)
     assert not page.exception
     assert "0 % → 96.5 %** (95 % interval 94 to 98)" in shown and "1.2 kB" in shown
+    assert "Wins 98 % against the start model by exact, surely more than 96 %" in shown
     assert "**Base model:** nano" in shown and "the demo piglatin" in shown and "**Training:** 100 updates" in shown
     fields = dict(zip(page.dataframe[0].value["field"], page.dataframe[0].value["here"], strict=True))
     assert fields["training.learning_rate"] == "0.005" and fields["data.demo"] == "piglatin"

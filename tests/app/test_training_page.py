@@ -157,6 +157,7 @@ def test_a_finished_run_shows_the_proof_in_sentences(runs: Runs) -> None:
     # Wilson's interval for 386 of 400: 94.2 to 97.9.
     assert "Right answers on 400 prompts it had never seen (exact match): 0 % → 96.5 %** (95 % interval 94 to 98)" in shown
     assert "386 of these prompts got better, 0 worse" in shown
+    assert "Wins 98 % against the start model by exact, surely more than 96 %" in shown
     assert "General skills on 200 tasks from before: 100 % → 93 % (partly forgotten)" in shown
     assert 'python thinker.py chat --model "Pig Latin"' in shown
     assert list(page.dataframe[0].value.columns) == ["prompt", "before", "after", "expected"]
