@@ -3,7 +3,7 @@
     python benchmarks/methods.py [NAME ...]     all of them if nothing is said; `overdone` is RLHF without a brake
 
 Each is run in a data directory of its own. The stated limits: DPO ranks more than 95 % of held-out pairs rightly while right answers rise;
-RL brings the score above 0.7; the reward model ranks more than 80 % of held-out pairs rightly, and RLHF's win rate, by a judge that is not
+RL brings the score above 0.8; the reward model ranks more than 80 % of held-out pairs rightly, and RLHF's win rate, by a judge that is not
 the reward model, over at least 300 prompts, is above 50 % with its whole 95 % interval; students without the prompt are at most 5 points
 behind their teacher with it. Leaves out: other models and peers.
 """
@@ -59,7 +59,7 @@ def missed(engine: Engine, name: str, found: Result) -> list[str]:
     reward = [value for _, value in engine.curve(found.job_id, "reward")]
     limits = {
         "pairs": {"ranks 95 %": ranked and ranked[-1] > 0.95, "right answers rise": after["exact_match"] > before["exact_match"]},
-        "score": {"score 0.7": reward and sum(reward[-5:]) / 5 > 0.7},
+        "score": {"score 0.8": reward and sum(reward[-5:]) / 5 > 0.8},
         "judged": {
             "ranks 80 %": ranked and ranked[-1] > 0.8,
             "surely better": won and won.low > 0.5,
