@@ -16,6 +16,7 @@ from engine.recipe import METHODS
 from engine.recipe.chain import written
 from tests.assistant.test_assistant import Conversation, kinds
 from tests.assistant.test_newcomers import tuned
+from tests.fakes.judge_server import JudgeServer
 from tests.test_planning import rows
 from tests.test_ratings import chat
 
@@ -228,6 +229,15 @@ def test_a_teacher_is_asked_for(engine: Engine, say: Conversation) -> None:
     assert stages(other("use nano"))[0].distill.teacher_prompt == "You are a pirate. Answer in rhymes."
     assert ways.teacher("imitate Qwen/Qwen3-1.7B") == {"kind": "answers", "teacher": "Qwen/Qwen3-1.7B"}
     assert ways.teacher("learn from http://host/a/b") == {}
+    with JudgeServer(lambda body, number: "7", models=("wise",)) as server:
+        engine.judges.add("Lab", server.url)
+        engine.judges.look(server.url)
+        elsewhere = Conversation(engine)
+        elsewhere("imitate a better model")
+        asked = elsewhere("use questions")
+        elsewhere(next(choice.say for choice in asked.choices if choice.label == "wise at Lab teaches"))
+        found = stages(elsewhere("use nano"))[0].distill
+        assert (found.kind, found.teacher, found.teacher_url) == ("answers", "wise", server.url)
 
 
 def test_a_model_is_improved_in_another_way(engine: Engine, say: Conversation) -> None:
