@@ -278,3 +278,19 @@ def test_the_function_that_ships_is_one(engine: Engine) -> None:
     space: dict[str, Any] = {"exp": __import__("math").exp}
     exec(code, space)
     assert space["loss"]([-0.6931471805599453, -5.0], [1, 0], {}) == pytest.approx(0.25 * 0.6931471805599453)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize(
+    ("said", "figure"), [("Minimise a loss of your own", "own_loss"), ("Learn from thumbs up and down", "preference_loss")]
+)
+def test_what_is_proposed_trains(said: str, figure: str) -> None:
+    with Engine() as engine:
+        talk = engine.assistant.say(f"Show me the demo: {said}")
+        proposed = engine.assistant.recipe(talk.id, 1)
+        then = [{**stage, "training": {**stage["training"], "steps": 20}} for stage in proposed.then]
+        short = {"training": {"steps": 12}, "evaluation": {"proof": False, "samples_every": 0, "eval_every": 0}, "then": then}
+        job = engine.run_job(proposed.merged(short))
+        values = [value for _, value in engine.curve(job.id, figure)]
+        assert engine.job(job.id).state == "done" and sum(values[-3:]) < sum(values[:3])
