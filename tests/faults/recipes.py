@@ -26,7 +26,8 @@ class Kind:
     exact: bool = True
 
 
-_RL = {"rl": {"group_size": 4, "max_new_tokens": 8}, "training": {"batch_size": 2, "learning_rate": 1e-3}}
+# With a KL penalty no step is without an update, however alike the answers are.
+_RL = {"rl": {"group_size": 4, "max_new_tokens": 8, "kl": 0.05}, "training": {"batch_size": 2, "learning_rate": 1e-3}}
 _AHEAD = {**_RL, "rl": {**_RL["rl"], "ahead": True}}
 
 KINDS = {

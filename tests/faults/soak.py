@@ -133,8 +133,9 @@ class Soak:
         # A short lease, so that nobody waits long for a dead runner's heir.
         command = [sys.executable, "-m", "engine.jobs.host", "--lease", "2", "--idle", "120"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "passive"}
-        with (self.home / "runner.out").open("ab") as output:
-            self._runner = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+        if self._runner is None or self._runner.poll() is not None:
+            with (self.home / "runner.out").open("ab") as output:
+                self._runner = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
         # Of several that start at once one stays, which needn't be this one.
         self._until(lambda: self._runner_pid() or self._runner.poll() is not None)
 
@@ -289,6 +290,9 @@ class Soak:
         """While runner and server are still up."""
         if len(self._servers()) != 1:
             self.report.problems.append(f"{len(self._servers())} servers run where one should")
+        if self._runner_pid() != self._runner.pid:
+            # It found the lock taken, and has left, or is about to.
+            self._runner.wait(10)
         for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
             with suppress(psutil.Error):
                 if process.status() == psutil.STATUS_ZOMBIE and process.pid not in {os.getpid(), *self._strangers}:
