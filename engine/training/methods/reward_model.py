@@ -20,6 +20,7 @@ from engine.rendering import Rendered, Renderer
 from engine.training.desk import Desk, datum, logprobs_of
 from engine.training.methods import Base, Ticket
 from engine.training.methods.preference import log_sigmoid, sigmoid
+from engine.training.rows import named
 from engine.training.schedule import order
 
 YES, NO = "yes", "no"
@@ -100,19 +101,20 @@ class RewardModel(Base):
     def _asked(
         self, examples: Sequence[Example], renderer: Renderer, question: str, limit: int, what: str
     ) -> tuple[list[tuple[Rendered, Rendered]], list[Example]]:
-        found, origins, lost = [], [], 0
+        found, origins, lost = [], [], []
         for example in examples:
             if example.rejected is None:
                 continue
             sides = [asked(renderer, messages, question) for messages in example.conversations()]
             if max(len(tokens) for tokens in sides) > limit + 1:
-                lost += 1
+                lost.append(example)
                 continue
             chosen, rejected = (Rendered(tokens, [0.0] * (len(tokens) - 1) + [1.0]) for tokens in sides)
             found.append((chosen, rejected))
             origins.append(example)
         if lost:
-            self.notes.append(f"{lost:,} {what} pairs were left out: with the question they are longer than {limit:,} tokens")
+            about = f"with the question they are longer than {limit:,} tokens: {named(lost)}"
+            self.notes.append(f"{len(lost):,} {what} pairs were left out: {about}")
         return found, origins
 
 
