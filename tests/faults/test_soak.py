@@ -24,7 +24,7 @@ def test_the_plan_is_the_seeds() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "kills", "dashboard"), [("sft", 8, False), ("dpo", 4, True), ("ahead", 4, False)])
+@pytest.mark.parametrize(("kind", "kills", "dashboard"), [("sft", 6, True), ("ahead", 3, False)])
 def test_some_kills(thinker_home: Path, kind: str, kills: int, dashboard: bool) -> None:
     report = Soak(thinker_home, 30, kind, dashboard=dashboard).run(plan(kills, 7, longest=1.0, dashboard=dashboard))
     assert not report.problems
