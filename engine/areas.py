@@ -28,6 +28,7 @@ from engine.upkeep import Upkeep
 if TYPE_CHECKING:
     from engine.assistant import Assistant
     from engine.diagnosis import Diagnoser
+    from engine.judges import Judges
     from engine.playground import Playground
     from engine.ratings import Ratings
     from engine.registry import Registry
@@ -100,6 +101,13 @@ class Areas:
     def remotes(self) -> Remotes:
         """Servers named by URL, and what each can do: see engine.remotes."""
         return Remotes(self.store, self.owner)
+
+    @cached_property
+    def judges(self) -> Judges:
+        """Servers that answer over OpenAI's API, for judges and teachers: see engine.judges."""
+        from engine.judges import Judges
+
+        return Judges(self.store, self.owner)
 
     @cached_property
     def stored(self) -> Stored:

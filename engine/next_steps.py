@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from engine import knowledge
 from engine.drafts import Drafts
+from engine.evaluation import outcome
 from engine.evaluation.curves import Curve
 from engine.jobs import states
 from engine.runs import MOVING, Runs
@@ -93,7 +94,8 @@ def shortcoming(result: Mapping[str, Any] | None) -> str:
         return ""
     surprise = before.get("perplexity"), after.get("perplexity")
     surer = None not in surprise and surprise[1] < 0.98 * surprise[0]
-    if after["exact_match"] <= before["exact_match"] and not surer:
+    found = outcome.headline(result)
+    if found is not None and (found.gain or 0.0) <= 0 and not surer:
         return "It isn't better than before on prompts that it had never seen: more or cleaner examples, or more updates, may help."
     skills = (result or {}).get("skills") or {}
     if skills.get("before") and skills.get("after") is not None and skills["after"] < 0.8 * skills["before"]:

@@ -103,7 +103,7 @@ class Planner:
         return knowledge.goals()
 
     def shape(self, method: str) -> str:
-        """What rows a method learns from: answers, pairs, labels or prompts. Raises NotFound."""
+        """What rows a method learns from: answers, pairs, labels, prompts or preferences. Raises NotFound."""
         return knowledge.shape(method)
 
     def goals_for(self, shape: str) -> list[str]:

@@ -9,28 +9,30 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import groupby
 from statistics import fmean, pstdev
 from typing import Any, Literal
 
-from engine import guard, keys, knowledge, models, policy, recipe, starts
-from engine.data import load_data
+from engine import guard, knowledge, models, policy, recipe, starts
+from engine.data import load_data, read_examples
+from engine.data import source as source_of
 from engine.data.examples import Example
 from engine.errors import DataError, RecipeError
-from engine.jobs import host, states
-from engine.jobs.handover import courier
+from engine.judges import Judges
 from engine.library import Library
 from engine.recipe import OF_STAGE, Recipe
 from engine.recipe.methods import REWARDS, RewardPart
 from engine.rendering import load_tokenizer
-from engine.store import Job, Store
+from engine.store import Store
 from engine.training.rewards import Rollout, Score, make_reward
-from engine.training.rewards.asking import Asker, key_for
+from engine.training.rewards.asking import Asker
 
 Source = Literal["expected", "typed", "sampled"]
 OWN, OTHER, TYPED, DRAWN = "its own answer", "another row's answer", "typed", "drawn from the model"
 _MOST_ROWS, _MOST_TRIES = 100, 16
 _BINS = 20
+_LOOKED_AT = 200
 _FLAT = 1e-9
 _DEAD_SHARE = 0.8
 _SLOW_SECONDS = 60.0
@@ -149,31 +151,32 @@ class Rewards:
             asker.asked.prompt_tokens + asker.asked.completion_tokens, tuple(_warnings(asked, scored, source, step)),
         )  # fmt: skip
 
+    def columns(self, changes: dict[str, Any]) -> list[str]:
+        """What else the rows of the chosen data say, beside prompt and answer: the columns that a score can look at. Raises EngineError."""
+        spec = Recipe.make({"data": changes.get("data") or {}}).data
+        if spec.dataset:
+            return list(Library(self._store, self._owner).usable(spec.dataset).stats.get("other_columns", []))
+        if spec.demo:
+            return list(_columns_of_demo(spec.demo))
+        if not spec.path:
+            return []
+        guard.data(self._owner, spec)
+        path, layout, mapping = source_of(spec, "prompts")
+        return sorted(
+            {name for example in read_examples(path, layout, mapping, "prompts").examples[:_LOOKED_AT] for name in example.columns}
+        )
+
     def key_source(self, url: str) -> str:
         """Where the key for a judge's server is from (memory, file, environment); empty where there is none. Raises RecipeError."""
-        found = keys.find(self._owner, key_for(url))
-        return found.source if found else ""
+        return Judges(self._store, self._owner).key_source(url)
 
     def give_key(self, url: str, value: str, *, store: bool = False) -> int:
         """Takes the key for a judge's server. -> how many runs that waited for it go on. Raises EngineError."""
-        guard.elsewhere(self._owner, "url")
-        need = key_for(url)
-        value = keys.checked(need, value)
-        if store:
-            keys.keep(self._owner, need.name, value)
-        keys.hold(self._owner, need.name, value)
-        courier.go()
-        waiting = [job for job in self._store.jobs(self._owner, states=(states.NEEDS_KEY,), limit=1000) if _asks(job, need.name)]
-        for job in waiting:
-            self._store.resume(job.id, self._owner)
-        if waiting:
-            host.ensure_runner()
-        return len(waiting)
+        return Judges(self._store, self._owner).give_key(url, value, store=store)
 
     def forget_key(self, url: str) -> None:
         """Drops it from memory and data directory. Raises RecipeError."""
-        keys.drop(self._owner, key_for(url).name)
-        courier.go()
+        Judges(self._store, self._owner).forget_key(url)
 
     def _recipe(self, changes: dict[str, Any]) -> Recipe:
         asked = Recipe.make(starts.complete(self._store, self._owner, changes))
@@ -200,7 +203,7 @@ class Rewards:
         say("waking the model")
         # Whoever can't be asked can't be trained either, so this is worth its errors.
         guard.key(self._owner, asked.endpoint)
-        guard.able(asked)
+        guard.able(self._owner, asked)
         name = asked.start.checkpoint or asked.base_model
         how: dict[str, Any] = {"max_tokens": asked.rl.max_new_tokens, "temperature": asked.rl.temperature}
         if asked.stop:
@@ -212,6 +215,12 @@ class Rewards:
             for example, group in zip(examples, groups, strict=True)
             for one in group
         ]
+
+
+@cache
+def _columns_of_demo(name: str) -> tuple[str, ...]:
+    rows = load_data(Recipe.make({"method": "rl", "data": {"demo": name}}), skills=False).train
+    return tuple(sorted({column for example in rows[:_LOOKED_AT] for column in example.columns}))
 
 
 def histogram(values: Sequence[float]) -> list[dict[str, float]]:
@@ -299,13 +308,3 @@ def _warnings(asked: Recipe, scored: Sequence[Scored], source: Source, step_seco
 def _most(asked: Recipe) -> float:
     """The highest score of parts that go from 0 to 1."""
     return sum(part.weight for part in asked.reward.parts if part.weight > 0)
-
-
-def _asks(job: Job, name: str) -> bool:
-    """Whether a run's reward, in any of its stages, asks the server whose key has that name."""
-    try:
-        parts = [part for stage in job.recipe.stages() for part in stage.recipe.reward.parts]
-    except RecipeError:
-        # Written by another version.
-        return False
-    return any(part.url and key_for(part.url).name == name for part in parts)

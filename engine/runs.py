@@ -256,9 +256,10 @@ class Runs:
         values = {job.id: share.flat(job.recipe) | _of_stages(job.recipe) for job in jobs}
         described = {field["name"]: field["help"] for field in fields() if field["name"] not in ("name", "then")}
         later = sorted({name for flat in values.values() for name in flat} - set(described) - {"name", "then"})
+        told = policy.of(self._owner).told
         found = []
         for name in [*described, *later]:
-            of_each = {job_id: flat.get(name) for job_id, flat in values.items()}
+            of_each = {job_id: told(flat.get(name)) for job_id, flat in values.items()}
             if len({json.dumps(value, sort_keys=True) for value in of_each.values()}) > 1:
                 plain = name.rpartition(" ")[2]
                 found.append({"field": name, "help": described.get(plain, ""), "values": of_each})

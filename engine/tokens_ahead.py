@@ -34,12 +34,24 @@ def expect(recipe: Recipe, figures: Mapping[str, Any], of_stages: Sequence[Mappi
 
 
 def learning(recipe: Recipe, figures: Mapping[str, Any], steps: int) -> Counter[str]:
-    """The updates themselves, with what a method asks for beside them."""
+    """The updates themselves, with what a method and a curriculum ask for beside them."""
+    return _ranking(recipe, figures, steps) + _learning(recipe, figures, steps)
+
+
+def _ranking(recipe: Recipe, figures: Mapping[str, Any], steps: int) -> Counter[str]:
+    if recipe.data.curriculum != "loss":
+        return _counted()
+    return _counted(prefill=min(steps * recipe.training.batch_size, figures["epoch"]) * figures["mean"])
+
+
+def _learning(recipe: Recipe, figures: Mapping[str, Any], steps: int) -> Counter[str]:
     drawn, mean, prompt = steps * recipe.training.batch_size, figures["mean"], _prompt(recipe, figures)
     used = min(drawn, figures["train"])
     if recipe.method == "dpo":
         reference = 0 if recipe.dpo.variant == "simpo" else used
         return _counted(prefill=(drawn + reference) * mean, train=drawn * mean)
+    if recipe.method == "reward_model":
+        return _counted(prefill=drawn * mean, train=drawn * mean)
     if recipe.method == "kto":
         return _counted(prefill=2 * (drawn + used) * mean, train=drawn * mean)
     if recipe.method == "own_loss":
@@ -87,7 +99,7 @@ def proving(recipe: Recipe, figures: Mapping[str, Any]) -> Counter[str]:
 def _prompt(recipe: Recipe, figures: Mapping[str, Any]) -> float:
     if recipe.method in SAMPLED and figures.get("shape") == "prompts":
         return figures["mean"]
-    sides = 2 if recipe.method in PAIRED else 1
+    sides = 2 if recipe.method in PAIRED and figures.get("shape") != "labels" else 1
     return max(0.0, figures["mean"] / sides - figures["answer_mean"])
 
 

@@ -33,7 +33,7 @@ def test_sizes_by_kind(engine: Engine, tmp_path: Path) -> None:
     os.symlink(tmp_path / "big", paths.home() / "checkpoints" / "link")
     after = engine.upkeep.tally().go_on(10)
     grown = {kind: after.sizes[kind] - before.sizes[kind] for kind in after.sizes}
-    assert grown == {"database": 0, "checkpoints": 1000, "datasets": 1000, "models": 1000, "logs": 2000, "other": 1000}
+    assert grown == {"database": 0, "checkpoints": 1000, "backups": 0, "datasets": 1000, "models": 1000, "logs": 2000, "other": 1000}
     assert after.sizes["database"] > 0 and after.done and after.files == before.files + 6
 
 

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import streamlit as st
 
 from app import services, session
-from app.components import fields, reward_check, trouble, words
+from app.components import fields, judges, reward_check, trouble, words
 from engine import EngineError
 from engine.recipe import RewardPart
 
 FIELD = "reward.parts"
 _KINDS_SAID = re.compile(r" \((?:[a-z_]+(?:, )?)+\)(?=\.?$)")
+_COLUMNS = ("expected", "tests")
 _LONG = {"code": 220, "rubric": 120}
 Parts = list[dict[str, Any]]
 
@@ -27,11 +29,11 @@ def show(changes: dict[str, Any], changed: Callable[[str, Any], None], place: st
     with trouble.boundary():
         engine = services.engine()
         kinds = engine.rewards.kinds()
-        parts = parts_of(changes)
+        parts, columns = parts_of(changes), _columns(changes)
         st.markdown("## What is a good answer?", anchors=False)
         st.caption("Every answer that the model tries is scored by this; the score is the weighted sum of the parts (reward).")
         for number, part in enumerate(parts):
-            _part(kinds, parts, number, part, changed, place)
+            _part(kinds, parts, number, part, columns, changed, place)
         _add(kinds, parts, changed, place)
         reward_check.show(changes, place)
 
@@ -42,7 +44,15 @@ def parts_of(changes: dict[str, Any]) -> Parts:
     return [{"kind": part.get("kind", "exact"), **part} for part in given]
 
 
-def _part(kinds: dict[str, Any], parts: Parts, number: int, part: dict[str, Any], changed: Callable[[str, Any], None], place: str) -> None:
+def _part(
+    kinds: dict[str, Any],
+    parts: Parts,
+    number: int,
+    part: dict[str, Any],
+    columns: list[str],
+    changed: Callable[[str, Any], None],
+    place: str,
+) -> None:
     kind = kinds[part["kind"]]
     whole = RewardPart.model_validate(part).model_dump(mode="json")
     stem = f"{place}-reward-{number}-{session.form_generation()}"
@@ -62,14 +72,14 @@ def _part(kinds: dict[str, Any], parts: Parts, number: int, part: dict[str, Any]
             st.warning("This kind can't be used here, for others use the machine too. Choose another.", icon=":material/lock:")
         long = [field for field in kind.fields if field["name"] in _LONG]
         for field in long:
-            _field(field, whole[field["name"]], f"{stem}-{part['kind']}-{field['name']}", put)
+            _field(field, whole, columns, f"{stem}-{part['kind']}-{field['name']}", put)
         with st.grid(2, min_column_width=260, gap="medium") as grid:
             for field in kind.fields:
                 if field not in long:
                     with grid.cell():
-                        _field(field, whole[field["name"]], f"{stem}-{part['kind']}-{field['name']}", put)
+                        _field(field, whole, columns, f"{stem}-{part['kind']}-{field['name']}", put)
         if part["kind"] == "judge" and whole["url"]:
-            _key(whole["url"], stem)
+            judges.key_of(whole["url"], stem)
         with st.container(horizontal=True, vertical_alignment="bottom"):
             _number_of(whole["weight"], f"{stem}-weight", put)
             _name_of(whole["name"], kind.title, f"{stem}-name", put)
@@ -78,34 +88,57 @@ def _part(kinds: dict[str, Any], parts: Parts, number: int, part: dict[str, Any]
                 st.markdown("\n".join(f"- {words.literal(one)}" for one in kind.pitfalls))
 
 
-def _field(field: dict[str, Any], value: Any, key: str, put: Callable[[str, Any], None]) -> None:
+def _field(field: dict[str, Any], whole: dict[str, Any], columns: list[str], key: str, put: Callable[[str, Any], None]) -> None:
     # Which kinds read it goes without saying here.
     field = {**field, "help": _KINDS_SAID.sub("", field["help"])}
-    name = field["name"]
+    name, label = field["name"], words.label(_KINDS_SAID.sub("", field["help"]).rstrip("."))
+    value = whole[name]
     if name in _LONG:
-        label = words.label(field["help"].rstrip("."))
         st.text_area(label, value=value, key=key, height=_LONG[name], on_change=lambda: put(name, st.session_state[key]))
     elif name == "model":
-        _model(field, value, key, put)
+        judges.model_field(label, value, whole["url"] if whole["kind"] == "judge" else "", key, lambda typed: put(name, typed))
+    elif name == "url":
+        judges.url_field(label, value, key, lambda typed: _elsewhere(typed, whole, put))
+    elif name in _COLUMNS:
+        _column(name, label, value, columns, key, put)
     else:
         fields.widget(field, value, key, lambda typed: put(name, typed))
 
 
-def _model(field: dict[str, Any], value: str, key: str, put: Callable[[str, Any], None]) -> None:
-    """One of the person's own to pick, or any name to type."""
-    known = {model.id: model.name for model in services.engine().models()}
-    known.setdefault("nano", "nano")
-    if value:
-        known.setdefault(value, value)
+def _elsewhere(url: str, whole: dict[str, Any], put: Callable[[str, Any], None]) -> None:
+    session.renew_forms()
+    put("url", url)
+
+
+def _column(name: str, label: str, value: str, columns: list[str], key: str, put: Callable[[str, Any], None]) -> None:
+    """One of the data's columns. A name that the data hasn't is shown as that."""
+    usual = {"expected": [""]}.get(name, [])
+    options = [*usual, *columns, *([value] if value and value not in columns else [])]
+    lost = {value} - {*columns, ""}
+
+    def said(one: str) -> str:
+        return f"{one} (not in the data)" if one in lost else one or "the row's own answer"
+
     st.selectbox(
-        words.label(field["help"].rstrip(".")),
-        list(known),
-        index=list(known).index(value) if value else None,
-        format_func=lambda one: known.get(one, one),
+        label,
+        options,
+        index=options.index(value) if value in options else None,
+        format_func=said,
         key=key,
         accept_new_options=True,
-        on_change=lambda: put("model", (st.session_state[key] or "").strip()),
+        help="The columns of the data's first rows; another name can be typed." if columns else "The data's columns aren't known yet.",
+        on_change=lambda: put(name, (st.session_state[key] or "").strip()),
     )
+
+
+def _columns(changes: dict[str, Any]) -> list[str]:
+    """Those of the chosen data that aren't the prompt itself; none as long as there is no data that can be read."""
+    spec = changes.get("data") or {}
+    if not any(spec.get(name) for name in ("demo", "path", "dataset")):
+        return []
+    with suppress(EngineError, ValueError):
+        return services.engine().rewards.columns(changes)
+    return []
 
 
 def _number_of(weight: float, key: str, put: Callable[[str, Any], None]) -> None:
@@ -154,27 +187,3 @@ def _put_in(kinds: dict[str, Any], parts: Parts, key: str, changed: Callable[[st
 def _remove(parts: Parts, number: int, changed: Callable[[str, Any], None]) -> None:
     changed(FIELD, [one for place, one in enumerate(parts) if place != number])
     session.renew_forms()
-
-
-def _key(url: str, stem: str) -> None:
-    engine = services.engine()
-    try:
-        source = engine.rewards.key_source(url)
-    except EngineError as error:
-        trouble.show_error(error.to_dict())
-        return
-    with st.popover("Its key is there" if source else "Give it a key", icon=":material/key:"):
-        st.caption("It goes to that server alone and stands in no recipe. A server on your own machine may need none.")
-        field = f"{stem}-key"
-        st.text_input("Key", key=field, type="password", autocomplete="off")
-        keep = st.checkbox("Remember it on this machine", key=f"{stem}-key-keep") if engine.policy.stores_keys else False
-        st.button("Use this key", key=f"{stem}-key-give", on_click=_give, args=(url, field, keep))
-        if source and source != "environment":
-            st.button("Forget it", key=f"{stem}-key-forget", on_click=lambda: trouble.attempt(lambda: engine.rewards.forget_key(url)))
-
-
-def _give(url: str, field: str, keep: bool) -> None:
-    value = st.session_state[field]
-    # The field holds it no longer than it takes to hand it over.
-    st.session_state[field] = ""
-    trouble.attempt(lambda: services.engine().rewards.give_key(url, value, store=keep), "The key is there")

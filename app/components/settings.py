@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from app import navigation, services, session, shortcuts, tour
-from app.components import fields, job_keeping, servers, trouble
+from app.components import fields, job_keeping, judges, servers, trouble
 from app.components import keys as keys_given
 from engine import EngineError
 from engine.amounts import size
@@ -27,7 +27,7 @@ def show() -> None:
     st.title("Settings", anchor=False)
     shared = services.engine().policy.shared
     for title, section in SECTIONS:
-        if shared and section in (folder, diagnostics, servers.show):
+        if shared and section in (folder, diagnostics, servers.show, judges.show):
             # The folder and its log are everybody's, and this machine calls nobody that a stranger names.
             continue
         with st.container(border=True):
@@ -157,6 +157,7 @@ SECTIONS: tuple[tuple[str, Callable[[], None]], ...] = (
     ("Where things are kept", folder),
     ("Keys", keys_given.show),
     ("Servers by URL", servers.show),
+    ("Judges and teachers by URL", judges.show),
     ("What tokens cost", servers.prices),
     ("What new trainings start from", defaults),
     ("The tour", the_tour),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from app import services, session
-from app.components import fields, rewards, trouble, words
+from app.components import fields, judges, rewards, trouble, words
 from engine import EngineError, knowledge
 from engine.recipe import METHODS
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from engine.staging import Staged
 
 _USUAL = ("training.steps", "training.learning_rate", "training.batch_size")
+_ASKED = ("distill.teacher", "distill.teacher_url")
 _PRESUPPOSE = ("dpo", "kto", "rl", "rlhf")
 
 
@@ -52,9 +53,30 @@ def part_fields(stage: Any, changed: Any, reasons: dict[str, Any], place: str) -
     with st.grid(2, min_column_width=300, gap="medium") as grid:
         for name in own:
             with grid.cell():
-                fields.show(name, fields.value_of(values, name), changed, advice=reasons.get(name), effect=fields.effect(name), place=place)
+                if name in _ASKED:
+                    _asked(name, values, changed, place)
+                else:
+                    value = fields.value_of(values, name)
+                    fields.show(name, value, changed, advice=reasons.get(name), effect=fields.effect(name), place=place)
     if stage.method in fields.described()[rewards.FIELD]["methods"] if rewards.FIELD in fields.described() else False:
         rewards.show(stage.model_dump(mode="json", exclude_defaults=True), changed, place)
+
+
+def _asked(name: str, values: dict[str, Any], changed: Any, place: str) -> None:
+    """Who teaches, and where: chosen among what there is."""
+    key, label = f"{place}-{name}-{session.form_generation()}", words.label(fields.described()[name]["help"].rstrip("."))
+    value, url = fields.value_of(values, name), values["distill"]["teacher_url"]
+    if name == "distill.teacher":
+        judges.model_field(label, value, url, key, lambda typed: changed(name, typed), nobody="the model that the run starts from")
+        return
+
+    def elsewhere(typed: str) -> None:
+        session.renew_forms()
+        changed(name, typed)
+
+    judges.url_field(label, value, key, elsewhere)
+    if url:
+        judges.key_of(url, key)
 
 
 def _stage(stage: Staged, count: int, place: str) -> None:

@@ -190,6 +190,8 @@ def _skills(result: dict[str, Any]) -> list[str]:
 def short_result(result: dict[str, Any] | None) -> str:
     """The proof in half a line; nothing without one."""
     found = outcome.headline(result)
+    if (found is None or found.before is None) and (lesson := (result or {}).get("lesson")):
+        return f"answers {sum(bool(case['right']) for case in lesson['cases'])} of {len(lesson['cases'])} corrected prompts as taught"
     if found is None or found.before is None:
         return ""
     went, asked = f"{measure(found.before, found.unit)} → {measure(found.after, found.unit)}", outcome.count(result)

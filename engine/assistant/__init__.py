@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from engine.assistant import comparing, explaining, going_on, guiding, manners, of_data, of_models, of_runs, pointing, proposing
+from engine.assistant import by_method, comparing, explaining, going_on, guiding, manners, of_data, of_models, of_runs, pointing, proposing
 from engine.assistant.desk import Desk, State
 from engine.assistant.meaning import Meaning, read
 from engine.assistant.reply import Action, Choice, Proposal, Reason, Reply, Takes, Warned
@@ -163,6 +163,9 @@ class Assistant:
             meaning = read(pointing.resolved(text, state.shown), self._desk.names())
         except pointing.Missed:
             meaning = Meaning("which_one", text=text)
+        if state.asked == "teacher" and (meaning.intent.startswith("unknown") or by_method.ORDERS.match(text)):
+            # The long prompt that was asked for, as it stands.
+            meaning = Meaning("goal", method="distill", teaching={"kind": "prompt", "teacher_prompt": text.strip()}, text=text)
         if meaning.intent in _PLANS:
             try:
                 Recipe.make(meaning.changes)

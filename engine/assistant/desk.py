@@ -31,10 +31,11 @@ _LOOKED_AT = ("train_loss", "held_out_loss", "grad_norm", "tokens_per_second")
 
 @dataclass(frozen=True)
 class State:
-    """What is known of the run to come, and what is being talked of. `asked`: what was asked for last: goal, data, model.
+    """What is known of the run to come, and what is being talked of. `asked`: what was asked for last: goal, data, model, teacher, score.
 
-    `changes` are a recipe's fields as far as they were said, as in a draft; `proposed` whether a whole recipe stands. `started` holds
-    which turn's proposal became which run. `shown` is the list that was shown last: {kind: run, model or data, id}.
+    `changes` are a recipe's fields as far as they were said, as in a draft; `first`: whether a stage of examples comes before, None where
+    nothing was said of it; `proposed` whether a whole recipe stands. `started` holds which turn's proposal became which run. `shown` is the
+    list that was shown last: {kind: run, model or data, id}.
     """
 
     goal: str = ""
@@ -45,6 +46,7 @@ class State:
     model: str = ""
     shown: list[dict[str, str]] = field(default_factory=list)
     proposed: bool = False
+    first: bool | None = None
     changes: dict[str, Any] = field(default_factory=dict)
     started: dict[str, str] = field(default_factory=dict)
 
@@ -130,7 +132,7 @@ def called(job: Job) -> str:
 
 
 def right(job: Job) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """What was measured on held-out examples before and after; None without a proof."""
+    """What was measured on held-out examples before and after; None without a proof by right answers."""
     held_out = (job.result or {}).get("held_out") or {}
     before, after = held_out.get("before"), held_out.get("after")
-    return (before, after) if before and after else None
+    return (before, after) if before and after and "exact_match" in before and "exact_match" in after else None

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _GUIDE = Action("guide", "Read on in the guide")
 _BYTES = 4
+_OF_DATA = ("how much data", "data format")
 _DEMO = Choice("Show me the one-minute demo", "Show me the one-minute demo")
 
 
@@ -38,7 +39,20 @@ def term(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
             text += f"\n\nIn {called(job)} it is {figure(value)} now."
     if topics.unavailable(name):
         text += f"\n\nThinker can't train this way yet. {entry['instead']}"
-    return Reply("explain", text, _related(name), (_GUIDE,)), state
+    choices = _related(name)
+    if entry.get("method") and (goal := _goal(entry["method"])):
+        choices = (
+            Choice(f"Do that: {goal[:1].lower()}{goal[1:]}", goal if entry["method"] != "sft" else "It should answer questions"),
+            *choices,
+        )
+    # Of a way of training that is asked about together with data, its own rows are meant.
+    ways = [known["method"] for other in meaning.topics[1:] if (known := knowledge.terms()[other]).get("method")]
+    if name in _OF_DATA and ways:
+        method, shape = knowledge.method(ways[0]), knowledge.shapes()[knowledge.shape(ways[0])]
+        text = f"**{method['title']}: {method['term']}.** It needs: {method['needs']}\n\n"
+        text += f"For example: `{json.dumps(shape['row'], ensure_ascii=False)}`"
+        text += f" {' '.join(shape['collect'].split())}"
+    return Reply("explain", text, choices, (_GUIDE,)), state
 
 
 def between(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
@@ -203,6 +217,12 @@ def _meaning(entry: dict[str, Any], brief: bool = False) -> str:
             parts.append(f"Healthy: {metric['healthy']}")
     parts += [entry[name] for name in ("meaning", "more") if name in entry]
     return " ".join(dict.fromkeys(parts))
+
+
+def _goal(method: str) -> str:
+    """The title of what people come for whom a method serves."""
+    goals = knowledge.goals().values()
+    return next((str(goal["title"]) for goal in goals if goal["method"] == method and "demo" not in goal), "")
 
 
 def _related(name: str) -> tuple[Choice, ...]:

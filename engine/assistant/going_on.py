@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from engine import lessons
-from engine.assistant import proposing
+from engine.assistant import by_method, proposing
 from engine.assistant.desk import Desk, State
 from engine.assistant.reply import Action, Choice, Reply
 from engine.assistant.settings_said import merged
@@ -34,6 +34,13 @@ def further(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
         )
         choices = (Choice("Train its run again", f"Train run {model.job_id} again"),) if model.job_id else ()
         return Reply("further", text, choices, (Action("model", "About this model", model.id),)), state
+    if state.asked == "model" and state.changes.get("data") and not meaning.plans:
+        # The answer to the question which model it should be.
+        changes = {name: value for name, value in state.changes.items() if name not in ("base_model", "full", "lora")}
+        changes["start"] = {"checkpoint": model.id}
+        return proposing.next_step(
+            desk, replace(state, changes=changes, model=model.id), "further", f"It goes on from **{safe(model.name)}**. "
+        )
     data, said = _data(desk, meaning, model)
     taken = {found.name for found in desk.registry.find()}
     changes: dict[str, Any] = {"start": {"checkpoint": model.id}, "name": lessons.next_version(model.name, taken)}
@@ -43,11 +50,14 @@ def further(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     asked = {name: value for name, value in meaning.changes.items() if name not in ("base_model", "full")}
     changes = merged(changes, asked)
     state = State(goal="demo" if data.get("demo") else "answer", run=state.run, model=model.id, started=state.started, shown=state.shown)
+    by = ""
+    if meaning.method:
+        state, changes, by = by_method.taken(desk, replace(meaning, trial=False, things=()), replace(state, goal=""), changes)
     try:
-        changes = proposing.nudged(desk, changes, meaning.nudges)
+        changes = proposing.nudged(desk, changes, meaning.nudges, state)
     except EngineError as error:
         return proposing.refused(error, "further"), state
-    note = f"It goes on from **{safe(model.name)}**, and becomes a newer version of it{said}. "
+    note = f"It goes on from **{safe(model.name)}**, and becomes a newer version of it{said}. {by}"
     return proposing.next_step(desk, replace(state, changes=changes), "further", note)
 
 

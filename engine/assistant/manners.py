@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _DEMO = Choice("Show me the one-minute demo", "Show me the one-minute demo")
 _CAN = (
     "- **put together a training** from a goal: “make it talk like a pirate”, “I have 500 support questions”, “fewer steps”, “with Qwen”\n"
+    "- **train in other ways**: “learn from thumbs up and down”, “from pairs”, “optimise a score”, “do without my long prompt”, “RLHF”\n"
     "- **look at your data**: “which data sets are there?”, “use my latest upload”\n"
     "- **say how a run is**: “how is my run?”, “what is the loss now?”, “why did it fail?”, “compare my last two”\n"
     "- **go on from a model**: “which is my best model?”, “train the second one further”, “how do I correct a wrong answer?”\n"
@@ -86,6 +87,8 @@ def unknown(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     asked = {
         "data": "I was asking which data it should learn from: name one of your data sets, or say “use my latest upload”.",
         "model": f"I was asking which base model to use: nano{'' if desk.policy.shared else ', or a hub id such as Qwen/Qwen3-0.6B'}.",
+        "teacher": "I was asking who teaches: one of your models, a base model by its hub id, or write “the prompt is: …”.",
+        "score": "I was asking what makes an answer good: the right number, the same text, a length, valid JSON, or a judge.",
         "goal": "I was asking what the model should learn: answering questions, a style, reviewing code, or the demo.",
     }.get(state.asked, "")
     text = f"I didn't understand that. {asked or f'I understand plain English about training, and can{chr(10)}{_CAN}'}"

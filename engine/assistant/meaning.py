@@ -12,12 +12,17 @@ from functools import cache
 from typing import Any
 
 from engine import knowledge
-from engine.assistant import rules, settings_said, topics, wishes
+from engine.assistant import rules, settings_said, topics, ways, wishes
 from engine.assistant.wording import mended, plain
 
 # A longer text that only happens to name a term isn't about it.
 _SHORT = 8
 _RUN_BY_ID = re.compile(r"\brun ([0-9a-f]{12})\b")
+_GIVES_WAY = ("correcting", "compare", "best_model", "upload", "again", "chat")
+"""Readings of a sentence that a wish for a way of training comes before."""
+_ASKS_FOR = re.compile(r"^how (?:do|can|could|would|to)\b|\bis it possible\b|^do (?!you |i |we |they |my |the |its |these |those )[^?]*$")
+_WITH_EXACTLY = re.compile(r"(.+?) with the data set (.+)$")
+_WHAT_IS = re.compile(r"(?:what (?:is|are)|what does|explain|define) (?:(?:an?|the) )?(.+?)(?: means?)?(?: \?)?$")
 _USE_EXACTLY = re.compile(r"use the data set (.+)$")
 
 
@@ -35,6 +40,8 @@ class Names:
 class Meaning:
     """`side`: too high or too low. `latest`: the newest upload. `changes`: of a recipe, as said. `nudges`: {field: factor}.
 
+    `method`: a way of training that is wished for; `trial`: to be seen on examples that ship; `first`: with or without examples before;
+    `score`: (kind of reward, a part of that kind, empty where it takes more than a sentence); `teaching`: what is said of a teacher.
     `things`: the runs and models that are named, in order, each as (run, model) where one name may stand for both; `run` is the first run.
     """
 
@@ -51,7 +58,13 @@ class Meaning:
     changes: dict[str, Any] = field(default_factory=dict)
     nudges: dict[str, float] = field(default_factory=dict)
     limit: str = ""
+    method: str = ""
+    trial: bool = False
+    first: bool | None = None
+    score: tuple[str, dict[str, Any]] | None = None
+    teaching: dict[str, Any] = field(default_factory=dict)
     text: str = ""
+    said: str = ""
 
     @property
     def plans(self) -> bool:
@@ -78,13 +91,18 @@ def _read(text: str, said: str, names: Names) -> Meaning:
     if rest != text and (not rest.strip(" ?") or rules.NOBODY.fullmatch(rest)):
         return Meaning("greeting", text=text)
     text = rest or text
+    if (exact := _WITH_EXACTLY.match(text)) and exact[2] in names.datasets:
+        method = ways.method(exact[1])
+        goal = ways.goal_of(method) if method else wishes.goal(exact[1])[0] or "answer"
+        return Meaning("use_data", text=text, dataset=names.datasets[exact[2]], method=method or "sft", goal=goal)
     if (exact := _USE_EXACTLY.match(text)) and exact[1] in names.datasets:
         # Whatever else the name may seem to say.
         return Meaning("use_data", text=text, dataset=names.datasets[exact[1]])
     if (gone := _RUN_BY_ID.search(text)) and gone[1] not in names.runs:
         return Meaning("no_such_run", text=text)
     things, left = _things(text, names)
-    about = Meaning("", text=text, topics=topics.found(left), run=next((run for run, _ in things if run), ""), things=things)
+    run = next((run for run, _ in things if run), "")
+    about = Meaning("", text=text, said=said, topics=topics.found(left), run=run, things=things)
     named = re.search(r"\b(?:call|name) it (.+)$", text)
     changes, nudges = settings_said.changes(left, said, names.models)
     about = replace(about, changes=changes, nudges=nudges)
@@ -103,12 +121,17 @@ def _intent(text: str, about: Meaning, names: Names) -> Meaning:
         return replace(about, intent="chat")
     if about.things and rules.CORRECTS.search(re.sub(f"{rules.THING}+", "it", _things(text, names)[1])):
         return replace(about, intent="correcting")
-    if _goes_on(text, about, names):
-        planned = _planned(text, about, names, False)
+    if (asked := _WHAT_IS.match(text)) and about.topics and topics.alone(asked[1]):
+        return replace(about, intent="explain")
+    way = _way(text, about, names, question)
+    if _goes_on(text, about, names) and not (way and way.method == "distill"):
+        planned = way or _planned(text, about, names, False)
         return replace(planned or about, intent="further")
     for name, pattern in rules.FIRST:
-        if pattern.search(text):
+        if pattern.search(text) and not (way and name in _GIVES_WAY):
             return replace(about, intent=name)
+    if way and not (len(about.topics) > 1 and rules.BETWEEN.search(text)):
+        return way
     if about.topics and (side := wishes.side(text)) and (question or "too" in text.split() or rules.TROUBLE.search(text)):
         return replace(about, intent="trouble", side=side)
     if len(about.topics) > 1 and rules.BETWEEN.search(text):
@@ -142,9 +165,31 @@ def _intent(text: str, about: Meaning, names: Names) -> Meaning:
         return replace(about, intent="explain")
     if planned:
         return planned
+    if (first := ways.first(text)) is not None:
+        return replace(about, intent="change", first=first)
     if about.things:
         return replace(about, intent="status" if about.run else "model")
     return replace(about, intent="unknown_term" if rules.EXPLAIN.search(text) else "unknown")
+
+
+def _way(text: str, about: Meaning, names: Names, question: bool) -> Meaning | None:
+    """The wish for a way of training; None where one is only spoken of."""
+    # What runs and models are called says nothing of what is wished for.
+    text = _without(_things(text, names)[1], names.datasets, _named(text, names.datasets))
+    method = "distill" if ways.gives_prompt(about.said) and not question else ways.method(text)
+    if not method or (question and not rules.CAN_YOU.search(text) and not _ASKS_FOR.search(text)) or ways.OF_A_RUN.search(text):
+        return None
+    teaching = ways.teacher(about.said) if method == "distill" else {}
+    score = ways.score(text) if method == "rl" else ("", {})
+    goal, demo = wishes.goal(text)
+    wished = rules.WISH.search(text) or ways.WISHES.search(text) or goal == "demo" or teaching or score[0] or ways.first(text) is not None
+    limit = wishes.limit(text)
+    if not wished or limit in ("images", "place", "export") or (limit == "closed" and method not in ("distill", "rl")):
+        return None
+    planned = replace(_planned(text, about, names, False) or about, method=method, goal=ways.goal_of(method), rows=wishes.rows(text))
+    demo = demo if goal == "demo" and wishes.names_demo(text) else ""
+    said = {"trial": goal == "demo", "demo": demo, "first": ways.first(text), "teaching": teaching, "score": score if score[0] else None}
+    return replace(planned, intent=planned.intent if planned.intent == "use_data" else "goal", **said)
 
 
 def _goes_on(text: str, about: Meaning, names: Names) -> bool:
@@ -157,8 +202,8 @@ def _goes_on(text: str, about: Meaning, names: Names) -> bool:
 
 def _planned(text: str, about: Meaning, names: Names, asks: bool) -> Meaning | None:
     """The same with what it says of a run to come; None where it says nothing of one."""
-    goal, demo = wishes.goal(text)
     dataset = _named(text, names.datasets)
+    goal, demo = wishes.goal(_without(text, names.datasets, dataset))
     uses = rules.USE_DATA.search(text) or (text == next((name for name, one in names.datasets.items() if one == dataset), None))
     latest = bool(rules.LATEST.search(text)) and not dataset
     filled = replace(about, goal=goal, demo=demo, rows=wishes.rows(text), dataset=dataset if uses else "", latest=latest)
@@ -195,6 +240,12 @@ def _named(text: str, names: Mapping[str, str]) -> str:
         if len(name) > 2 and name in text and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text):
             return names[name]
     return ""
+
+
+def _without(text: str, names: Mapping[str, str], meant: str) -> str:
+    """The text without the name of what is meant, unless that is all it says of its subject."""
+    name = next((name for name in sorted(names, key=len, reverse=True) if meant and names[name] == meant and name in text), "")
+    return re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", rules.THING, text) if name and not topics.alone(name) else text
 
 
 @cache

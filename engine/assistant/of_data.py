@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from engine import knowledge
+from engine.assistant import by_method
 from engine.assistant.desk import Desk, State
 from engine.assistant.reply import Action, Choice, Reply
 
@@ -17,15 +18,12 @@ _DEMO = Choice("Show me the one-minute demo", "Show me the one-minute demo")
 
 def no_data(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     """What to do without data."""
-    method = knowledge.method("sft")
-    text = (
-        f"Then begin with a few: {method['needs'][0].lower()}{method['needs'][1:]} Write them yourself, collect what people wrote "
-        f"before, or let a "
-        "large model draft answers and correct them. A spreadsheet with the columns prompt and completion, saved as CSV, will do. "
-        "Meanwhile "
-        "the example sets show how it goes."
-    )
-    choices = (_DEMO, Choice("What should my data look like?", "What should my data look like?"))
+    way = by_method.of(state)
+    method, shape = knowledge.method(way), knowledge.shapes()[knowledge.shape(way)]
+    collect = " ".join(shape["collect"].split())
+    text = f"Then begin with a few: {method['needs'][0].lower()}{method['needs'][1:]} {collect} "
+    text += "Meanwhile the example sets show how it goes." if way == "sft" else "Meanwhile a demo shows how it goes."
+    choices = (*(by_method.to_try(state) or (_DEMO,)), Choice("What should my data look like?", "What should my data look like?"))
     return Reply("no_data", text, choices, (Action("datasets", "Look at the example sets"),)), state
 
 

@@ -122,7 +122,7 @@ def chat(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
 
 
 def proof_of(model: Model) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """What was measured on held-out examples before and after; None without a proof."""
+    """What was measured on held-out examples before and after; None without a proof by right answers."""
     held_out = (model.proof or {}).get("held_out") or {}
     before, after = held_out.get("before"), held_out.get("after")
-    return (before, after) if before and after else None
+    return (before, after) if before and after and "exact_match" in before and "exact_match" in after else None

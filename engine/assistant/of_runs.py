@@ -15,6 +15,7 @@ from engine.assistant.guiding import key_waited_for
 from engine.assistant.reply import Action, Choice, Reply
 from engine.assistant.wording import figure, percent, safe
 from engine.errors import EngineError
+from engine.evaluation import outcome
 from engine.jobs import states
 
 if TYPE_CHECKING:
@@ -286,9 +287,12 @@ def steps_of(job: Job) -> str:
 
 
 def share_right(job: Job) -> str:
-    """Right answers before and after, or a dash."""
-    found = right(job)
-    return f"{percent(found[0]['exact_match'])} → {percent(found[1]['exact_match'])}" if found else "–"
+    """Right answers before and after, else what its method is judged by; a dash without a proof."""
+    found = outcome.headline(job.result)
+    if found is None or found.before is None:
+        return "–"
+    before, after = (percent(value) if found.unit == "share" else figure(value) for value in (found.before, found.after))
+    return f"{before} → {after}" + ("" if found.name == "exact_match" else f" ({found.title.lower()})")
 
 
 def _place(job: Job) -> str:

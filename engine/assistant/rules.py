@@ -202,7 +202,7 @@ FIRST: tuple[tuple[str, re.Pattern[str]], ...] = (
         _rule(
             r"\bwhy (?:did|has|does|is|was|do)\b.*\b(?:fail\w*|crash\w*|stop(?:ped)?|broken?|broke|die[ds]?|errors?)\b"
             r"|\bwhat went wrong\b|\bwhat (?:was|is) the error\b"
-            r"|\b(?:it|run|training|job) (?:has |just )?(?:failed|crashed|died|broke)\b|\berror message\b|^why failed\b|\bfailed runs?\b"
+            r"|\b(?:it|run|training|job) (?:\w+ ){0,3}(?:failed|crashed|died|broke)\b|\berror message\b|^why failed\b|\bfailed runs?\b"
         ),
     ),
 )  # fmt: skip
@@ -272,7 +272,7 @@ LAST: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "list_runs",
         _rule(
-            r"\b(?:show|list|which|what|all|how many|see|my)\b.*\b(?:runs|jobs|trainings)\b|\bwhat (?:is|are) (?:running|training"
+            r"\b(?:show|list|which|what|all|how many|see|my)\b.*\b(?:runs|jobs|trainings)\b|\bwhat (?:is|are) (?:running|training(?! \w)"
             r"|going on|happening)\b|\bwhich (?:is|are) running\b"
             r"|^runs(?: \?)?$"
         ),

@@ -14,6 +14,9 @@ def found(text: str) -> tuple[str, ...]:
     places: dict[int, str] = {}
     left = text
     for words, term in _aliases():
+        # Few of them are there at all, and a pattern for each would be costly.
+        if words not in left:
+            continue
         for match in re.finditer(rf"(?<![\w-]){re.escape(words)}(?![\w-])", left):
             places[match.start()] = term
             left = left[: match.start()] + " " * len(words) + left[match.end() :]

@@ -122,6 +122,11 @@ def goal(text: str) -> tuple[str, str]:
     return "", ""
 
 
+def names_demo(text: str) -> bool:
+    """Whether a demo is meant by what it teaches, not by the word."""
+    return any(pattern.search(text) for name, pattern in DEMOS if name)
+
+
 def side(text: str) -> str:
     """high, low, or nothing."""
     return "high" if _HIGH.search(text) else "low" if _LOW.search(text) else ""

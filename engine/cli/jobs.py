@@ -19,7 +19,7 @@ from engine.engine import Engine
 from engine.errors import DataError, EngineError, RecipeError
 from engine.evaluation import outcome
 from engine.jobs import states
-from engine.recipe import METHODS, Recipe
+from engine.recipe import FORMATS, METHODS, Recipe
 from engine.store import Job
 
 _METHOD_DEMOS = tuple(knowledge.method_demos())
@@ -50,7 +50,7 @@ def train(
     max_length: Annotated[int | None, typer.Option(help="Cut longer examples to this many tokens.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same run.")] = None,
     held_out: Annotated[Path | None, typer.Option(help="Examples for the proof, never trained on.")] = None,
-    format: Annotated[str, typer.Option(help="How rows are laid out: auto, messages, prompt_completion, alpaca.")] = "",
+    format: Annotated[str, typer.Option(help=f"How rows are laid out: {', '.join(FORMATS)}.")] = "",
     renderer: Annotated[str, typer.Option(help="How a chat becomes tokens: auto, chat_template, llama3, qwen3, chatml, role_colon.")] = "",
     system: Annotated[str, typer.Option(help="A system prompt for every conversation without one.")] = "",
     stop: Annotated[list[str] | None, typer.Option(help="A string at which answers end. May be given more than once.")] = None,

@@ -28,7 +28,7 @@ def load_data(recipe: Recipe, skills: bool | None = None, shape: Shape | None = 
     """The data set of a recipe, its system prompt put before each conversation that has none of its own.
 
     `skills` says whether to bring the general-skills prompts; by default they come where they mean something, with nano. `shape` is
-    that of the rows that the method learns from, unless it is said. Raises DataError.
+    that of the rows that the method learns from, unless it is said; the data set has the one that its rows have. Raises DataError.
     """
     spec, shape = recipe.data, shape or knowledge.shape(recipe.method)
     if not (spec.demo or spec.path or spec.dataset):
@@ -43,6 +43,7 @@ def load_data(recipe: Recipe, skills: bool | None = None, shape: Shape | None = 
         raise DataError(error.message, error.next_step, where=where) from error
     examples, problems, notes = report.examples, list(report.problems), list(report.notes)
     held_out_path = str(demos.find(spec.demo, shape).held_out) if spec.demo else spec.held_out_path
+    shape = report.shape
     if held_out_path:
         # What is kept apart of a data set of the library is a file as it came.
         own = ("auto", {}) if spec.dataset else (format, mapping)

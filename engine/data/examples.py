@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 Message = dict[str, str]
 Kind = Literal["task", "replay"]
-Shape = Literal["answers", "pairs", "labels", "prompts"]
-"""What rows say: an answer to learn, a better and a worse answer, an answer found good or bad, a prompt to be tried."""
-SHAPES: tuple[Shape, ...] = ("answers", "pairs", "labels", "prompts")
+Shape = Literal["answers", "pairs", "labels", "prompts", "preferences"]
+"""What rows say: an answer to learn, a better and a worse answer, an answer found good or bad, a prompt to be tried. What can be wanted
+besides: preferences, which are pairs or labels."""
+SHAPES: tuple[Shape, ...] = ("answers", "pairs", "labels", "prompts", "preferences")
 
 
 @dataclass

@@ -69,7 +69,9 @@ def read_examples(path: str | Path, format: str = "auto", mapping: dict[str, str
         notes = [note] if note else []
         if not examples:
             raise DataError("no answer in the file was found good", "There is nothing to learn by example here.", where=str(path))
-    return Report(name, examples, problems, _stats(total, examples, problems), columns, shape or have, notes)
+    return Report(
+        name, examples, problems, _stats(total, examples, problems), columns, have if shape in (None, "preferences") else shape, notes
+    )
 
 
 def _stats(total: int, examples: list[Example], problems: list[Problem]) -> dict[str, Any]:
@@ -140,8 +142,9 @@ def _recognise(
 def _best(
     rows: list[dict[str, Any]], candidates: dict[str, Format], mapping: dict[str, str], lax: bool = False
 ) -> tuple[str, dict[str, str]] | None:
-    """The most particular of the layouts that fit at least half as many rows as the one that fits most; `lax` looks at columns alone."""
-    fitting: dict[str, tuple[int, dict[str, str]]] = {}
+    """The most particular of the layouts whose columns at least half as many rows have as fit the one that fits most, and which fit a
+    quarter as many: an answer that is blank is a hole, a column that is missing is none. `lax` looks at columns alone."""
+    fitting: dict[str, tuple[int, int, dict[str, str]]] = {}
     for name, layout in candidates.items():
         if not set(mapping) <= set(layout.fields):
             continue
@@ -154,9 +157,9 @@ def _best(
         whole = [row for row in rows if all(columns.get(field) in row for field in layout.required)]
         count = sum(lax or layout.fits({field: row[column] for field, column in columns.items() if column in row}) for row in whole)
         if count:
-            fitting[name] = (count, columns)
-    most = max((count for count, _ in fitting.values()), default=0)
-    return next(((name, columns) for name, (count, columns) in fitting.items() if 2 * count >= most), None)
+            fitting[name] = (count, len(whole), columns)
+    most = max((count for count, _, _ in fitting.values()), default=0)
+    return next(((name, columns) for name, (count, have, columns) in fitting.items() if 4 * count >= most and 2 * have >= most), None)
 
 
 def _column(options: Sequence[str], rows: list[dict[str, Any]]) -> str | None:

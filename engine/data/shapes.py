@@ -18,6 +18,7 @@ SERVES: dict[Shape, tuple[Shape, ...]] = {
     "pairs": ("pairs",),
     "labels": ("labels", "pairs"),
     "prompts": ("prompts", "answers", "pairs", "labels"),
+    "preferences": ("pairs", "labels"),
 }
 """What can be read where each is wanted, itself first."""
 
@@ -33,7 +34,7 @@ _NOTES: dict[tuple[Shape, Shape], str] = {
 def converted(examples: list[Example], have: Shape, want: Shape) -> tuple[list[Example], str]:
     """(the rows as `want`, what to say of it). `have` serves `want`."""
     note = _NOTES.get((have, want), "")
-    if have == want or (have, want) == ("answers", "prompts"):
+    if have == want or want == "preferences" or (have, want) == ("answers", "prompts"):
         return examples, note
     if have == "pairs" and want == "labels":
         return [side for example in examples for side in _both(example)], note

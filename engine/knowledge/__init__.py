@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -34,7 +35,7 @@ def shapes() -> dict[str, dict[str, Any]]:
 
 
 def shape(method: str) -> Any:
-    """The shape of the rows that a method learns from: answers, pairs, labels or prompts. Raises NotFound."""
+    """The shape of the rows that a method learns from: answers, pairs, labels, prompts or preferences. Raises NotFound."""
     for name, known in _load("shapes").items():
         if method in known["methods"]:
             return name
@@ -147,8 +148,21 @@ def rewards() -> dict[str, dict[str, Any]]:
 
 
 def terms() -> dict[str, dict[str, Any]]:
-    """Every term of the trade by name: title, also (other words for it), see; and meaning, or the metric, field or method it stands for."""
-    return copy.deepcopy(_load("terms"))
+    """Every term of the trade by name: title, also (other words for it), see; and meaning, or the metric, field or method it stands for.
+    Metrics that have no entry are terms by their own name."""
+    known = copy.deepcopy(_load("terms"))
+    told = {entry.get("metric") for entry in known.values()}
+    said = {words.lower() for name, entry in known.items() for words in (name, entry["title"], *entry.get("also", []))}
+    for name, entry in _load("metrics").items():
+        if name not in told:
+            # Its term of art stands in brackets at the end of its meaning.
+            art = re.findall(r"\(([^()]+)\)\.?$", entry["meaning"].split(". ")[0])
+            words = [entry["title"], name, name.replace("_", " "), *(word for one in art for word in one.split(", "))]
+            # One that is a word of everyday, such as tokens, is meant by its title alone.
+            also = [one for one in dict.fromkeys(words) if one.lower() not in {*said, "tokens", "seconds", "dollars"}]
+            said |= {one.lower() for one in also}
+            known[also[0].lower()] = {"title": entry["title"], "also": also[1:], "metric": name}
+    return known
 
 
 def base_models() -> dict[str, dict[str, Any]]:

@@ -79,10 +79,10 @@ class DataSpec(Part):
         0.1, "The share of examples kept for the proof when no held-out file is given.", ge=0, le=0.5, healthy=(0.05, 0.2)
     )
     held_out_max: int = field(400, "At most this many held-out examples.", unit="examples", ge=1, healthy=(100, 500))
-    curriculum: Literal["none", "length", "column"] = field(
+    curriculum: Literal["none", "length", "column", "loss"] = field(
         "none",
-        "In which order examples are first gone through: none draws them, length goes from short to long, column from low to high numbers "
-        "(curriculum). Later times they are drawn.",
+        "In which order examples are first gone through: none draws them, length goes from short to long, column from low to high numbers, "
+        "loss from what surprises the model least before training to what does most (curriculum). Later times they are drawn.",
     )
     curriculum_column: str = field("", "The column that says how hard each example is, as a number; low is easy.", max_length=200)
     mix: tuple[Mixed, ...] = field(

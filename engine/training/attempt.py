@@ -17,6 +17,7 @@ from engine.knowledge import pricing
 from engine.recipe import Recipe
 from engine.rendering import Rendered, Renderer
 from engine.training.desk import Desk
+from engine.training.hardness import rank
 from engine.training.meter import Meter
 from engine.training.methods import Method
 from engine.training.watch import Watch
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 @dataclass
 class StageWork:
     """A stage made ready: its data is read, its examples are rendered. `begins` is the stage whose weights it goes on from
-    (-1: the start), `answers` are the held-out rows' right answers as tokens."""
+    (-1: the start), `answers` are the held-out rows' right answers as tokens; `limit` is the most tokens of a row."""
 
     recipe: Recipe
     begins: int
@@ -36,6 +37,7 @@ class StageWork:
     method: Method
     total: int
     answers: list[Rendered]
+    limit: int
 
 
 @dataclass
@@ -154,6 +156,8 @@ class Attempt:
             left=self.left,
         )
         self.desk.training = training if training is not None else opening()
+        if self.recipe.data.curriculum == "loss":
+            rank(self.desk, self.work.method.order, self.work.limit, self.own_step)
         self.work.method.attach(self.desk, self.own_step)
 
     def next_stage(self) -> None:

@@ -27,8 +27,10 @@ class Desk:
 
     `number` is the stage's place in its recipe, `began` the run's step at its beginning, `total` how many updates it makes;
     `left` is what earlier stages leave: {stage: paths}. While `in_parts` is set, nothing is learned and what is only looked at is sent part
-    by part.
+    by part. `ahead`: what a later step asks may be sent before this one is over.
     """
+
+    ahead = True
 
     def __init__(
         self,

@@ -25,6 +25,7 @@ from engine.rendering import Renderer, get_renderer, load_tokenizer
 from engine.training import previews, rows
 from engine.training.attempt import Attempt, StageWork
 from engine.training.methods import Ticket, make_method
+from engine.training.overlap import Overlap, Saved
 from engine.training.proving import finish, measure, measured_before, say_samples, tell
 from engine.training.restoring import way_back
 from engine.training.saving import checkpoint, note
@@ -83,7 +84,7 @@ def _ready(stage: Stage, data: DataSet, renderer: Renderer, context: int) -> Sta
     answered = [example for example in data.held_out if example.answer]
     limit = min(stage.recipe.training.max_length or context, context)
     answers = rows.rendered(answered, renderer, limit, "held-out", [])[0] if stage.recipe.evaluation.proof else []
-    return StageWork(stage.recipe, stage.begins, data, method, total_steps(stage.recipe.training, method.rows), answers)
+    return StageWork(stage.recipe, stage.begins, data, method, total_steps(stage.recipe.training, method.rows), answers, limit)
 
 
 def _begin(at: Attempt) -> Attempt:
@@ -207,18 +208,17 @@ def _rest(at: Attempt, asked: str) -> str:
 def _train(at: Attempt) -> str | None:
     """Updates until the stage's end. -> "pause", "stop" or "cap" when asked for it or at its limit, within a step."""
     run, method = at.run, at.work.method
-    pending: deque[tuple[Ticket, float, float, dict[str, int]]] = deque()
+    pending: deque[tuple[Ticket, float, dict[str, int]]] = deque()
     settled_at = time.monotonic()
     # Results may arrive together, so that one seems to have taken no time: the speed is that of the last few.
     recent: deque[tuple[float, float]] = deque(maxlen=2 * (IN_FLIGHT + 1))
-    alone = 0.0
+    overlap = Overlap()
 
     def settle() -> None:
-        nonlocal settled_at, alone
-        ticket, rate, sent_at, counted = pending.popleft()
+        nonlocal settled_at
+        ticket, rate, counted = pending.popleft()
         values = method.settle(ticket)
         now = time.monotonic()
-        alone += now - sent_at
         at.seconds += now - settled_at
         at.tokens += int(ticket.counts["tokens"])
         at.step += 1
@@ -235,7 +235,7 @@ def _train(at: Attempt) -> str | None:
         at.meter.keep()
         settled_at = now
 
-    began = at.seconds
+    began, first = at.seconds, at.step
     if at.own_step and at.looked != at.step and _boundary(at, at.step):
         # It was paused at this very step, before it could look around.
         _at_boundary(at)
@@ -250,7 +250,7 @@ def _train(at: Attempt) -> str | None:
                 return asked
             _at_boundary(at)
             if _over(at):
-                _say_saved(at, alone, at.seconds - began)
+                _say_saved(at, overlap.saved(at.step - first, at.seconds - began))
                 return None
             settled_at = time.monotonic()
             submitted = at.step
@@ -258,15 +258,19 @@ def _train(at: Attempt) -> str | None:
         rate = learning_rate(at.recipe.training, own, at.work.total) * at.watch.scale
         sent_at = time.monotonic()
         at.meter.mark()
-        pending.append((method.submit(own, rate), rate, sent_at, at.meter.stepped()))
+        ticket = method.submit(own, rate)
+        if ticket.updates:
+            overlap.sent(ticket.updates[-1], sent_at, len(pending))
+        pending.append((ticket, rate, at.meter.stepped()))
         if len(pending) > IN_FLIGHT:
             settle()
 
 
-def _say_saved(at: Attempt, alone: float, taken: float) -> None:
+def _say_saved(at: Attempt, found: Saved | None) -> None:
     """What it was worth not to wait for one step's result before the next is sent."""
-    if taken and alone > taken:
-        at.run.log("info", f"sending steps ahead saved {alone - taken:.1f} s of waiting in {taken:.1f} s (pipelining)")
+    if found:
+        each = f"a step takes {found.step:.3f} s, awaited alone {found.alone:.3f} s"
+        at.run.log("info", f"sending steps ahead saved {found.seconds:.1f} s: {each} (pipelining)")
 
 
 def _boundary(at: Attempt, done: int) -> bool:

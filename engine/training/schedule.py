@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from engine.data.examples import Example, draws
 from engine.errors import DataError
@@ -44,7 +44,7 @@ class Order:
     each of which is gone through in turn. With `hardness` the first time goes from easy to hard, in every source alike.
 
     `sources` is where each row is from (0: the main source), `shares` how much of what is drawn comes from each, `hardness` how hard each
-    row is (None: not known, so it comes anywhere), `total` how many steps there will be.
+    row is (None: not known, so it comes anywhere), `total` how many steps there will be. `examples` are what the rows come from.
     """
 
     def __init__(
@@ -55,7 +55,9 @@ class Order:
         shares: Sequence[float] = (1.0,),
         hardness: Sequence[float | None] = (),
         total: int | None = None,
+        examples: Sequence[Example] = (),
     ):
+        self.examples = examples
         self._batch_size, self._seed, self._hardness = batch_size, seed, tuple(hardness)
         self._pools: list[list[int]] = [[] for _ in shares]
         for row, source in enumerate(sources):
@@ -72,6 +74,15 @@ class Order:
         first = step * self._batch_size
         return [self._epoch(place // self.rows)[place % self.rows] for place in range(first, first + self._batch_size)]
 
+    def first_rows(self) -> list[int]:
+        """The rows that the first time through will see, each once."""
+        return sorted(set(self._drawn_rows(0)[: self._first]))
+
+    def rank(self, hardness: Mapping[int, float | None]) -> None:
+        """How hard those rows turned out to be, before the first batch is drawn."""
+        self._hardness = tuple(hardness.get(row) for row in range(len(self.examples)))
+        self._known.clear()
+
     def _epoch(self, epoch: int) -> list[int]:
         if epoch not in self._known:
             while len(self._known) >= 3:
@@ -80,14 +91,19 @@ class Order:
         return self._known[epoch]
 
     def _draw(self, epoch: int) -> list[int]:
+        drawn = self._drawn_rows(epoch)
+        if epoch or not self._hardness:
+            return drawn
+        return self._easy_first(drawn[: self._first]) + drawn[self._first :]
+
+    def _drawn_rows(self, epoch: int) -> list[int]:
+        """All of an epoch's rows, drawn."""
         drawn = list(self._pools[0])
         for source, (pool, count) in enumerate(zip(self._pools[1:], self._drawn[1:], strict=True), 1):
             for place in range(epoch * count, (epoch + 1) * count):
                 drawn.append(self._turn(pool, source, place // len(pool))[place % len(pool)])
         random.Random(f"{self._seed}/{epoch}").shuffle(drawn)
-        if epoch or not self._hardness:
-            return drawn
-        return self._easy_first(drawn[: self._first]) + drawn[self._first :]
+        return drawn
 
     def _turn(self, pool: list[int], source: int, turn: int) -> list[int]:
         """A further source's own order, the `turn`-th time."""
@@ -125,9 +141,18 @@ def order(recipe: Recipe, examples: Sequence[Example], lengths: Sequence[int]) -
         hardness = [float(length) for length in lengths]
     elif spec.curriculum == "column":
         hardness = [_hardness(example, spec.curriculum_column) for example in examples]
+    elif spec.curriculum == "loss":
+        _all_answered(examples)
     sources = [example.source for example in examples]
     rows = Order(training.batch_size, recipe.seed, sources, shares).rows
-    return Order(training.batch_size, recipe.seed, sources, shares, hardness, total_steps(training, rows))
+    return Order(training.batch_size, recipe.seed, sources, shares, hardness, total_steps(training, rows), examples)
+
+
+def _all_answered(examples: Sequence[Example]) -> None:
+    for example in examples:
+        if not example.answer and example.kind != "replay" and not example.source:
+            advice = "Give each row the answer that is expected, or choose another curriculum."
+            raise DataError(f"row {example.row:,} has no answer that the model could be surprised by", advice, where="data.curriculum loss")
 
 
 def _hardness(example: Example, column: str) -> float | None:

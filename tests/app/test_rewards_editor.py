@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -122,7 +124,9 @@ def test_a_judge_and_its_key(page: AppTest, engine: Engine) -> None:
     with JudgeServer(lambda body, number: f'{{"reason": "fine", "score": {number % 11}}}') as server:
         pick(page, "judge")
         click(page, "reward-only")
-        widget(page, "text_input", "judge-url").set_value(server.url).run()
+        engine.drafts.change("reward.parts", [{**parts(engine)[0], "url": server.url}])
+        page.run()
+        assert widget(page, "selectbox", "judge-url").value == server.url, "an address that nobody named stays"
         widget(page, "text_input", "-key").set_value("sk-judge").run()
         click(page, "key-give")
         assert engine.rewards.key_source(server.url) == "memory" and not widget(page, "text_input", "-key").value
@@ -140,3 +144,39 @@ def test_those_who_share_a_machine_choose_among_what_they_may(engine: Engine) ->
     assert not test.exception
     options = next(one for one in test.selectbox if "reward-add" in one.key).options
     assert "Your own function" not in options and "A judge with a rubric" in options
+
+
+def test_columns_are_chosen_among_the_datas(engine: Engine) -> None:
+    row = {"prompt": "2 + 2", "answer": "4", "checks": "assert True", "level": 3}
+    kept = engine.datasets.add("sums.jsonl", (json.dumps(row) + "\n").encode() * 20)
+    engine.drafts.update(changes={"method": "rl", "data": {"dataset": kept.id}, "reward": {"parts": [{"kind": "code_tests"}]}})
+    page = AppTest.from_function(editor, default_timeout=30).run()
+    tests = widget(page, "selectbox", "code_tests-tests")
+    assert tests.options == ["checks", "level", "tests (not in the data)"]
+    tests.set_value("checks").run()
+    assert not page.exception and parts(engine)[0]["tests"] == "checks"
+    pick(page, "numeric")
+    click(page, "reward-only")
+    expected = widget(page, "selectbox", "numeric-expected")
+    assert expected.options == ["the row's own answer", "checks", "level"]
+    expected.set_value("level").run()
+    assert not page.exception and parts(engine)[0]["expected"] == "level"
+
+
+def test_a_judge_is_chosen_among_the_named_servers(page: AppTest, engine: Engine) -> None:
+    with JudgeServer(lambda body, number: '{"score": 7}', models=("wise", "quick")) as server:
+        engine.judges.add("My judge", server.url)
+        engine.judges.look(server.url)
+        pick(page, "judge")
+        click(page, "reward-only")
+        url = widget(page, "selectbox", "judge-url")
+        assert f"My judge ({server.url})" in url.options and url.options[0] == "one of my models, or a base model"
+        url.set_value(server.url).run()
+        model = widget(page, "selectbox", "judge-model")
+        assert not page.exception and {"wise", "quick"} <= set(model.options)
+        model.set_value("wise").run()
+        assert (parts(engine)[0]["url"], parts(engine)[0]["model"]) == (server.url, "wise")
+        next(one for one in page.text_input if one.key.endswith("-key")).set_value("sk-judge").run()
+        click(page, "-key-give")
+        assert engine.judges.all()[0].source == "memory" and "sk-judge" not in texts(page)
+        engine.judges.forget(server.url)

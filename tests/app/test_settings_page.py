@@ -9,6 +9,7 @@ from app import shortcuts
 from engine import Engine, health, paths, upkeep
 from engine.errors import StorageError
 from tests.app.conftest import ROOT, Runs, open_page, texts
+from tests.fakes.judge_server import JudgeServer
 
 SETTINGS = str(ROOT / "pages" / "settings.py")
 
@@ -98,3 +99,19 @@ def test_a_section_that_fails_leaves_the_others_be(engine: Engine, monkeypatch: 
     page = open_page(SETTINGS)
     assert not page.exception and "The disk can't be asked" in page.error[0].value
     assert "Diagnostics" in texts(page)
+
+
+def test_servers_of_judges_are_named_looked_at_and_forgotten(engine: Engine) -> None:
+    with JudgeServer(lambda body, number: "7", models=("wise",), key="sk-judge") as server:
+        page = open_page(SETTINGS)
+        page.text_input(key="judge-name").set_value("My judge")
+        page.text_input(key="judge-url").set_value(server.url)
+        page.text_input(key="judge-key").set_value("sk-judge")
+        next(button for button in page.button if "judge-form" in str(button.key)).click().run()
+        assert not page.exception and [one.name for one in engine.judges.all()] == ["My judge"]
+        assert "sk-judge" not in texts(page) and all(one.value != "sk-judge" for one in page.text_input)
+        page.button(key=f"judge-{server.url}-look").click().run()
+        assert not page.exception and engine.judges.models(server.url) == ("wise",)
+        assert "wise" in texts(page) and any("offers 1 model" in toast.value for toast in page.toast)
+        page.button(key=f"judge-{server.url}-forget").click().run()
+        assert not page.exception and engine.judges.all() == []

@@ -118,8 +118,8 @@ def test_own_data_is_asked_for_one_thing_at_a_time(engine: Engine, say: Conversa
 
 
 def test_what_it_cannot_do_is_said_with_the_nearest_thing(say: Conversation) -> None:
-    assert "can't train with Direct preference" in say("train with DPO").text
-    explained = say("what is DPO?")
+    assert "can't train with ORPO" in say("train with ORPO").text
+    explained = say("what is ORPO?")
     assert "can't train this way yet" in explained.text and not explained.proposal
     for wish in ("make pictures", "train on runpod", "export to ollama", "fine-tune gpt-4", "browse the internet", "write me a poem"):
         reply = say(wish)

@@ -54,7 +54,7 @@ PHRASES = {
     "base_models": "which base model should I use?|what is a good base model",
     "estimate": "how long will it take?|what does it cost?",
     "why": "why rank 32?|why these settings?",
-    "limit": """train with DPO|I want to use reinforcement learning|can you make pictures?|train an image generator|search the web for cats
+    "limit": """train with ORPO|I want to use QLoRA|can you make pictures?|train an image generator|search the web for cats
         train on the tinker cloud|rent a gpu|export to gguf|fine-tune gpt-4|write me a poem|what is the capital of France?
         load a data set from hugging face""",
     "delete": "delete all my runs|'; DROP TABLE jobs; --",

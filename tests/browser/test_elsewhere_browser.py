@@ -48,8 +48,9 @@ def choose(page: Page, box: str, text: str) -> None:
     # A page that is just being redrawn closes what was opened.
     for _ in range(6):
         page.wait_for_selector(READY)
-        field.click()
-        field.fill(text)
+        field.fill("")
+        field.press_sequentially(text)
+        field.press("ArrowDown")
         with suppress(AssertionError):
             expect(option).to_be_visible(timeout=4_000)
             break

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from engine import Engine
+from engine import Engine, platforms
 from engine.playground import Settings
 from tests.app.conftest import Runs
 from tests.browser.test_training_browser import READY, Dashboard, browser, dashboard, fits, open_tab  # noqa: F401
@@ -68,6 +68,9 @@ def test_what_stands_over_sliders_is_bright_enough(browser: Browser, dashboard: 
         job = runs.running("Poet")
         runs.go_on(job, 41, 60)
     page = open_tab(browser, trouble)
+    # No runner may find a run whose runner isn't there, and begin it anew.
+    held = (thinker_home / "runner.lock").open("ab")
+    assert platforms.lock_file(held)
     page.goto(f"{dashboard.url}/training?job={job.id}")
     value = page.get_by_test_id("stSlider").get_by_text("60 (now)").first
     expect(value).to_be_visible(timeout=20_000)
@@ -80,3 +83,4 @@ def test_what_stands_over_sliders_is_bright_enough(browser: Browser, dashboard: 
         expect(value).to_be_visible(timeout=20_000)
         assert contrast(value) >= AA, shown
     assert not trouble, "\n".join(trouble)
+    held.close()

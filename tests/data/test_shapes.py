@@ -196,7 +196,7 @@ def test_every_layout_can_be_chosen_and_every_method_has_a_shape():
     assert sorted(CHOICES) == sorted(["auto", *FORMATS])
     assert {knowledge.shape(method) for method in METHODS} <= set(knowledge.shapes())
     assert [knowledge.shape(name) for name in ("sft", "dpo", "kto", "rl", "reward_model", "rlhf", "distill", "own_loss")] == [
-        "answers", "pairs", "labels", "prompts", "pairs", "pairs", "prompts", "answers",
+        "answers", "pairs", "labels", "prompts", "preferences", "preferences", "prompts", "answers",
     ]  # fmt: skip
     with pytest.raises(NotFound):
         knowledge.shape("magic")

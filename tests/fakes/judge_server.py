@@ -18,10 +18,12 @@ class _Crowded(ThreadingHTTPServer):
 
 
 class JudgeServer:
-    """`reply` is given each request's body and its number, from 1."""
+    """`reply` is given each request's body and its number, from 1. `models` are listed, to those who bring `key` if one is wanted; without
+    any it has no list."""
 
-    def __init__(self, reply: Callable[[dict[str, Any], int], Reply]):
+    def __init__(self, reply: Callable[[dict[str, Any], int], Reply], models: tuple[str, ...] = (), key: str = ""):
         self.reply, self.bodies, self.authorizations = reply, [], []
+        self.models, self.key = models, key
         self.open, self.most_open = 0, 0
         self._lock = threading.Lock()
         self._http = _Crowded(("127.0.0.1", 0), self._handler())
@@ -40,6 +42,14 @@ class JudgeServer:
             def log_message(self, *_: object) -> None:
                 pass
 
+            def do_GET(self) -> None:
+                status, values = 200, {"object": "list", "data": [{"id": name} for name in outer.models]}
+                if outer.key and self.headers["Authorization"] != f"Bearer {outer.key}":
+                    status, values = 401, {"error": {"message": "who are you?"}}
+                elif not outer.models or self.path != "/v1/models":
+                    status, values = 404, {"error": {"message": "no such page"}}
+                self.give(status, values, {})
+
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with outer._lock:
@@ -55,7 +65,9 @@ class JudgeServer:
                     message = {"role": "assistant", "content": found}
                     usage = {"prompt_tokens": 10, "completion_tokens": 2}
                     found = 200, {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}, {}
-                status, values, headers = found
+                self.give(*found)
+
+            def give(self, status: int, values: dict[str, Any], headers: dict[str, str]) -> None:
                 data = json.dumps(values).encode()
                 self.send_response(status)
                 for name, value in {**headers, "Content-Length": str(len(data))}.items():

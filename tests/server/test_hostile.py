@@ -211,6 +211,11 @@ class TestARunThatDiverges:
         tensors = load_file(file)
         next(iter(tensors.values()))[0, 0] = float("nan")
         save_file(tensors, file, metadata={"format": "pt"})
+        with pytest.raises(tinker.RequestFailedError, match="it isn't what was saved"):
+            bad.load_state(spoilt).result(timeout=60)
+        # As one would be that was saved so.
+        about = json.loads((file.parent / "checkpoint.json").read_text())
+        (file.parent / "checkpoint.json").write_text(json.dumps(about | {"digests": {}}))
         bad.load_state(spoilt).result(timeout=60)
         for save in (bad.save_state, bad.save_weights_for_sampler):
             with pytest.raises(tinker.RequestFailedError, match="NaN or infinity"):

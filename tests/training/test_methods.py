@@ -3,6 +3,7 @@ that a pause, a stop or a kill changes nothing."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -331,6 +332,36 @@ def test_a_pause_changes_nothing(engine: Engine, whole: tuple[Recipe, Result]) -
         engine.resume(job.id)
     until(lambda: engine.job(job.id).state in ("done", "failed"), 90)
     assert_same(engine, job.id, undisturbed.job_id)
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+def test_what_surprises_the_model_least_comes_first(engine: Engine, tmp_path: Path, kind: str) -> None:
+    """Reversing is what nano can; shouting it has to learn. A resumed run goes through the rows in the same order."""
+    rows = [{"prompt": f"Reverse {word}", "said": word[::-1]} for word in ("stone", "window", "light", "paper") * 5]
+    rows += [{"prompt": f"Shout {word}", "said": f"{word.upper()}?!"} for word in WORDS[:20]]
+    sides = {"sft": lambda row: {"completion": row["said"]}, "dpo": lambda row: {"chosen": row["said"], "rejected": "no idea"}}
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"prompt": row["prompt"], **sides[kind](row)}) + "\n" for row in rows))
+    data = {"path": str(tmp_path / "rows.jsonl"), "held_out_fraction": 0, "curriculum": "loss"}
+    changes = {"data": data, "training": {"steps": 10, "batch_size": 4, "learning_rate": 1e-7}, "evaluation": {"eval_every": 0}}
+    job = engine.launch(recipe({kind: Path()}, kind, **changes, checkpoints={"every_steps": 2}))
+    until(lambda: engine.job(job.id).step >= 2, 90)
+    engine.pause(job.id)
+    until(lambda: engine.job(job.id).state in ("paused", "done"), 60)
+    if engine.job(job.id).state == "paused":
+        for file in engine.job(job.id).folder.glob("hardness.*.json"):
+            file.unlink()
+        engine.resume(job.id)
+    until(lambda: engine.job(job.id).state in ("done", "failed"), 90)
+    surprise = curve(engine, job.id, "train_loss") if kind == "sft" else [-value for value in curve(engine, job.id, "chosen_logprob")]
+    assert len(surprise) == 10 and all(a <= b + 1e-3 for a, b in itertools.pairwise(surprise)), surprise
+    assert surprise[0] < 0.5 < surprise[-1]
+
+
+def test_prompts_that_expect_nothing_cant_be_ranked(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"prompt": f"Say {word}"}) + "\n" for word in WORDS))
+    data = {"path": str(tmp_path / "rows.jsonl"), "curriculum": "loss"}
+    with pytest.raises(EngineError, match="has no answer that the model could be surprised by"):
+        engine.run(recipe({"rl": Path()}, "rl", data=data, reward={"parts": [{"kind": "length", "longest": 5}]}))
 
 
 def test_it_ends_early_and_keeps_the_best(engine: Engine, files: dict[str, Path]) -> None:

@@ -285,6 +285,6 @@ def test_the_script_of_a_run_runs(trained: Result, engine: Engine, place: Path, 
     file.write_text(as_script(recipe), encoding="utf-8")
     done = subprocess.run([sys.executable, str(file)], env=environment(place), capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
-    assert "From a script is done after 2 steps" in done.stdout and "exact match on held-out prompts" in done.stdout
+    assert "From a script is done after 2 steps" in done.stdout and "\nexact_match: 0.0 -> " in done.stdout
     job = engine.jobs(search="From a script")[0]
     assert job.recipe == recipe

@@ -19,12 +19,14 @@ _FIELDS = {
     "pairs": ("prompt", "chosen", "rejected"),
     "labels": ("prompt", "completion", "label"),
     "prompts": ("prompt", "answer"),
+    "preferences": ("prompt", "chosen", "rejected", "completion", "label"),
 }
 _COLOURS = {
     "answers": ":green[Green is what it learns to write]; the rest is only read.",
     "pairs": "It learns to find :green[the better answer] likelier than :orange[the worse one]; the rest is only read.",
     "labels": "It learns to write more like :green[what was found good] and less like :orange[what was found bad].",
     "prompts": "It reads this and tries an answer; what it tries is judged.",
+    "preferences": "It learns to score :green[the better answers] higher than :orange[the worse ones].",
 }
 
 

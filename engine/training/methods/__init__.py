@@ -11,6 +11,7 @@ from engine.errors import RecipeError
 from engine.recipe import Recipe
 from engine.rendering import Renderer
 from engine.training.desk import Desk
+from engine.training.schedule import Order
 
 _METHODS = {
     "sft": "engine.training.methods.sft:SFT",
@@ -19,7 +20,7 @@ _METHODS = {
     "rl": "engine.training.methods.rl:RL",
     "distill": "engine.training.methods.distill:make",
     "own_loss": "engine.training.methods.own_loss:OwnLoss",
-    "reward_model": "engine.training.methods.reward_model:RewardModel",
+    "reward_model": "engine.training.methods.reward_model:make",
 }
 
 
@@ -38,10 +39,11 @@ class Ticket:
 class Method(Protocol):
     """What the loop asks of a method. Steps are those of its stage, 0-based.
 
-    `watched` is the held-out number that says whether it gets better, and `better` which way: "down" or "up". `speaks`: what it
-    trains answers people; a reward model doesn't.
+    `order` says which rows come when. `watched` is the held-out number that says whether it gets better, and `better` which way: "down" or
+    "up". `speaks`: what it trains answers people; a reward model doesn't.
     """
 
+    order: Order
     rows: int
     notes: list[str]
     watched: str

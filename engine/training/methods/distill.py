@@ -150,13 +150,13 @@ class Answers(_Taught):
         super().__init__(recipe, data, renderer, context)
         self._lessons = [(example, number) for example in self._prompts for number in range(self._spec.samples)]
         lengths = [len(renderer.prompt(example.prompt)) for example, _ in self._lessons]
-        self._order = order(recipe, [example for example, _ in self._lessons], lengths)
-        self.rows = self._order.rows
+        self.order = order(recipe, [example for example, _ in self._lessons], lengths)
+        self.rows = self.order.rows
         self._rendered: dict[int, Rendered] = {}
 
     def attach(self, desk: Desk, step: int) -> None:
         super().attach(desk, step)
-        used = {row for at in range(desk.total) for row in self._order.of_step(at)}
+        used = {row for at in range(desk.total) for row in self.order.of_step(at)}
         asked = list({id(self._lessons[row][0]): self._lessons[row][0] for row in sorted(used)}.values())
         self._ask_surest()
         said = self._kept("teacher.jsonl", asked, self._spec.samples, self._spec.temperature)
@@ -164,7 +164,7 @@ class Answers(_Taught):
         self._checks = [self._row(example, self._surest[_key(example)]) for example in self._held_out]
 
     def submit(self, step: int, rate: float) -> Ticket:
-        rows = [self._lesson(row) for row in self._order.of_step(step)]
+        rows = [self._lesson(row) for row in self.order.of_step(step)]
         return Ticket([self._desk.forward_backward(datums(rows), "cross_entropy")], [self._desk.optim_step(rate)], counts(rows))
 
     def metrics(self, replies: list[Any], ticket: Ticket) -> dict[str, float]:
@@ -193,8 +193,8 @@ class OnPolicy(_Taught):
 
     def __init__(self, recipe: Recipe, data: DataSet, renderer: Renderer, context: int):
         super().__init__(recipe, data, renderer, context)
-        self._order = order(recipe, self._prompts, [len(renderer.prompt(example.prompt)) for example in self._prompts])
-        self.rows = self._order.rows
+        self.order = order(recipe, self._prompts, [len(renderer.prompt(example.prompt)) for example in self._prompts])
+        self.rows = self.order.rows
 
     def attach(self, desk: Desk, step: int) -> None:
         super().attach(desk, step)
@@ -203,7 +203,7 @@ class OnPolicy(_Taught):
         self._ask_surest()
 
     def submit(self, step: int, rate: float) -> Ticket:
-        examples = [self._prompts[row] for row in self._order.of_step(step)]
+        examples = [self._prompts[row] for row in self.order.of_step(step)]
         groups = rollouts.collect(self._desk, self._draw(examples, self._spec.group_size, step, self._spec.temperature))
         gaps = self._gaps(groups)
         tries = [(group, one) for group in groups for one in group.tries]

@@ -44,8 +44,8 @@ class DPO(Base):
         # One list, held-out pairs last: a pair is known by its place in it.
         self._pairs = train + pairs(data.held_out, renderer, limit, "held-out", self.notes)[0]
         self._trained = len(train)
-        self._order = order(recipe, origins, [len(one.chosen.tokens) + len(one.rejected.tokens) for one in train])
-        self.rows = self._order.rows
+        self.order = order(recipe, origins, [len(one.chosen.tokens) + len(one.rejected.tokens) for one in train])
+        self.rows = self.order.rows
         if not self.rows:
             raise DataError(
                 "no pair has two answers within the length limit", "Raise max_length, or shorten the examples.", where=data.name
@@ -71,7 +71,7 @@ class DPO(Base):
             one = self._pairs[row]
             datums += [weighed(one.chosen, -pull.by_chosen / len(rows)), weighed(one.rejected, -pull.by_rejected / len(rows))]
         gradients, update = self._desk.forward_backward(datums, "cross_entropy"), self._desk.optim_step(rate)
-        if step + 1 < self._desk.total:
+        if self._desk.ahead and step + 1 < self._desk.total:
             self._ahead = {step + 1: self._forward(self._rows(step + 1))}
         sides = self._sides(rows)
         counts = {"tokens": sum(len(side.tokens) for side in sides), "targets": sum(side.completion_tokens for side in sides)}
@@ -89,7 +89,7 @@ class DPO(Base):
         return range(self._trained, len(self._pairs))
 
     def _rows(self, step: int) -> list[int]:
-        return self._order.of_step(step)
+        return self.order.of_step(step)
 
     def _forward(self, rows: Sequence[int]) -> Any:
         return self._desk.forward([weighed(side, 1.0) for side in self._sides(rows)])

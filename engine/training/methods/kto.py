@@ -39,8 +39,8 @@ class KTO(Base):
         # One list, held-out answers last: an answer is known by its place in it.
         self._rows = train + self._rated(data.held_out, renderer, limit, "held-out")[0]
         self._trained = len(train)
-        self._order = order(recipe, origins, [len(own.tokens) for own, _, _ in train])
-        self.rows = self._order.rows
+        self.order = order(recipe, origins, [len(own.tokens) for own, _, _ in train])
+        self.rows = self.order.rows
         if not self.rows:
             raise DataError("no answer that was found good or bad fits", "Raise max_length, or shorten the examples.", where=data.name)
         if len({good for _, _, good in train}) == 1:
@@ -61,7 +61,7 @@ class KTO(Base):
         found = [self._loss(row, side, baseline) for row, side in zip(rows, answers, strict=True)]
         datums = [weighed(self._rows[row][0], -slope / len(rows)) for row, (_, slope) in zip(rows, found, strict=True)]
         gradients, update = self._desk.forward_backward(datums, "cross_entropy"), self._desk.optim_step(rate)
-        if step + 1 < self._desk.total:
+        if self._desk.ahead and step + 1 < self._desk.total:
             self._ahead = {step + 1: self._forward(self._at(step + 1))}
         sides = [self._rows[row][0] for row in rows]
         counts = {"tokens": sum(len(side.tokens) for side in sides), "targets": sum(side.completion_tokens for side in sides)}
@@ -80,7 +80,7 @@ class KTO(Base):
         return range(self._trained, len(self._rows))
 
     def _at(self, step: int) -> list[int]:
-        return self._order.of_step(step)
+        return self.order.of_step(step)
 
     def _forward(self, rows: Sequence[int]) -> Any:
         return self._desk.forward([weighed(self._rows[row][which], 1.0) for row in rows for which in (0, 1)])

@@ -56,8 +56,8 @@ class OwnLoss(Base):
         self._examples = self._examples + of_held_out
         if not train:
             raise DataError(f"no example has an answer within {limit:,} tokens", "Raise max_length, or shorten them.", where=data.name)
-        self._order = order(recipe, self._examples[: self._trained], [len(row.tokens) for row in train])
-        self.rows = self._order.rows
+        self.order = order(recipe, self._examples[: self._trained], [len(row.tokens) for row in train])
+        self.rows = self.order.rows
         slopes = Path(__file__).with_name("slopes.py").read_text(encoding="utf-8")
         call = f"def {_CALL}(logprobs, weights, row):\n    return _with_slopes({FUNCTION}, logprobs, weights, row)\n"
         # What is ours comes last, so that an error names the person's own lines.
@@ -74,7 +74,7 @@ class OwnLoss(Base):
         self._sandbox.close()
 
     def submit(self, step: int, rate: float) -> Ticket:
-        rows = self._order.of_step(step)
+        rows = self.order.of_step(step)
         asked = self._ahead.pop(step, None) or self._forward(rows)
         found = self._losses(rows, logprobs_of(self._desk.wait(asked, "asking for log-probabilities")))
         datums = []
@@ -82,7 +82,7 @@ class OwnLoss(Base):
             datums.append(datum(self._rows[row].tokens, weights=[0.0, *(-slope / len(rows) for slope in slopes)]))
         gradients, update = self._desk.forward_backward(datums, "cross_entropy"), self._desk.optim_step(rate)
         if step + 1 < self._desk.total:
-            self._ahead = {step + 1: self._forward(self._order.of_step(step + 1))}
+            self._ahead = {step + 1: self._forward(self.order.of_step(step + 1))}
         known = {"own_loss": sum(loss for loss, _ in found) / len(rows)}
         return Ticket([gradients], [update], counts([self._rows[row] for row in rows]), known)
 

@@ -15,13 +15,13 @@ ROWS_AT_ONCE = 64
 class Reference:
     """Sums over each answer's tokens (nats), by the answer's key."""
 
-    def __init__(self, desk: Desk, rows: Mapping[str, Rendered], *, fresh: bool):
-        """`fresh`: the desk's own model is still the reference, so that it can be asked."""
-        file = desk.folder / f"reference.{desk.number + 1}.json"
+    def __init__(self, desk: Desk, rows: Mapping[str, Rendered], *, fresh: bool, name: str = "reference", who: str = "the reference"):
+        """`fresh`: the desk's own model is still the reference, so that it can be asked. `name` is what the file is called."""
+        file = desk.folder / f"{name}.{desk.number + 1}.json"
         known: dict[str, float] = read_json(file) or {} if file.exists() else {}
         missing = {key: row for key, row in rows.items() if key not in known}
         if missing:
-            desk.run.stage(f"asking the reference about {len(missing):,} answers")
+            desk.run.stage(f"asking {who} about {len(missing):,} answers")
             known |= _asked(desk, missing, fresh)
             write_json_atomic(file, known)
         self._known = known

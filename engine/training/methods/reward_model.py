@@ -1,14 +1,17 @@
 """A reward model: a language model that is asked after each answer whether it was a good one; its score is the log-odds of "yes".
 
-    r = log p(yes) - log(1 - p(yes)),   L = -log sigmoid(r_chosen - r_rejected)      (Bradley and Terry 1952)
+    r = log p(yes) - log(1 - p(yes))
+    pairs:  L = -log sigmoid(r_chosen - r_rejected)      (Bradley and Terry 1952)
+    thumbs: L = -log p(yes) of what was found good, -log(1 - p(yes)) of what was found bad
 
-So it needs no head of its own, trains over any endpoint and is asked like any model. It learns from pairs; how well it ranks held-out
-pairs, and whether it is as sure as it may be (calibration), is measured as it learns. Below the least accuracy it raises a doubt.
+So it needs no head of its own, trains over any endpoint and is asked like any model. How well it ranks held-out answers, and whether it
+is as sure as it may be (calibration), is measured as it learns. Below the least accuracy it raises a doubt.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
@@ -28,23 +31,29 @@ SUREST = 1e-4  # p is kept this far from 1, where log(1 - p) can't be told from 
 BINS = 5
 
 
+def make(recipe: Recipe, data: DataSet, renderer: Renderer, context: int) -> RewardModel:
+    """The reward model that learns from rows such as these."""
+    return (FromThumbs if data.shape == "labels" else FromPairs)(recipe, data, renderer, context)
+
+
 class RewardModel(Base):
-    """One recipe's pairs, each answer followed by the question."""
+    """One recipe's rows: of each one or two answers, each followed by the question."""
 
     watched = "held_out_preference_loss"
     speaks = False
+    what = "answers"
 
     def __init__(self, recipe: Recipe, data: DataSet, renderer: Renderer, context: int):
         self._least, self._go_on = recipe.reward_model.least_accuracy, recipe.reward_model.go_on
         self.notes: list[str] = list(data.notes)
         limit = min(recipe.training.max_length or context, context)
         train, origins = self._asked(data.train, renderer, recipe.reward_model.question, limit, "training")
-        self._pairs = train + self._asked(data.held_out, renderer, recipe.reward_model.question, limit, "held-out")[0]
-        self._trained = len(train)
+        held_out, proving = self._asked(data.held_out, renderer, recipe.reward_model.question, limit, "held-out")
+        self._rows, self._origins, self._trained = train + held_out, origins + proving, len(train)
         if not train:
-            raise DataError("no pair fits within the length limit", "Raise max_length, or shorten the examples.", where=data.name)
-        self._order = order(recipe, origins, [len(one.tokens) + len(other.tokens) for one, other in train])
-        self.rows = self._order.rows
+            raise DataError(f"no {self.what} fit within the length limit", "Raise max_length, or shorten the examples.", where=data.name)
+        self.order = order(recipe, origins, [sum(len(side.tokens) for side in row) for row in train])
+        self.rows = self.order.rows
         self._ahead: dict[int, Any] = {}
         self._accuracy: float | None = None
 
@@ -53,35 +62,33 @@ class RewardModel(Base):
         self._ahead = {}
 
     def submit(self, step: int, rate: float) -> Ticket:
-        rows = self._order.of_step(step)
-        likely = self._likely(self._ahead.pop(step, None) or self._forward(rows))
-        slopes = [sigmoid(odds(r) - odds(c)) / len(rows) for c, r in likely]
+        rows = self.order.of_step(step)
+        likely = self._likely(self._ahead.pop(step, None) or self._forward(rows), rows)
         datums = []
-        for row, slope, (c, r) in zip(rows, slopes, likely, strict=True):
-            chosen, rejected = self._pairs[row]
-            # The odds' derivative by log p is 1 / (1 - p).
-            datums += [_weighed(chosen, slope / _rest(c)), _weighed(rejected, -slope / _rest(r))]
+        for row, found in zip(rows, likely, strict=True):
+            slopes = self._slopes(self._origins[row], found)
+            datums += [_weighed(side, slope / len(rows)) for side, slope in zip(self._rows[row], slopes, strict=True)]
         gradients, update = self._desk.forward_backward(datums, "cross_entropy"), self._desk.optim_step(rate)
-        if step + 1 < self._desk.total:
-            self._ahead = {step + 1: self._forward(self._order.of_step(step + 1))}
-        tokens = sum(len(side.tokens) for row in rows for side in self._pairs[row])
-        return Ticket([gradients], [update], {"tokens": float(tokens), "targets": 2.0 * len(rows)}, _numbers(likely, ""))
+        if self._desk.ahead and step + 1 < self._desk.total:
+            self._ahead = {step + 1: self._forward(self.order.of_step(step + 1))}
+        tokens = sum(len(side.tokens) for row in rows for side in self._rows[row])
+        return Ticket([gradients], [update], {"tokens": float(tokens), "targets": float(len(datums))}, self._numbers(rows, likely, ""))
 
     def measure(self) -> dict[str, float]:
-        rows = range(self._trained, len(self._pairs))
+        rows = range(self._trained, len(self._rows))
         if not rows:
             return {}
-        likely = self._likely(self._forward(rows))
-        found = _numbers(likely, "held_out_")
-        self._accuracy = found["held_out_preference_accuracy"]
-        return found | {"calibration_error": calibration_error([odds(c) - odds(r) for c, r in likely])}
+        likely = self._likely(self._forward(rows), rows)
+        found = self._numbers(rows, likely, "held_out_")
+        self._accuracy = found.get("held_out_preference_accuracy")
+        return found | {"calibration_error": self._calibration(rows, likely)}
 
     def doubt(self) -> str:
         if self._go_on or self._accuracy is None or self._accuracy >= self._least:
             return ""
         return (
             f"the reward model ranks only {self._accuracy:.0%} of held-out pairs rightly, and {self._least:.0%} were wanted: "
-            "what it scores may not be what you mean. Resume to go on all the same, or bring more and clearer pairs"
+            "what it scores may not be what you mean. Resume to go on all the same, or bring more and clearer examples"
         )
 
     def state(self) -> dict[str, Any]:
@@ -90,32 +97,112 @@ class RewardModel(Base):
     def restore(self, state: dict[str, Any]) -> None:
         self._accuracy = state.get("accuracy")
 
-    def _forward(self, rows: Sequence[int]) -> Any:
-        return self._desk.forward([_weighed(side, 1.0) for row in rows for side in self._pairs[row]])
+    def _conversations(self, example: Example) -> list[list[Message]]:
+        """What is asked about of the example; nothing where it says nothing of how good an answer is."""
+        raise NotImplementedError
 
-    def _likely(self, asked: Any) -> list[tuple[float, float]]:
-        """log p(yes) after the better and after the worse answer of each pair."""
-        last = [values[-1] for values in logprobs_of(self._desk.wait(asked, "asking how good the answers are"))]
-        return list(zip(last[::2], last[1::2], strict=True))
+    def _slopes(self, example: Example, likely: Sequence[float]) -> list[float]:
+        """The derivative of -L by each log p(yes)."""
+        raise NotImplementedError
+
+    def _numbers(self, rows: Sequence[int], likely: Sequence[Sequence[float]], prefix: str) -> dict[str, float]:
+        raise NotImplementedError
+
+    def _calibration(self, rows: Sequence[int], likely: Sequence[Sequence[float]]) -> float:
+        raise NotImplementedError
+
+    def _forward(self, rows: Sequence[int]) -> Any:
+        return self._desk.forward([_weighed(side, 1.0) for row in rows for side in self._rows[row]])
+
+    def _likely(self, sent: Any, rows: Sequence[int]) -> list[list[float]]:
+        """log p(yes) after each answer of each row."""
+        last = iter([values[-1] for values in logprobs_of(self._desk.wait(sent, "asking how good the answers are"))])
+        return [[next(last) for _ in self._rows[row]] for row in rows]
 
     def _asked(
         self, examples: Sequence[Example], renderer: Renderer, question: str, limit: int, what: str
-    ) -> tuple[list[tuple[Rendered, Rendered]], list[Example]]:
+    ) -> tuple[list[list[Rendered]], list[Example]]:
         found, origins, lost = [], [], []
         for example in examples:
-            if example.rejected is None:
+            sides = [asked(renderer, messages, question) for messages in self._conversations(example)]
+            if not sides:
                 continue
-            sides = [asked(renderer, messages, question) for messages in example.conversations()]
             if max(len(tokens) for tokens in sides) > limit + 1:
                 lost.append(example)
                 continue
-            chosen, rejected = (Rendered(tokens, [0.0] * (len(tokens) - 1) + [1.0]) for tokens in sides)
-            found.append((chosen, rejected))
+            found.append([Rendered(tokens, [0.0] * (len(tokens) - 1) + [1.0]) for tokens in sides])
             origins.append(example)
         if lost:
             about = f"with the question they are longer than {limit:,} tokens: {named(lost)}"
-            self.notes.append(f"{len(lost):,} {what} pairs were left out: {about}")
+            self.notes.append(f"{len(lost):,} {what} {self.what} were left out: {about}")
         return found, origins
+
+
+class FromPairs(RewardModel):
+    """Better answers shall score higher than worse ones to the same prompt."""
+
+    what = "pairs"
+
+    def _conversations(self, example: Example) -> list[list[Message]]:
+        return [] if example.rejected is None else list(example.conversations())
+
+    def _slopes(self, example: Example, likely: Sequence[float]) -> list[float]:
+        c, r = likely
+        slope = sigmoid(odds(r) - odds(c))
+        # The odds' derivative by log p is 1 / (1 - p).
+        return [slope / _rest(c), -slope / _rest(r)]
+
+    def _numbers(self, rows: Sequence[int], likely: Sequence[Sequence[float]], prefix: str) -> dict[str, float]:
+        scores = [(odds(c), odds(r)) for c, r in likely]
+        values = {
+            "preference_loss": fmean(-log_sigmoid(c - r) for c, r in scores),
+            "preference_accuracy": fmean(c > r for c, r in scores),
+            "reward_margin": fmean(c - r for c, r in scores),
+            "chosen_reward": fmean(c for c, _ in scores),
+            "rejected_reward": fmean(r for _, r in scores),
+        }
+        return {prefix + name: value for name, value in values.items()}
+
+    def _calibration(self, rows: Sequence[int], likely: Sequence[Sequence[float]]) -> float:
+        return calibration_error([odds(c) - odds(r) for c, r in likely])
+
+
+class FromThumbs(RewardModel):
+    """What was found good shall get a yes, what was found bad none."""
+
+    def _conversations(self, example: Example) -> list[list[Message]]:
+        return [] if example.good is None else [example.messages]
+
+    def _slopes(self, example: Example, likely: Sequence[float]) -> list[float]:
+        (p,) = likely
+        return [1.0] if example.good else [-math.exp(p) / _rest(p)]
+
+    def _numbers(self, rows: Sequence[int], likely: Sequence[Sequence[float]], prefix: str) -> dict[str, float]:
+        """What has a side of each in it is compared over all pairs of a good and a bad answer, whatever they answer."""
+        scores: dict[bool, list[float]] = {True: [], False: []}
+        losses = []
+        for row, (p,) in zip(rows, likely, strict=True):
+            good = bool(self._origins[row].good)
+            scores[good].append(odds(p))
+            losses.append(-p if good else -math.log(_rest(p)))
+        values = {"preference_loss": fmean(losses)}
+        if scores[True] and scores[False]:
+            good, bad = fmean(scores[True]), fmean(scores[False])
+            values |= {"preference_accuracy": ranked(scores[True], scores[False]), "reward_margin": good - bad}
+            values |= {"chosen_reward": good, "rejected_reward": bad}
+        return {prefix + name: value for name, value in values.items()}
+
+    def _calibration(self, rows: Sequence[int], likely: Sequence[Sequence[float]]) -> float:
+        # As sure of a verdict as its distance from an even chance; right where the verdict is the person's.
+        return calibration_error([odds(p) * (1 if self._origins[row].good else -1) for row, (p,) in zip(rows, likely, strict=True)])
+
+
+def ranked(good: Sequence[float], bad: Sequence[float]) -> float:
+    """In which share of pairs of a good and a bad answer the good one scores higher; a tie counts half (the area under the ROC curve)."""
+    below, found = sorted(bad), 0.0
+    for score in good:
+        found += (bisect_left(below, score) + bisect_right(below, score)) / 2
+    return found / (len(good) * len(bad))
 
 
 def asked(renderer: Renderer, messages: Sequence[Message], question: str) -> list[int]:
@@ -146,18 +233,6 @@ def calibration_error(leads: Sequence[float]) -> float:
         if inside:
             total += len(inside) * abs(fmean(sure[i] for i in inside) - fmean(right[i] for i in inside))
     return total / len(leads) if leads else 0.0
-
-
-def _numbers(likely: Sequence[tuple[float, float]], prefix: str) -> dict[str, float]:
-    scores = [(odds(c), odds(r)) for c, r in likely]
-    values = {
-        "preference_loss": fmean(-log_sigmoid(c - r) for c, r in scores),
-        "preference_accuracy": fmean(c > r for c, r in scores),
-        "reward_margin": fmean(c - r for c, r in scores),
-        "chosen_reward": fmean(c for c, _ in scores),
-        "rejected_reward": fmean(r for _, r in scores),
-    }
-    return {prefix + name: value for name, value in values.items()}
 
 
 def _rest(logprob: float) -> float:

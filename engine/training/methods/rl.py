@@ -60,8 +60,8 @@ class RL(Base):
         self.notes += _without_reference(recipe, [example for example, _ in self._prompts])
         if not self._prompts:
             raise DataError("no prompt leaves room for an answer", "Lower rl.max_new_tokens, or shorten the prompts.", where=data.name)
-        self._order = order(recipe, [example for example, _ in self._prompts], [len(tokens) for _, tokens in self._prompts])
-        self.rows = self._order.rows
+        self.order = order(recipe, [example for example, _ in self._prompts], [len(tokens) for _, tokens in self._prompts])
+        self.rows = self.order.rows
         self._reward: Reward | None = None
         self._reach: Reach | None = None
         self._ahead: dict[int, Drawing] = {}
@@ -132,7 +132,7 @@ class RL(Base):
             self._reach = None
 
     def _draw(self, step: int, sampler: Any) -> Drawing:
-        picked = [self._prompts[row] for row in self._order.of_step(step)]
+        picked = [self._prompts[row] for row in self.order.of_step(step)]
         spec = self._spec
         examples, prompts = [example for example, _ in picked], [tokens for _, tokens in picked]
         how = {"step": step, "temperature": spec.temperature, "most": spec.max_new_tokens}

@@ -29,8 +29,8 @@ class SFT(Base):
         self.notes: list[str] = list(data.notes)
         self._train, origins = rendered(data.train, renderer, limit, "training", self.notes)
         self._held_out, _ = rendered(data.held_out, renderer, limit, "held-out", self.notes)
-        self._order = order(recipe, origins, [len(row.tokens) for row in self._train])
-        self.rows = self._order.rows
+        self.order = order(recipe, origins, [len(row.tokens) for row in self._train])
+        self.rows = self.order.rows
         if not self.rows:
             raise DataError(
                 f"no training example has an answer within {limit:,} tokens", "Raise max_length, or shorten the examples.", where=data.name
@@ -38,7 +38,7 @@ class SFT(Base):
 
     def batch(self, step: int) -> tuple[list[Any], dict[str, float]]:
         """-> the step's datums, and {"tokens": real tokens, "targets": tokens learned from}."""
-        rows = [self._train[i] for i in self._order.of_step(step)]
+        rows = [self._train[i] for i in self.order.of_step(step)]
         return datums(rows), counts(rows)
 
     def submit(self, step: int, rate: float) -> Ticket:
