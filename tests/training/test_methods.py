@@ -278,7 +278,7 @@ def whole(request: pytest.FixtureRequest, in_place: pytest.MonkeyPatch, files: d
         "rlhf": lambda: recipe(files, "dpo", **rlhf, training={"steps": 8, "batch_size": 4}),
         "answers": lambda: distilled(files, "answers").merged({"training": {"steps": 60}}),
         "on_policy": lambda: distilled(files, "on_policy"),
-        "prompt": lambda: distilled(files, "prompt"),
+        "prompt": lambda: distilled(files, "prompt").merged({"training": {"steps": 60}}),
         "own_loss": lambda: recipe(files, "own_loss", own_loss={"code": PLAIN}, training={"batch_size": 4}),
     }
     wanted = known[request.param]() if request.param in known else recipe(files, request.param)
