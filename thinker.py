@@ -96,7 +96,7 @@ def main(args):
     env = dict(os.environ, PYTHONPATH=path)
     if args and args[0] == "test":
         os.chdir(str(ROOT))
-        platforms.replace_process([python, "-m", "pytest"] + args[1:], env)
+        platforms.replace_process([python, "-m", "tests"] + args[1:], env)
     if platforms.cpu_torch_beside_nvidia(venv):
         say("Hint: here is an NVIDIA GPU, but PyTorch is a CPU build: install the CUDA build (PyTorch's Get Started page) with " + python)
     if args and not args[0].startswith("-"):

@@ -35,7 +35,7 @@ class Launcher:
         for name in ("__init__.py", "platforms.py"):
             shutil.copy(ROOT / "engine" / name, self.root / "engine")
         (self.root / "engine" / "cli.py").write_text(CLI)
-        for name in ("pytest", "streamlit"):
+        for name in ("tests", "streamlit"):
             (self.root / f"{name}.py").write_text(ECHO)
         self.requirements = self.root / "requirements.txt"
         self.requirements.write_text("-c requirements.lock\ntiny==1.0\n")
