@@ -156,6 +156,9 @@ def _drive(at: Attempt) -> str:
             if at.best.get("step", at.step) != at.step:
                 at.desk.training = at.client.load(at.weights_path)
             after = measure(at, at.client.sampler(path=at.sampler_path), "after")
+        elif not learning:
+            # It was cut off between its last checkpoint and its end.
+            run.state("training")
     except Asked as asked:
         return _rest(at, asked.what)
     finish(at, before, after)
