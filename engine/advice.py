@@ -94,6 +94,8 @@ def _of_method(recipe: Recipe, figures: dict[str, Any]) -> list[Concern]:
     if recipe.method == "rl" and not figures.get("expected", 1) and any(map(_compares, recipe.reward.parts)):
         text = "The score compares answers with what is expected, and no prompt says what that is."
         found.append(Concern("stop", text, "Add the right answers to the data, or choose another score.", "reward.parts"))
+    if recipe.method == "own_loss" and not recipe.own_loss.code.strip():
+        found.append(Concern("stop", "There is no function yet.", "Write def loss(logprobs, weights, row).", "own_loss.code"))
     if recipe.method == "distill":
         spec = recipe.distill
         if spec.kind == "prompt" and not spec.teacher_prompt:

@@ -231,14 +231,15 @@ def process_alive(pid: int) -> bool:
 
 
 def process_started_at(pid: int) -> float | None:
-    """When the process started, in seconds since 1970; None when it's gone. Compare by `same_process`: macOS knows whole seconds only."""
+    """When the process started, in seconds on a scale that stays as it is while the machine runs, however its clock is set; None when
+    it's gone. Compare by `same_process`: macOS knows whole seconds only."""
     if pid <= 0:
         return None
     if sys.platform == "win32":
         return _windows_started_at(pid, ctypes.WinDLL("kernel32", use_last_error=True))
     stat = _linux_stat(pid) if sys.platform == "linux" else None
     if stat:
-        return _boot_time() + int(stat[19]) / os.sysconf("SC_CLK_TCK")
+        return _boot_mark() + int(stat[19]) / os.sysconf("SC_CLK_TCK")
     return parse_lstart(_ps(pid, "lstart"))
 
 
@@ -247,7 +248,6 @@ def same_process(pid: int, started_at: float | None) -> bool:
     if started_at is None or not process_alive(pid):
         return False
     now = process_started_at(pid)
-    # Linux's boot time moves by a second when the clock is set.
     return now is not None and abs(now - started_at) <= 2.0
 
 
@@ -323,8 +323,17 @@ def _linux_stat(pid: int) -> list[str] | None:
         return None
 
 
-def _boot_time() -> float:
-    for line in Path("/proc/stat").read_text(encoding="utf-8").splitlines():
+def _boot_mark(proc: Path = Path("/proc")) -> float:
+    """A number of this boot of the machine. When it was booted would do, but Linux reckons that back from the clock, and with it the clock
+    is set a process would seem to be another."""
+    try:
+        return float(int((proc / "sys/kernel/random/boot_id").read_text(encoding="ascii")[:8], 16))
+    except (OSError, ValueError):
+        return _boot_time(proc)
+
+
+def _boot_time(proc: Path) -> float:
+    for line in (proc / "stat").read_text(encoding="utf-8").splitlines():
         if line.startswith("btime "):
             return float(line.split()[1])
     return 0.0

@@ -168,7 +168,7 @@ class Teaching:
         if job.state == states.FAILED:
             told = EngineError.from_dict(job.error) if job.error else StateError("the run of this lesson failed", "Press Learn again.")
             return self._failed(lesson, told), Progress("", 1.0, job)
-        if job.state in (states.QUEUED, states.INTERRUPTED) or (job.lease_until or 0) < time.time():
+        if self._store.has_work(job_id=job.id):
             host.ensure_runner()
         stage = job.stage or states.LIGHTS[job.state].label
         if job.state == states.TRAINING and job.step:

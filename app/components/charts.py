@@ -36,15 +36,15 @@ def main(
     log: bool = False,
     band: Band | None = None,
     begins: Marks = (),
-    rises: bool = False,
 ) -> None:
     """What a run is judged by over the steps, in training and held out; the training curve as the mean of `window` steps, and as it was
-    behind it. `begins` are the steps at which its stages begin, with their names; what `rises` leaves room at the bottom."""
+    behind it. `begins` are the steps at which its stages begin, with their names."""
     parts = [_rows(train, MOST_POINTS * 3 // 4, "training", window), _rows(held_out, MOST_POINTS // 4, "held-out")]
     if window > 1:
         parts.append(_rows(train, MOST_POINTS // 2, "raw"))
     frame = _joined(parts, band, log, begins)
-    color = _twins("bottom-right" if rises else "top-right")
+    # Above the curves: inside, there is no corner that every curve stays clear of.
+    color = _twins("top")
     lines = {"filter": "datum.of == 'training' || datum.of == 'held-out'"}
     spec = {
         "height": 300,

@@ -6,7 +6,6 @@ A single timed fragment redraws it once a second while the run moves; when the r
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +82,8 @@ def _view(job_id: str, moving: bool) -> None:
             st.rerun()
         if engine.moving(job) != moving:
             st.rerun()
-        if moving and (job.lease_until is None or job.lease_until < time.time()):
+        if moving:
+            # Whether anybody still carries it can't be told by this clock, which may have been set.
             engine.revive()
         data = session.run_data(job.id)
         data.update(engine, job)

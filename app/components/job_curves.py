@@ -68,7 +68,6 @@ def main(engine: Engine, job: Job, data: RunData, chapters: list[Chapter]) -> tu
     alt = f"{axis} against steps. {finding}."
     steps = max(job.total_steps, job.step)
     how: dict[str, Any] = {"window": _WINDOWS.get(chosen, 1), "log": log, "band": band, "begins": begins(chapters)}
-    how["rises"] = engine.runs.better(names[0]) == "up"
     charts.main(train, held_out, steps, axis, names[0], alt, **how)
     if band:
         st.caption(f":green[▇] {words.literal(explain.title(engine, names[1])[0])}, {band.words}")

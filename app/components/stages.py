@@ -58,8 +58,16 @@ def part_fields(stage: Any, changed: Any, reasons: dict[str, Any], place: str) -
                 else:
                     value = fields.value_of(values, name)
                     fields.show(name, value, changed, advice=reasons.get(name), effect=fields.effect(name), place=place)
+    if stage.method == "own_loss" and not stage.own_loss.code.strip():
+        key = f"{place}-own-loss-example"
+        st.button("Begin with an example", key=key, icon=":material/edit_note:", on_click=_example, args=(changed,))
     if stage.method in fields.described()[rewards.FIELD]["methods"] if rewards.FIELD in fields.described() else False:
         rewards.show(stage.model_dump(mode="json", exclude_defaults=True), changed, place)
+
+
+def _example(changed: Any) -> None:
+    session.renew_forms()
+    changed("own_loss.code", knowledge.method("own_loss")["example"])
 
 
 def _asked(name: str, values: dict[str, Any], changed: Any, place: str) -> None:

@@ -228,10 +228,17 @@ def _ask_teacher(desk: Desk, state: State, intent: str, note: str) -> tuple[Repl
     own = [model for model in desk.registry.find() if model.sampler_path][:2]
     text = (
         f"{note}Who teaches? One of your models, a base model by its hub id (“teacher Qwen/Qwen3-1.7B”), or the model itself with a long "
-        "prompt that it shall do without: write “the prompt is: …”. A model elsewhere, such as one of a company's, can be named in the "
-        "Wizard by its URL; its key belongs in the settings, and its terms should allow learning from it."
+        "prompt that it shall do without: write “the prompt is: …”. A model elsewhere, such as one of a company's, is named in the "
+        "settings with its key, and its terms should allow learning from it."
     )
     choices = tuple(Choice(f"{model.name[:40]} teaches", f"Learn from teacher {model.name}") for model in own)
+    # Imported late: it asks servers, by the same code as rewards do.
+    from engine.judges import Judges
+
+    for server in Judges(desk.store, desk.owner).all()[:2]:
+        choices += tuple(
+            Choice(f"{one} at {server.name} teaches"[:70], f"Learn from teacher {one} at {server.url}") for one in server.models[:1]
+        )
     actions = (Action("settings", "Keys and servers"),)
     return Reply(intent, text, (*choices, Choice("What is distillation?", "What is distillation?")), actions), replace(
         state, asked="teacher"

@@ -137,6 +137,9 @@ _HUB_TEACHER = re.compile(
 )
 
 
+_URL_TEACHER = re.compile(r"\bteacher\s+(\S+)\s+at\s+(https?://[^\s?#@]+)", re.I)
+
+
 def method(text: str) -> str:
     """The way of training that a plain text speaks of; empty for none. A goal's own title is always understood."""
     for goal in knowledge.goals().values():
@@ -185,10 +188,12 @@ def score(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def teacher(said: str) -> dict[str, Any]:
-    """What a sentence says of the teacher, as fields of a recipe's distill: a long prompt, or a base model by its hub id. `said` is as
-    it was written."""
+    """What a sentence says of the teacher, as fields of a recipe's distill: a long prompt, a base model by its hub id, or a model at a
+    server. `said` is as it was written."""
     if gives_prompt(said) and (found := _PROMPT.search(said)):
         return {"kind": "prompt", "teacher_prompt": found["text"].strip().strip("\"”'’").strip()}
+    if found := _URL_TEACHER.search(said):
+        return {"kind": "answers", "teacher": found[1], "teacher_url": found[2].rstrip("/.,")}
     if (found := _HUB_TEACHER.search(said)) and "://" not in said and ".." not in found[1]:
         return {"kind": "answers", "teacher": found[1]}
     return {}

@@ -155,11 +155,23 @@ class Client:
             return PaymentNeeded(f"{doing}: the server asks for payment first", "See to the account's billing; then go on.")
         if getattr(error, "status_code", None) in (401, 403):
             return KeyNeeded(f"{doing}: the server refused the key", "Give another one in the settings.")
+        if broken := _given_up(error):
+            # It has tried for minutes, or a clock that was set makes it believe so.
+            return EndpointLost(f"{broken} while {doing}", "The job goes on from its last checkpoint.")
         body = getattr(error, "body", None)
         if isinstance(body, dict) and body.get("message"):
             return EndpointError(f"{doing}: {body['message']}", body.get("next_step", ""), where=body.get("where", ""))
         text = str(error).partition(" for self.request_id=")[0].removeprefix("Request failed: ")
         return EndpointError(f"{doing} failed: {text or type(error).__name__}", "Look at the job's log for more.")
+
+
+def _given_up(error: Exception) -> str:
+    """What the SDK tried to get past and couldn't, where another try may; empty for all else."""
+    import tinker
+
+    if isinstance(error, tinker.APIStatusError) and (error.status_code in (408, 429) or error.status_code >= 500):
+        return f"the server kept answering with the status {error.status_code}"
+    return "the connection to the server kept breaking" if isinstance(error, tinker.APIConnectionError) else ""
 
 
 def load_sdk() -> ModuleType:

@@ -21,6 +21,9 @@ from engine.keys import Need
 ANSWER_SECONDS = 10.0
 ASK_EVERY = 10.0  # seconds between asking whether it still answers
 SILENT_SECONDS = 120.0  # after which a server that doesn't answer counts as gone
+PATIENCE_SECONDS = 45.0  # for which a run asks again, where a page says at once that nobody answers
+_PASSING = {408, 425, 429, 500, 502, 503, 504}
+_PAUSES = (0.25, 8.0)  # seconds between two tries, at first and at most
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Remote:
     def ready(self, say: Callable[[str], None]) -> None:
         """Whether it lets the key in and has the model. Raises KeyNeeded, PaymentNeeded, ModelError and EndpointError."""
         say(f"asking {self.address.host} for {self.base_model}")
-        offer(self.address.name, self.base_model, self._owner)
+        offer(self.address.name, self.base_model, self._owner, patience=PATIENCE_SECONDS)
         self._life = _life(self.url, self.key())
         self._asked_at = self._answered_at = time.monotonic()
 
@@ -99,7 +102,7 @@ class Remote:
 
     def context(self) -> int | None:
         """As the server lists it. Raises as `offer`."""
-        return offer(self.address.name, self.base_model, self._owner).context
+        return offer(self.address.name, self.base_model, self._owner, patience=PATIENCE_SECONDS).context
 
     def key(self) -> str:
         """Raises KeyNeeded."""
@@ -123,10 +126,11 @@ def address(name: str, owner: str) -> Address:
     return Address(name, name, found.url, found.need, found.found.get("chat") or "oai/api/v1")
 
 
-def offers(name: str, owner: str) -> list[Offer]:
-    """The base models, as the server lists them for the owner's key. Raises KeyNeeded, PaymentNeeded and EndpointError."""
+def offers(name: str, owner: str, *, patience: float = 0.0) -> list[Offer]:
+    """The base models, as the server lists them for the owner's key; `patience` as in `asked`. Raises KeyNeeded, PaymentNeeded and
+    EndpointError."""
     where = address(name, owner)
-    listed = asked(where, "get_server_capabilities", where.key(owner)).get("supported_models") or []
+    listed = asked(where, "get_server_capabilities", where.key(owner), patience=patience).get("supported_models") or []
     # What isn't said to be for sampling only can be trained.
     return [
         Offer(
@@ -154,9 +158,9 @@ def models(name: str, owner: str) -> list[str]:
     return [found.name for found in offers(name, owner) if found.trainable]
 
 
-def offer(name: str, base_model: str, owner: str) -> Offer:
+def offer(name: str, base_model: str, owner: str, *, patience: float = 0.0) -> Offer:
     """The model there. Raises ModelError where it can't be trained, else as `offers`."""
-    known = offers(name, owner)
+    known = offers(name, owner, patience=patience)
     for found in known:
         if found.name == base_model and found.trainable:
             return found
@@ -170,11 +174,12 @@ def missing(where: Address, base_model: str, known: Collection[str]) -> ModelErr
     return ModelError(f"{where.host} doesn't train {base_model}", advice, where="base_model")
 
 
-def asked(where: Address, what: str, key: str, method: str = "GET", **options: Any) -> dict[str, Any]:
-    """A JSON object from the server. Raises KeyNeeded, PaymentNeeded, NotFound and EndpointError."""
+def asked(where: Address, what: str, key: str, method: str = "GET", *, patience: float = 0.0, **options: Any) -> dict[str, Any]:
+    """A JSON object from the server. For `patience` seconds it is asked again where nobody answers, or only to say that it can't just
+    now. Raises KeyNeeded, PaymentNeeded, NotFound and EndpointError."""
     setting = tinker_cloud.URL_VARIABLE if where.name == TINKER else "its address in the settings"
     try:
-        reply = get(where.url, what, key, method, **options)
+        reply = _until_answered(patience, lambda: get(where.url, what, key, method, **options))
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError) as error:
         advice = f"Check the network and {setting}{', if you set it' if where.name == TINKER else ''}; then try again."
         raise EndpointError(f"{where.title} can't be reached: {type(error).__name__}", advice, where=where.host) from error
@@ -215,6 +220,34 @@ def get(url: str, what: str, key: str = "", method: str = "GET", **options: Any)
     headers = {"X-API-Key": key} if key else {}
     with httpx.Client(timeout=options.pop("timeout", ANSWER_SECONDS), trust_env=trust) as client:
         return client.request(method, f"{url}/api/v1/{what}", headers=headers, **options)
+
+
+def _until_answered(patience: float, ask: Callable[[], httpx.Response]) -> httpx.Response:
+    """The last reply within so many seconds, where it is one that may pass. Raises httpx's errors."""
+    deadline, pause = time.monotonic() + patience, _PAUSES[0]
+    while True:
+        wait, reply, failed = pause, None, None
+        try:
+            reply = ask()
+            if reply.status_code not in _PASSING:
+                return reply
+            wait = max(pause, _wished(reply))
+        except httpx.TransportError as error:
+            failed = error
+        if time.monotonic() + wait > deadline:
+            if reply is None:
+                raise failed
+            return reply
+        time.sleep(wait)
+        pause = min(2 * pause, _PAUSES[1])
+
+
+def _wished(reply: httpx.Response) -> float:
+    """Seconds that the server asks to be left alone for; a date in place of them isn't read."""
+    try:
+        return max(0.0, float(reply.headers.get("Retry-After", 0)))
+    except ValueError:
+        return 0.0
 
 
 def _said(body: Any) -> str:

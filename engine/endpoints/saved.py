@@ -45,7 +45,8 @@ def whole(endpoint: str, owner: str, path: str) -> bool:
         folder = starts.folder_of(path)
         return folder is not None and sound(folder)
     try:
-        _asked(endpoint, owner, "weights_info", "POST", json={"tinker_path": path})
+        # A run goes on from it or not: worth asking again.
+        _asked(endpoint, owner, "weights_info", "POST", patience=remote.PATIENCE_SECONDS, json={"tinker_path": path})
     except NotFound:
         return False
     except EndpointError as error:

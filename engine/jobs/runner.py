@@ -6,6 +6,7 @@ same code. Knows nothing of training: `execute(job_run)` does it and returns 'do
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import socket
@@ -28,6 +29,7 @@ Execute = Callable[[JobRun], str]
 # What somebody has to see to before the run goes on; nothing is wrong with it.
 _WAITS = {KeyNeeded: states.NEEDS_KEY, PaymentNeeded: states.PAUSED, BudgetSpent: states.STOPPED}
 _ON_THE_WAY = {states.PAUSED: states.PAUSING, states.STOPPED: states.STOPPING}
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TICK_S = 0.25
 
 
@@ -208,6 +210,12 @@ class Runner:
     def _fail(self, run: JobRun, error: Exception) -> None:
         run.log("error", str(error), kind=type(error).__name__, traceback="".join(traceback.format_exception(error)))
         self._flush_quietly(run)
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            error = StorageError(
+                f"the disk is full: {error.strerror} while {error.filename or 'a file of the run'} was written",
+                "Make room, or move the data directory (THINKER_HOME); then resume the run: it goes on from its last checkpoint.",
+                where=str(run.folder),
+            )
         if not isinstance(error, EngineError):
             plain = f"The run ended with an error that it didn't expect: {type(error).__name__}: {error}"
             error = EngineError(plain, f"The whole story is in {logs.log_file(run.job_id)}; resume the job to try again.")

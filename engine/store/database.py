@@ -6,11 +6,12 @@ Knows nothing of what is in the tables.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from sqlalchemy import URL, Connection, create_engine, event, func, make_url, select
@@ -23,6 +24,8 @@ from engine.errors import StorageError
 from engine.store import migrations
 
 _BUSY_S = 30.0
+_JUMP_S = 1.0
+_UNSETTLED_S = 7.5  # by then whoever lives has renewed its lease
 _NAMES = 7_465_616_369  # a seed, so that these locks are no others'
 
 
@@ -39,14 +42,11 @@ class Database:
             event.listen(self._engine, "connect", _set_up_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
         self._writer = self._engine.execution_options(thinker_writes=True)
-        self._clock = clock or time.time
-        self._offset = 0.0
+        self._clock, self._own_clock = clock or time.time, clock is None
+        self._offset, self._skew, self._jumped_at = 0.0, _skew(), -math.inf
         self._open()
-        if self.postgres and clock is None:
-            # Leases are compared between machines, whose clocks may differ: the database's clock decides.
-            with self.read() as connection:
-                answer = connection.exec_driver_sql("SELECT extract(epoch FROM clock_timestamp())").scalar_one()
-            self._offset = float(answer) - time.time()
+        if self.postgres and self._own_clock:
+            self._set_by_database()
 
     @property
     def url(self) -> str:
@@ -55,7 +55,29 @@ class Database:
 
     def now(self) -> float:
         """Unix seconds by the clock that leases go by."""
+        if self._own_clock and abs(_skew() - self._skew) > _JUMP_S:
+            self._follow_clock()
         return self._clock() + self._offset
+
+    def settled_now(self) -> float | None:
+        """The same; None for some seconds after the clock was set or the machine woke up, when each lease looks run out."""
+        now = self.now()
+        return now if time.monotonic() - self._jumped_at > _UNSETTLED_S else None
+
+    def _follow_clock(self) -> None:
+        skew = _skew()
+        moved, self._skew, self._jumped_at = skew - self._skew, skew, time.monotonic()
+        if self.postgres:
+            self._offset -= moved
+            # It may have slept as well.
+            with suppress(StorageError):
+                self._set_by_database()
+
+    def _set_by_database(self) -> None:
+        """Leases are compared between machines, whose clocks may differ: the database's clock decides."""
+        with self.read() as connection:
+            answer = connection.exec_driver_sql("SELECT extract(epoch FROM clock_timestamp())").scalar_one()
+        self._offset = float(answer) - time.time()
 
     def close(self) -> None:
         """Lets the connections go; a later call opens new ones."""
@@ -99,6 +121,11 @@ class Database:
             raise StorageError(f"The database refused: {reason}.", _advice(reason, self.postgres), where=self.url) from error
         except PoolTimeout as error:
             raise StorageError("The database is too busy.", "Try again in a moment.", where=self.url) from error
+
+
+def _skew() -> float:
+    """Changes where the clock is set, and where the machine sleeps."""
+    return time.time() - time.monotonic()
 
 
 def to_json(value: Any) -> str | None:

@@ -43,7 +43,7 @@ class Lifecycle(Database):
         if not self.has_work(runner_id, job_id, exclude):
             return None
         with self.write() as connection:
-            now = self.now()
+            now = self.settled_now()
             for row in connection.execute(_locked(select(jobs).where(_lost(now), *_among(job_id, exclude)))).all():
                 self._lose(connection, row, "its runner fell silent")
             while True:
@@ -59,7 +59,7 @@ class Lifecycle(Database):
 
     def has_work(self, runner_id: str = "", job_id: str | None = None, exclude: Collection[str] = ()) -> bool:
         """Whether a claim would find something; only reads."""
-        now = self.now()
+        now = self.settled_now()
         query = select(jobs.c.id).where(or_(_lost(now), _waiting(now, runner_id)), *_among(job_id, exclude)).limit(1)
         with self.read() as connection:
             return connection.execute(query).first() is not None
@@ -251,16 +251,19 @@ def lost(job_id: str) -> LeaseLost:
     return LeaseLost(f"Job {job_id} isn't this run's any more: another runner has it, or it has ended.")
 
 
-def _lost(now: float):
+def _lost(now: float | None):
     return and_(jobs.c.state.in_(states.ACTIVE), _run_out(now))
 
 
-def _waiting(now: float, runner_id: str):
+def _waiting(now: float | None, runner_id: str):
     free = or_(_run_out(now), jobs.c.lease_owner == runner_id)
     return and_(jobs.c.state.in_((states.QUEUED, states.INTERRUPTED)), free)
 
 
-def _run_out(now: float):
+def _run_out(now: float | None):
+    """Whether nobody holds the job; where it isn't known just now how late it is, each lease counts."""
+    if now is None:
+        return jobs.c.lease_until.is_(None)
     return or_(jobs.c.lease_until.is_(None), jobs.c.lease_until < now, jobs.c.lease_until > now + LONGEST_LEASE_S)
 
 

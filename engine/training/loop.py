@@ -158,6 +158,9 @@ def _drive(at: Attempt) -> str:
                 at.desk.training = at.client.load(at.weights_path)
             after = measure(at, at.client.sampler(path=at.sampler_path), "after")
             wins = won(at, before, after)
+        elif not learning:
+            # It was cut off between its last checkpoint and its end.
+            run.state("training")
     except Asked as asked:
         return _rest(at, asked.what)
     finish(at, before, after, wins)

@@ -9,6 +9,8 @@ from engine.data.examples import Example
 from engine.rendering import Rendered, Renderer
 from engine.training.desk import datum
 
+_NAMED = 3
+
 
 def rendered(
     examples: Sequence[Example], renderer: Renderer, limit: int, what: str, notes: list[str]
@@ -17,14 +19,20 @@ def rendered(
     was cut or lost."""
     found = [(row, example) for example in examples for row in renderer.examples(example.messages, limit + 1)]
     kept = [(row, example) for row, example in found if row.completion_tokens]
-    cut = [row for row, _ in kept if row.truncated]
+    cut = [(row.truncated, example) for row, example in kept if row.truncated]
     if cut:
-        tokens = sum(row.truncated for row in cut)
-        notes.append(f"{len(cut):,} {what} examples were cut to {limit:,} tokens ({tokens:,} tokens lost)")
-    if len(kept) < len(found):
-        lost = len(found) - len(kept)
-        notes.append(f"{lost:,} {what} examples were left out: their prompts alone are longer than {limit:,} tokens")
+        tokens, which = sum(lost for lost, _ in cut), named([example for _, example in cut])
+        notes.append(f"{len(cut):,} {what} examples were cut to {limit:,} tokens ({tokens:,} tokens lost): {which}")
+    if lost := [example for row, example in found if not row.completion_tokens]:
+        notes.append(f"{len(lost):,} {what} examples were left out: their prompts alone are longer than {limit:,} tokens: {named(lost)}")
     return [row for row, _ in kept], [example for _, example in kept]
+
+
+def named(examples: Sequence[Example]) -> str:
+    """Which rows these are, the first few of them."""
+    rows = list(dict.fromkeys(example.row for example in examples))
+    some, more = ", ".join(f"{row:,}" for row in rows[:_NAMED]), len(rows) - _NAMED
+    return f"row{'s' * (len(rows) > 1)} {some}" + (f" and {more:,} more" if more > 0 else "")
 
 
 def last_answer(messages: Sequence[dict[str, str]], renderer: Renderer, limit: int) -> Rendered:

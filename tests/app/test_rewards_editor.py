@@ -125,7 +125,7 @@ def test_a_judge_and_its_key(page: AppTest, engine: Engine) -> None:
         pick(page, "judge")
         click(page, "reward-only")
         engine.drafts.change("reward.parts", [{**parts(engine)[0], "url": server.url}])
-        page.run()
+        page = AppTest.from_function(editor, default_timeout=30).run()
         assert widget(page, "selectbox", "judge-url").value == server.url, "an address that nobody named stays"
         widget(page, "text_input", "-key").set_value("sk-judge").run()
         click(page, "key-give")

@@ -16,6 +16,7 @@ from engine.recipe import METHODS
 from engine.recipe.chain import written
 from tests.assistant.test_assistant import Conversation, kinds
 from tests.assistant.test_newcomers import tuned
+from tests.fakes.judge_server import JudgeServer
 from tests.test_planning import rows
 from tests.test_ratings import chat
 
@@ -228,6 +229,15 @@ def test_a_teacher_is_asked_for(engine: Engine, say: Conversation) -> None:
     assert stages(other("use nano"))[0].distill.teacher_prompt == "You are a pirate. Answer in rhymes."
     assert ways.teacher("imitate Qwen/Qwen3-1.7B") == {"kind": "answers", "teacher": "Qwen/Qwen3-1.7B"}
     assert ways.teacher("learn from http://host/a/b") == {}
+    with JudgeServer(lambda body, number: "7", models=("wise",)) as server:
+        engine.judges.add("Lab", server.url)
+        engine.judges.look(server.url)
+        elsewhere = Conversation(engine)
+        elsewhere("imitate a better model")
+        asked = elsewhere("use questions")
+        elsewhere(next(choice.say for choice in asked.choices if choice.label == "wise at Lab teaches"))
+        found = stages(elsewhere("use nano"))[0].distill
+        assert (found.kind, found.teacher, found.teacher_url) == ("answers", "wise", server.url)
 
 
 def test_a_model_is_improved_in_another_way(engine: Engine, say: Conversation) -> None:
@@ -268,3 +278,19 @@ def test_the_function_that_ships_is_one(engine: Engine) -> None:
     space: dict[str, Any] = {"exp": __import__("math").exp}
     exec(code, space)
     assert space["loss"]([-0.6931471805599453, -5.0], [1, 0], {}) == pytest.approx(0.25 * 0.6931471805599453)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize(
+    ("said", "figure"), [("Minimise a loss of your own", "own_loss"), ("Learn from thumbs up and down", "preference_loss")]
+)
+def test_what_is_proposed_trains(said: str, figure: str) -> None:
+    with Engine() as engine:
+        talk = engine.assistant.say(f"Show me the demo: {said}")
+        proposed = engine.assistant.recipe(talk.id, 1)
+        then = [{**stage, "training": {**stage["training"], "steps": 20}} for stage in proposed.then]
+        short = {"training": {"steps": 12}, "evaluation": {"proof": False, "samples_every": 0, "eval_every": 0}, "then": then}
+        job = engine.run_job(proposed.merged(short))
+        values = [value for _, value in engine.curve(job.id, figure)]
+        assert engine.job(job.id).state == "done" and sum(values[-3:]) < sum(values[:3])

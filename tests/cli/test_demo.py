@@ -57,7 +57,8 @@ def test_pig_latin_without_being_told(tmp_path: Path):
     """Prompt distillation: without the prompt as good as the teacher with it, and nothing of the prompt in what it is told."""
     home = tmp_path / "home"
     try:
-        done = cli(home, "train", "--demo", "imitate", "--set", "evaluation.skills=false", "--set", "data.held_out_max=300", "--json", timeout=350)
+        fewer = ("--set", "evaluation.skills=false", "--set", "data.held_out_max=300")
+        done = cli(home, "train", "--demo", "imitate", *fewer, "--json", timeout=350)
         assert done.code == 0, done.err
         after = done.json["held_out"]["after"]
         assert after["count"] >= 300 and after["teacher_exact_match"] >= 0.85

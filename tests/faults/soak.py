@@ -1,10 +1,10 @@
-"""Kills runners and servers at random moments while real runs train, and holds the runs against one that nothing disturbed.
+"""Kills runners, servers and a dashboard at random moments while real runs train, and holds the runs against one that nothing disturbed.
 
-    python -m tests.faults.soak --kills 50 --seed 1
+    python -m tests.faults.soak --kills 50 --seed 1 --recipe dpo --dashboard
 
-The seed makes the plan: who dies (the server, the runner, both) and when. What is killed comes back as on a person's machine:
-somebody starts a runner, and a run that gave up because it was cut off too often is resumed. Isn't collected by pytest;
-`test_soak` does ten kills of the same.
+The seed makes the plan: who dies (the server, the runner, both, the dashboard) and when. What is killed comes back as on a person's
+machine: somebody starts a runner, and a run that gave up because it was cut off too often is resumed. Isn't collected by pytest;
+`test_soak` does some kills of the same.
 """
 
 from __future__ import annotations
@@ -30,15 +30,19 @@ import numpy as np
 import psutil
 
 from engine import Engine, platforms
+from engine.data import load_data
 from engine.jobs import host
-from engine.recipe import Recipe
 from engine.server.checkpoints import CheckpointPath, CheckpointStore
-from engine.store import Job
+from engine.store import Checkpoint, Job
+from engine.training.rollouts import shown
+from engine.training.schedule import rows_of_step
+from tests.faults import recipes
+from tests.faults.dashboard import Dashboard
 
 ROOT = Path(__file__).resolve().parents[2]
-VICTIMS = ("server", "runner", "both")
-CURVES = ("train_loss", "held_out_loss")
+VICTIMS = {"server": 5, "runner": 4, "both": 1, "dashboard": 3}
 TOLERANCE = 1e-5
+DRAWN = 0.05  # by which weights may differ that were learned from drawn answers: how many are drawn at once moves the last digits
 STUCK_SECONDS = 120.0
 _DRAFT = (".tmp", ".old", ".draft")
 
@@ -61,6 +65,7 @@ class Report:
     runs: int = 0
     attempts: int = 0
     resumed: int = 0
+    pages: int = 0
     worst: float = 0.0
     seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
@@ -69,34 +74,26 @@ class Report:
         return {**vars(self), "kills": dict(self.kills), "moments": dict(self.moments), "seconds": round(self.seconds, 1)}
 
 
-def plan(kills: int, seed: int, longest: float = 2.0) -> list[Kill]:
+def plan(kills: int, seed: int, longest: float = 2.0, *, dashboard: bool = False) -> list[Kill]:
     """The same for the same seed."""
     chance = random.Random(seed)
-    return [Kill(chance.choices(VICTIMS, (5, 4, 1))[0], chance.random() < 0.75, chance.uniform(0.0, longest)) for _ in range(kills)]
-
-
-def soak_recipe(steps: int) -> Recipe:
-    """Small steps with all that a run does between them: held-out losses, samples, checkpoints, and a proof at the end."""
-    return Recipe.make(
-        {
-            "name": "soak",
-            "data": {"demo": "piglatin", "held_out_max": 8},
-            "lora": {"rank": 8},
-            "training": {"steps": steps, "batch_size": 8, "learning_rate": 2e-3},
-            "evaluation": {"eval_every": 10, "samples_every": 20, "skills": False, "max_new_tokens": 16},
-            "checkpoints": {"every_steps": 5, "every_seconds": 0},
-        }
-    )
+    victims = {name: weight for name, weight in VICTIMS.items() if dashboard or name != "dashboard"}
+    who, weights = list(victims), list(victims.values())
+    return [Kill(chance.choices(who, weights)[0], chance.random() < 0.75, chance.uniform(0.0, longest)) for _ in range(kills)]
 
 
 class Soak:
     """A data directory of its own (THINKER_HOME has to name it), and what runs on it."""
 
-    def __init__(self, home: Path, recipe: Recipe, say: Callable[[str], None] = lambda text: None):
-        self.home, self.recipe, self.report = home, recipe, Report()
+    def __init__(
+        self, home: Path, steps: int, kind: str = "sft", *, dashboard: bool = False, say: Callable[[str], None] = lambda text: None
+    ):
+        self.home, self.kind, self.report = home, recipes.KINDS[kind], Report()
         self._say = say
         self._engine = Engine()
+        self.recipe = recipes.small(home, kind, steps)
         self._runner: subprocess.Popen | None = None
+        self._wants_dashboard, self._dashboard = dashboard, None
         self._straight: Job | None = None
         self._strangers = {process.pid for process in psutil.Process().children(recursive=True)}  # children that were there before
 
@@ -105,6 +102,8 @@ class Soak:
         began = time.monotonic()
         try:
             self._straight = self._finished(self._launch())
+            if self._wants_dashboard:
+                self._dashboard = Dashboard(self.home, "training")
             left = list(kills)
             while left or not self.report.runs:
                 job = self._launch()
@@ -122,19 +121,27 @@ class Soak:
 
     def _launch(self) -> Job:
         self._start_runner()
-        return self._engine.launch(self.recipe)
+        job = self._engine.launch(self.recipe)
+        if self._dashboard:
+            self._dashboard.look_at("training", f"job={job.id}")
+        return job
 
     def _start_runner(self) -> None:
-        """As a dashboard or a command does that finds none."""
-        if self._runner is not None and self._runner.poll() is None:
+        """As a dashboard or a command does that finds none. One that somebody else started is as good."""
+        if self._runner_pid():
             return
         # A short lease, so that nobody waits long for a dead runner's heir.
         command = [sys.executable, "-m", "engine.jobs.host", "--lease", "2", "--idle", "120"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "passive"}
-        with (self.home / "runner.out").open("ab") as output:
-            self._runner = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
-        # Until it is there, the Engine would start a second one for a job, which nobody here waits for.
-        self._until(lambda: (host.runner_info() or {}).get("pid") == self._runner.pid or self._runner.poll() is not None)
+        if self._runner is None or self._runner.poll() is not None:
+            with (self.home / "runner.out").open("ab") as output:
+                self._runner = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+        # Of several that start at once one stays, which needn't be this one.
+        self._until(lambda: self._runner_pid() or self._runner.poll() is not None)
+
+    def _runner_pid(self) -> int:
+        """Of whoever carries out the jobs, 0 where nobody does."""
+        return int((host.runner_info() or {}).get("pid", 0))
 
     def _strike(self, job: Job, left: list[Kill]) -> None:
         """The next kill, unless the run ends before its moment."""
@@ -152,6 +159,8 @@ class Soak:
         if victims is True:
             return
         before = self._engine.job(job.id)
+        if kill.victim == "dashboard":
+            self._dashboard.kill()
         for pid in victims:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -161,10 +170,14 @@ class Soak:
         self._say(f"{kill.victim} killed at step {before.step}, {before.state}: {before.stage or '-'}")
         if self._runner is not None and self._runner.pid in victims:
             self._runner.wait(10)
+        if kill.victim == "dashboard":
+            self._dashboard.start()
         self._start_runner()
 
     def _pids(self, victim: str) -> list[int]:
-        runner = [self._runner.pid] if self._runner and self._runner.poll() is None else []
+        if victim == "dashboard":
+            return [self._dashboard.process.pid] if self._dashboard.answers() else []
+        runner = [pid] if (pid := self._runner_pid()) else []
         return {"server": self._servers(), "runner": runner, "both": runner + self._servers() if self._servers() else []}[victim]
 
     def _servers(self) -> list[int]:
@@ -188,6 +201,9 @@ class Soak:
             self._engine.resume(job.id)
             self.report.resumed += 1
             return False
+        if now.state != "done":
+            # One that was about to end when it was looked for may have gone since.
+            self._engine.revive()
         return now.state == "done"
 
     def _finished(self, job: Job) -> Job:
@@ -209,20 +225,34 @@ class Soak:
         assert straight is not None and steps is not None
         self.report.runs += 1
         self.report.attempts += len(self._engine.store.attempts(job.id))
-        for name in CURVES:
+        for place, name in enumerate(self.kind.curves):
             there, here = self._engine.curve(straight.id, name), self._engine.curve(job.id, name)
-            if [step for step, _ in here] != [step for step, _ in there] or (name == "train_loss" and len(here) != steps):
+            if [step for step, _ in here] != [step for step, _ in there] or (place == 0 and len(here) != steps):
                 self._problem(job, f"{name} has the steps {[step for step, _ in here]}")
-                continue
-            off = max(abs(a - b) for (_, a), (_, b) in zip(here, there, strict=True))
-            self.report.worst = max(self.report.worst, off)
-            if not off <= TOLERANCE:
-                self._problem(job, f"{name} is off by {off}")
-        said = [[(one.step, one.position, one.answer) for one in self._engine.samples(of.id)] for of in (job, straight)]
+            elif self.kind.exact:
+                off = max(abs(a - b) for (_, a), (_, b) in zip(here, there, strict=True))
+                self.report.worst = max(self.report.worst, off)
+                if not off <= TOLERANCE:
+                    self._problem(job, f"{name} is off by {off}")
+        said = [[(one.step, one.position, self.kind.exact and one.answer) for one in self._engine.samples(of.id)] for of in (job, straight)]
         if said[0] != said[1]:
             self._problem(job, f"the samples differ: {said}")
+        if self.kind.method == "rl":
+            self._check_order(job)
         self._check_checkpoints(job, straight)
         self._say(f"run {self.report.runs} is done after {len(self._engine.store.attempts(job.id))} attempts")
+
+    def _check_order(self, job: Job) -> None:
+        """Each step tried out answers to the rows that are its own."""
+        recipe, prompts = self.recipe, [row["prompt"] for row in recipes.rows("rl")]
+        seen: dict[int, set[str]] = {}
+        for row in shown(job.folder, last=10_000):
+            seen.setdefault(row["step"], set()).add(row["prompt"])
+        train = [example.prompt[-1]["content"] for example in load_data(recipe).train if example.kind == "task"]
+        for step in range(1, recipe.training.steps + 1):
+            own = {train[row] for row in rows_of_step(step - 1, recipe.training.batch_size, len(train), recipe.seed)}
+            if not seen.get(step) or not seen[step] <= own <= set(prompts):
+                self._problem(job, f"step {step} tried out {seen.get(step)}, not {own}")
 
     def _check_checkpoints(self, job: Job, straight: Job) -> None:
         store = CheckpointStore(self.home / "checkpoints")
@@ -236,16 +266,33 @@ class Soak:
                     self._problem(of, f"{path} says step {info.steps}, not {checkpoint.step}")
                 if checkpoint.step == self.recipe.training.steps and checkpoint.kind == "weights":
                     last[of.id] = {name: tensor.numpy() for name, tensor in (tensors | store.load_optimizer(path)).items()}
-            if [c.step for c in noted if c.kind == "weights"] != sorted({c.step for c in noted}):
-                self._problem(of, f"its checkpoints are of the steps {[(c.step, c.kind) for c in noted]}")
+            if (found := [c.step for c in noted if c.kind == "weights"]) != (wanted := self._kept(of, noted)):
+                self._problem(of, f"it can go on from the steps {found}, and should from {wanted}")
         ours, theirs = last[job.id], last[straight.id]
-        if ours.keys() != theirs.keys() or not all(np.allclose(ours[name], theirs[name], rtol=0, atol=TOLERANCE) for name in ours):
+        near = 0.0 if not self.kind.exact else DRAWN if self.kind.method == "rl" else TOLERANCE
+        same = near == 0 or all(np.allclose(ours[name], theirs[name], rtol=0, atol=near) for name in ours)
+        if ours.keys() != theirs.keys() or not same:
             self._problem(job, "the final weights or the optimizer's state differ")
+
+    def _kept(self, of: Job, noted: list[Checkpoint]) -> list[int]:
+        """The steps that the recipe's policy keeps states of: the last few, and the best of all that were saved."""
+        saved = sorted({c.step for c in noted if c.kind == "sampler_weights"})
+        wanted = list(range(self.recipe.checkpoints.every_steps, self.recipe.training.steps + 1, self.recipe.checkpoints.every_steps))
+        if saved != wanted:
+            self._problem(of, f"versions to use are of the steps {saved}")
+        about = noted[-1].loop_state["watched"]
+        values = {step: value for step, value in self._engine.curve(of.id, about["name"]) if step in saved}
+        sign = 1 if about["better"] == "down" else -1
+        best = min(values, key=lambda step: (sign * values[step], step))
+        return sorted({*saved[-self.recipe.checkpoints.keep_last :], best})
 
     def _check_place(self) -> None:
         """While runner and server are still up."""
         if len(self._servers()) != 1:
             self.report.problems.append(f"{len(self._servers())} servers run where one should")
+        if self._runner_pid() != self._runner.pid:
+            # It found the lock taken, and has left, or is about to.
+            self._runner.wait(10)
         for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
             with suppress(psutil.Error):
                 if process.status() == psutil.STATUS_ZOMBIE and process.pid not in {os.getpid(), *self._strangers}:
@@ -254,7 +301,11 @@ class Soak:
     def _end(self) -> None:
         """Runner and servers are asked to end, as when the machine is shut down."""
         self._engine.close()
-        runners = {self._runner.pid if self._runner and self._runner.poll() is None else 0, (host.runner_info() or {}).get("pid", 0)} - {0}
+        if self._dashboard:
+            self._dashboard.close()
+            self.report.pages = self._dashboard.seen
+            self.report.problems += [f"the dashboard showed: {text}" for text in self._dashboard.shown]
+        runners = {self._runner.pid if self._runner and self._runner.poll() is None else 0, self._runner_pid()} - {0}
         asked = [*runners, *self._servers()]
         for pid in asked:
             platforms.terminate(pid)
@@ -293,11 +344,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=60, help="updates of each run")
+    parser.add_argument("--recipe", choices=sorted(recipes.KINDS), default="sft", help="what is trained; ahead: answers are drawn ahead")
+    parser.add_argument("--dashboard", action="store_true", help="a dashboard is looked at all the while, and is killed too")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="thinker-soak-") as folder:
         os.environ["THINKER_HOME"] = folder
-        soak = Soak(Path(folder), soak_recipe(options.steps), lambda text: print(f"{time.strftime('%H:%M:%S')} {text}", flush=True))
-        report = soak.run(plan(options.kills, options.seed))
+        said = {"say": lambda text: print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)}
+        soak = Soak(Path(folder), options.steps, options.recipe, dashboard=options.dashboard, **said)
+        report = soak.run(plan(options.kills, options.seed, dashboard=options.dashboard))
     print(json.dumps(report.to_dict(), indent=1))
     return 1 if report.problems else 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -132,3 +133,20 @@ def test_the_disk_is_full(place: Place, recipe: Recipe, straight: Curve) -> None
     assert ends(place, job) == [("start", 0, "failed"), ("resume", 4, "done")]
     assert_as_if_nothing_had_been(place, job, straight)
     assert place.server() == server, "the server bore it"
+
+
+def test_the_runners_disk_is_full_for_a_while(place: Place, recipe: Recipe, straight: Curve) -> None:
+    """Database, log, meter and all: what was reported meanwhile is written once there is room, or the run says why it rests."""
+    place.plan("slow", seconds=0.2)
+    job = place.launch(recipe)
+    place.until(lambda: place.engine.job(job.id).step >= 5)
+    place.plan("runner's disk full", bytes=512)
+    time.sleep(2)
+    place.all_well()
+    found = place.until_state(job, "done", "failed", "paused")
+    if found.state != "done":
+        told = f"{found.error['message']} {found.error['next_step']}"
+        assert "disk" in told and "room" in told, found.error
+        place.engine.resume(job.id)
+        place.until_state(job, "done")
+    assert_as_if_nothing_had_been(place, job, straight)

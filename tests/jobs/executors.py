@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -80,6 +81,11 @@ def lose_endpoint(run: JobRun) -> str:
 def bad_data(run: JobRun) -> str:
     """Ends with an error that was expected."""
     raise DataError("row 17 holds no answer.", "Fill it in.", where="data.jsonl row 17")
+
+
+def no_room(run: JobRun) -> str:
+    """Ends as where a file of its own doesn't fit on the disk any more."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run.folder / "rollouts.jsonl"))
 
 
 def surprise(run: JobRun) -> str:

@@ -64,6 +64,13 @@ def test_errors_that_were_expected(store, recipe, make_runner):
     }  # fmt: skip
 
 
+def test_a_full_disk_is_told_of(store, recipe, make_runner):
+    job = make_runner(executors.no_room).run_new(recipe)
+    assert job.state == "failed" and job.error["kind"] == "StorageError"
+    assert "the disk is full: No space left" in job.error["message"] and "rollouts.jsonl" in job.error["message"]
+    assert "Make room" in job.error["next_step"]
+
+
 def test_errors_that_were_not(store, recipe, make_runner):
     job = make_runner(executors.surprise).run_new(recipe)
     assert job.state == "failed" and "ZeroDivisionError: key sk-*** divided" in job.error["message"]

@@ -12,9 +12,9 @@ import pytest
 
 from engine import Engine, Recipe, keys, starts
 from engine.endpoints import backups, saved
-from engine.errors import NotFound, StateError, StorageError
+from engine.errors import EndpointLost, NotFound, StateError, StorageError
 from engine.store import Job
-from engine.training import saving
+from engine.training import loop, saving
 from tests.running import until
 from tests.server.harness import KEY, RunningServer
 
@@ -222,8 +222,9 @@ def test_a_disk_that_is_nearly_full(engine: Engine, shouts: Path, monkeypatch: p
     told = engine.diagnosis.of(job.id)
     why = next(sign for sign in told.signs if sign.area == "why")
     assert why.changes["checkpoints"]["keep_last"] == 1 and told.resumes_at == 8
+    home = job.folder.parents[1]
     monkeypatch.undo()
-    monkeypatch.setenv("THINKER_HOME", str(job.folder.parents[1]))
+    monkeypatch.setenv("THINKER_HOME", str(home))
     assert gone_on(engine, job).state == "done"
 
 
@@ -305,3 +306,19 @@ def test_at_an_endpoint_elsewhere(
             host.stop_inline()
             for owner, name in keys.held():
                 keys.unhold(owner, name)
+
+
+def test_cut_off_between_the_last_checkpoint_and_the_end(engine: Engine, shouts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left to learn, and it is done all the same."""
+    end, cuts = loop.finish, []
+
+    def finish(*about: Any) -> None:
+        if not cuts:
+            cuts.append(about)
+            raise EndpointLost("the server ended while saying goodbye")
+        end(*about)
+
+    monkeypatch.setattr(loop, "finish", finish)
+    found = engine.run(recipe(shouts, training={"steps": 4}))
+    assert cuts and found.state == "done" and [s for s, _ in engine.curve(found.job_id, "train_loss")] == [1, 2, 3, 4]
+    assert [(a.why, a.start_step, a.ended) for a in engine.store.attempts(found.job_id)] == [("start", 0, "lost"), ("restart", 4, "done")]

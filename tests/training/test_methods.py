@@ -268,7 +268,7 @@ def test_what_is_wrong_with_ones_own_loss_is_said(engine: Engine, files: dict[st
         engine.run(recipe(files, "own_loss", own_loss={"code": code}))
 
 
-@pytest.fixture(scope="module", params=["dpo", "kto", "chain", "rl", "rlhf", "answers", "on_policy"])
+@pytest.fixture(scope="module", params=["dpo", "kto", "reward_model", "own_loss", "chain", "rl", "rlhf", "prompt", "answers", "on_policy"])
 def whole(request: pytest.FixtureRequest, in_place: pytest.MonkeyPatch, files: dict[str, Path]) -> Iterator[tuple[Recipe, Result]]:
     """A run that nothing disturbed."""
     rlhf = {"method": "rlhf", "reward_model": {"steps": 12}, "rl": {"group_size": 4, "max_new_tokens": 8, "kl": 0.1}}
@@ -278,6 +278,8 @@ def whole(request: pytest.FixtureRequest, in_place: pytest.MonkeyPatch, files: d
         "rlhf": lambda: recipe(files, "dpo", **rlhf, training={"steps": 8, "batch_size": 4}),
         "answers": lambda: distilled(files, "answers").merged({"training": {"steps": 60}}),
         "on_policy": lambda: distilled(files, "on_policy"),
+        "prompt": lambda: distilled(files, "prompt").merged({"training": {"steps": 60}}),
+        "own_loss": lambda: recipe(files, "own_loss", own_loss={"code": PLAIN}, training={"batch_size": 4}),
     }
     wanted = known[request.param]() if request.param in known else recipe(files, request.param)
     with Engine() as engine:
@@ -312,7 +314,8 @@ def test_a_kill_of_the_runner_changes_nothing(engine: Engine, whole: tuple[Recip
         return engine.job(job.id).state in ("done", "failed")
 
     until(over, 120)
-    assert engine.job(job.id).state == "done" and engine.job(job.id).attempt > 1
+    found = engine.job(job.id)
+    assert found.state == "done" and found.attempt > 1, (found.error, engine.log(job.id, 8))
     assert_same(engine, job.id, undisturbed.job_id)
 
 

@@ -80,7 +80,7 @@ def test_held_out_rows_weigh_the_same_over_all():
 def test_what_is_cut_is_said():
     # <user>Hi<end><assistant>abcdefghij<end> is 16 tokens; 8 inputs and their targets are 9 of them.
     sft = method([chat("Hi", "abcdefghij"), chat("a", "b")], max_length=8)
-    assert sft.notes == ["1 training examples were cut to 8 tokens (7 tokens lost)"]
+    assert sft.notes == ["1 training examples were cut to 8 tokens (7 tokens lost): row 1"]
     longest = max(map(plain, sft.batch(0)[0]), key=lambda row: len(row[0]))
     assert longest[0] == [USER, *ids("Hi"), END, ASSISTANT, *ids("abc")]
     assert longest[1][-4:] == ids("abcd")
@@ -90,8 +90,8 @@ def test_what_has_no_answer_left_is_counted_and_left_out():
     sft = method([chat("much too long a prompt", "b"), chat("a", "b")], [chat("this one is too long as well", "b")], max_length=8)
     assert sft.rows == 1 and sft.held_out() == []
     assert sft.notes == [
-        "1 training examples were left out: their prompts alone are longer than 8 tokens",
-        "1 held-out examples were left out: their prompts alone are longer than 8 tokens",
+        "1 training examples were left out: their prompts alone are longer than 8 tokens: row 1",
+        "1 held-out examples were left out: their prompts alone are longer than 8 tokens: row 1",
     ]
 
 

@@ -28,7 +28,7 @@ from engine.training.desk import Desk, datum
 from engine.training.methods import Base, Ticket
 from engine.training.reach import Reach, Voice
 from engine.training.rollouts import Drawing, Group
-from engine.training.rows import counts, datums, last_answer
+from engine.training.rows import counts, datums, last_answer, named
 from engine.training.schedule import order
 
 
@@ -61,8 +61,8 @@ class _Taught(Base):
         tasks = [example for example in data.train if example.kind == "task"]
         self._prompts = [example for example in tasks if self._fits(example)]
         self._held_out = [example for example in data.held_out if self._fits(example)]
-        if lost := len(tasks) - len(self._prompts):
-            self.notes.append(f"{lost:,} prompts were left out: with an answer they don't fit {context:,} tokens")
+        if lost := [example for example in (*tasks, *data.held_out) if not self._fits(example)]:
+            self.notes.append(f"{len(lost):,} prompts were left out: with an answer they don't fit {context:,} tokens: {named(lost)}")
         if not self._prompts:
             raise DataError("no prompt leaves room for an answer", "Lower distill.max_new_tokens, or shorten the prompts.", where=data.name)
         self._reach: Reach | None = None

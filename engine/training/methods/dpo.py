@@ -19,7 +19,7 @@ from engine.training.desk import Desk, datum, logprobs_of
 from engine.training.methods import Base, Ticket
 from engine.training.methods.preference import Pull, Side, pair
 from engine.training.methods.reference import Reference
-from engine.training.rows import last_answer
+from engine.training.rows import last_answer, named
 from engine.training.schedule import order
 
 
@@ -132,22 +132,23 @@ class DPO(Base):
 
 def pairs(examples: Sequence[Example], renderer: Renderer, limit: int, what: str, notes: list[str]) -> tuple[list[Pair], list[Example]]:
     """The examples that have two answers, as tokens, and each one's example. Notes what was cut or lost."""
-    found, origins, cut, lost = [], [], 0, 0
+    found, origins, cut, lost = [], [], [], []
     for example in examples:
         if example.rejected is None:
             continue
         worse = [*example.prompt, {"role": "assistant", "content": example.rejected}]
         one = Pair(last_answer(example.messages, renderer, limit), last_answer(worse, renderer, limit))
         if not one.chosen.completion_tokens or not one.rejected.completion_tokens:
-            lost += 1
+            lost.append(example)
             continue
-        cut += bool(one.chosen.truncated or one.rejected.truncated)
+        if one.chosen.truncated or one.rejected.truncated:
+            cut.append(example)
         found.append(one)
         origins.append(example)
     if cut:
-        notes.append(f"{cut:,} {what} pairs were cut to {limit:,} tokens")
+        notes.append(f"{len(cut):,} {what} pairs were cut to {limit:,} tokens: {named(cut)}")
     if lost:
-        notes.append(f"{lost:,} {what} pairs were left out: their prompts alone are longer than {limit:,} tokens")
+        notes.append(f"{len(lost):,} {what} pairs were left out: their prompts alone are longer than {limit:,} tokens: {named(lost)}")
     return found, origins
 
 

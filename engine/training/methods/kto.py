@@ -19,7 +19,7 @@ from engine.training.methods import Base, Ticket
 from engine.training.methods.dpo import answer_sums, weighed
 from engine.training.methods.preference import Side, single
 from engine.training.methods.reference import Reference
-from engine.training.rows import last_answer
+from engine.training.rows import last_answer, named
 from engine.training.schedule import order
 
 _Rated = tuple[Rendered, Rendered, bool]
@@ -124,15 +124,20 @@ class KTO(Base):
     def _rated(self, examples: Sequence[Example], renderer: Renderer, limit: int, what: str) -> tuple[list[_Rated], list[Example]]:
         """The rated answers as tokens, and each one's example. Notes what was lost."""
         known = [example for example in examples if example.good is not None]
-        found, origins, lost = [], [], 0
+        found, origins, cut, lost = [], [], [], []
         for place, example in enumerate(known):
             other = {"role": "assistant", "content": known[(place + 1) % len(known)].answer}
             own = last_answer(example.messages, renderer, limit)
             if not own.completion_tokens:
-                lost += 1
+                lost.append(example)
                 continue
+            if own.truncated:
+                cut.append(example)
             found.append((own, last_answer([*example.prompt, other], renderer, limit), bool(example.good)))
             origins.append(example)
+        if cut:
+            self.notes.append(f"{len(cut):,} {what} answers were cut to {limit:,} tokens: {named(cut)}")
         if lost:
-            self.notes.append(f"{lost:,} {what} answers were left out: their prompts alone are longer than {limit:,} tokens")
+            about = f"their prompts alone are longer than {limit:,} tokens: {named(lost)}"
+            self.notes.append(f"{len(lost):,} {what} answers were left out: {about}")
         return found, origins

@@ -23,6 +23,7 @@ from engine.rendering import Rendered, Renderer
 from engine.training.desk import Desk, datum, logprobs_of
 from engine.training.methods import Base, Ticket
 from engine.training.methods.preference import log_sigmoid, sigmoid
+from engine.training.rows import named
 from engine.training.schedule import order
 
 YES, NO = "yes", "no"
@@ -121,18 +122,19 @@ class RewardModel(Base):
     def _asked(
         self, examples: Sequence[Example], renderer: Renderer, question: str, limit: int, what: str
     ) -> tuple[list[list[Rendered]], list[Example]]:
-        found, origins, lost = [], [], 0
+        found, origins, lost = [], [], []
         for example in examples:
             sides = [asked(renderer, messages, question) for messages in self._conversations(example)]
             if not sides:
                 continue
             if max(len(tokens) for tokens in sides) > limit + 1:
-                lost += 1
+                lost.append(example)
                 continue
             found.append([Rendered(tokens, [0.0] * (len(tokens) - 1) + [1.0]) for tokens in sides])
             origins.append(example)
         if lost:
-            self.notes.append(f"{lost:,} {what} {self.what} were left out: with the question they are longer than {limit:,} tokens")
+            about = f"with the question they are longer than {limit:,} tokens: {named(lost)}"
+            self.notes.append(f"{len(lost):,} {what} {self.what} were left out: {about}")
         return found, origins
 
 

@@ -24,8 +24,9 @@ from engine.training.answers import answer
 from engine.training.desk import Desk, datum, logprobs_of
 from engine.training.methods import Base, Ticket
 from engine.training.reach import Reach
-from engine.training.rewards import Reward, Rollout, Score, make_reward, needs_endpoint
+from engine.training.rewards import Grade, Reward, Rollout, Score, make_reward, needs_endpoint, wanted
 from engine.training.rollouts import Drawing, Group
+from engine.training.rows import named
 from engine.training.schedule import order
 
 WATCHED_PROMPTS = 64  # held-out prompts that are answered at each measurement; the proof takes all
@@ -53,10 +54,10 @@ class RL(Base):
         known = [(example, renderer.prompt(example.prompt)) for example in tasks]
         self._prompts = [(example, tokens) for example, tokens in known if len(tokens) <= room]
         self._held_out = [example for example in data.held_out if len(renderer.prompt(example.prompt)) <= room]
-        if lost := len(known) - len(self._prompts):
-            self.notes.append(
-                f"{lost:,} prompts were left out: with {self._spec.max_new_tokens:,} tokens to answer they don't fit {context:,}"
-            )
+        if lost := [example for example in (*tasks, *data.held_out) if len(renderer.prompt(example.prompt)) > room]:
+            about = f"with {self._spec.max_new_tokens:,} tokens to answer they don't fit {context:,}: {named(lost)}"
+            self.notes.append(f"{len(lost):,} prompts were left out: {about}")
+        self.notes += _without_reference(recipe, [example for example, _ in self._prompts])
         if not self._prompts:
             raise DataError("no prompt leaves room for an answer", "Lower rl.max_new_tokens, or shorten the prompts.", where=data.name)
         self.order = order(recipe, [example for example, _ in self._prompts], [len(tokens) for _, tokens in self._prompts])
@@ -209,6 +210,16 @@ class RL(Base):
             for name in sorted(names):
                 found[f"reward/{name}"] = fmean(score.parts[name] for row in scores for score in row if name in score.parts)
         return found
+
+
+def _without_reference(recipe: Recipe, examples: Sequence[Example]) -> list[str]:
+    """Rows that lack what their answers are to be held against: nothing is learned from them."""
+    for part in recipe.reward.parts:
+        needs = part.kind in ("exact", "normalised", "numeric") or (part.kind == "contains" and not part.texts)
+        lacking = [example for example in examples if needs and isinstance(wanted(_rollout(example, "", 0, False), part), Grade)]
+        if lacking:
+            return [f"{len(lacking):,} prompts have no right answer to hold answers against, and score 0: {named(lacking)}"]
+    return []
 
 
 def _rollout(example: Example, text: str, tokens: int, cut_off: bool) -> Rollout:

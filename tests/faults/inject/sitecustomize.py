@@ -1,7 +1,8 @@
-"""Faults in a real server, without a hook in the product: Python imports this file at start from the front of PYTHONPATH.
+"""Faults in real servers and runners, without a hook in the product: Python imports this file at start from the front of PYTHONPATH.
 
 What is to go wrong stands in the JSON file that FAULT_PLAN names: {"moment": ..., "at": n} happens at the n-th such moment,
-once for a death, and for a full disk until the file is gone.
+once for a death, and for a full disk until the file is gone. {"shift": seconds} beside it sets the clock of each of these processes, as
+if the machine's had been set, for as long as it stands there.
 """
 
 import json
@@ -33,6 +34,46 @@ def die_if(moment: str, after: float = 0) -> None:
         time.sleep(after)
         PLAN.unlink()
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm_clock() -> None:
+    """What tells the time of day, and the time of boot, which Linux reckons back from it."""
+    real, read_text, seen = time.time, Path.read_text, [0.0, 0.0]
+
+    def shift() -> float:
+        if time.monotonic() - seen[0] > 0.05:
+            seen[0] = time.monotonic()
+            try:
+                seen[1] = float(json.loads(read_text(PLAN)).get("shift", 0.0))
+            except (OSError, ValueError):
+                seen[1] = 0.0
+        return seen[1]
+
+    def shifted_text(self, *arguments, **more):
+        text = read_text(self, *arguments, **more)
+        if str(self) != "/proc/stat":
+            return text
+        lines = text.splitlines()
+        return "\n".join(f"btime {int(line.split()[1]) + int(shift())}" if line.startswith("btime ") else line for line in lines)
+
+    time.time = lambda: real() + shift()
+    Path.read_text = shifted_text
+
+
+def arm_disk() -> None:
+    """While the plan says so, no file of the process can grow past some bytes: to who writes it is a full disk."""
+    import resource
+    import threading
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def watch() -> None:
+        while True:
+            full = planned("runner's disk full")
+            resource.setrlimit(resource.RLIMIT_FSIZE, (full["bytes"] if full else soft, hard))
+            time.sleep(0.02)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def arm() -> None:
@@ -84,5 +125,9 @@ def arm() -> None:
     weights.save_file, checkpoints.CheckpointStore._put = save_file, _put
 
 
+if any(part.startswith("engine.") for part in sys.orig_argv):
+    arm_clock()
+if "engine.jobs.host" in sys.orig_argv:
+    arm_disk()
 if "engine.server" in sys.orig_argv:
     arm()
