@@ -10,6 +10,11 @@ from engine import Engine
 from tests.running import cli, end_processes
 
 
+# What is measured on the way changes nothing of what is learned.
+_LESS = ("evaluation.skills=false", "evaluation.samples_every=0", "evaluation.eval_every=30", "data.held_out_max=300")
+FEWER = [word for change in _LESS for word in ("--set", change)]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_pig_latin(tmp_path: Path):
@@ -36,7 +41,7 @@ def test_politeness_from_a_model_of_preferences(tmp_path: Path, monkeypatch: pyt
     """RLHF: the judge isn't the reward model, and the whole interval says that it got better."""
     home = tmp_path / "home"
     try:
-        done = cli(home, "train", "--demo", "judged", "--set", "evaluation.skills=false", "--json", timeout=350)
+        done = cli(home, "train", "--demo", "judged", *FEWER, "--json", timeout=350)
         assert done.code == 0, done.err
         won = done.json["win_rate"]
         assert won["judge"] == ["right and polite"] and won["against"] == "stage" and won["count"] >= 300
@@ -57,8 +62,7 @@ def test_pig_latin_without_being_told(tmp_path: Path):
     """Prompt distillation: without the prompt as good as the teacher with it, and nothing of the prompt in what it is told."""
     home = tmp_path / "home"
     try:
-        fewer = ("--set", "evaluation.skills=false", "--set", "data.held_out_max=300")
-        done = cli(home, "train", "--demo", "imitate", *fewer, "--json", timeout=350)
+        done = cli(home, "train", "--demo", "imitate", *FEWER, "--json", timeout=350)
         assert done.code == 0, done.err
         after = done.json["held_out"]["after"]
         assert after["count"] >= 300 and after["teacher_exact_match"] >= 0.85
