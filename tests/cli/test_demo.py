@@ -9,7 +9,6 @@ import pytest
 from engine import Engine
 from tests.running import cli, end_processes
 
-
 # What is measured on the way changes nothing of what is learned.
 _LESS = ("evaluation.skills=false", "evaluation.samples_every=0", "evaluation.eval_every=30", "data.held_out_max=300")
 FEWER = [word for change in _LESS for word in ("--set", change)]
