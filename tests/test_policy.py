@@ -117,6 +117,19 @@ def test_no_model_is_downloaded_for_visitors(visitor: Engine) -> None:
         visitor.launch(visitor.demo_recipe("piglatin", {"base_model": "Qwen/Qwen3-0.6B"}))
 
 
+@pytest.mark.parametrize(
+    ("judge", "said"),
+    [
+        ({"kind": "python", "code": "def reward(prompt, answer, expected, row): return 1"}, "programs of one's own"),
+        ({"kind": "judge", "rubric": "Good.", "model": "m", "url": "http://127.0.0.1:1/v1"}, "servers can't be named"),
+    ],
+)
+def test_who_judges_a_visitors_proof_is_held_to_the_same(visitor: Engine, judge: dict[str, Any], said: str) -> None:
+    with pytest.raises(NotAllowed, match=said) as caught:
+        visitor.launch(visitor.demo_recipe("piglatin", {"evaluation": {"judge": [judge]}}))
+    assert caught.value.where.startswith("recipe evaluation.judge.0")
+
+
 def test_so_many_runs_at_a_time(visitor: Engine) -> None:
     recipe = visitor.demo_recipe("piglatin")
     most = visitor.policy.most_jobs or 0

@@ -146,6 +146,18 @@ def test_a_judge_is_asked_first(engine: Engine, words: Path, monkeypatch: pytest
     assert checks["learning"].state == "skipped" and "reward1" not in checks
 
 
+def test_who_judges_the_proof_is_asked_too(engine: Engine, words: Path) -> None:
+    judge = SayingServer(lambda body: "ok")
+    part = {"kind": "judge", "model": "judge-1", "url": judge.chat_url, "rubric": "Loud is good."}
+    judge.refuse = (401, {"error": {"message": "who are you?"}})
+    try:
+        found, checks = tried(engine, {"data": {"path": str(words)}, "evaluation": {"skills": False, "judge": [part]}})
+    finally:
+        judge.close()
+    assert found.state == "failed" and checks["judge01"].state == "failed" and "key" in checks["judge01"].text
+    assert checks["learning"].state == "skipped"
+
+
 def test_it_goes_on_from_a_checkpoint(engine: Engine, words: Path) -> None:
     quick = {"training": {"steps": 2, "batch_size": 4}, "evaluation": {"proof": False, "skills": False, "samples_every": 0}}
     engine.run(Recipe.make({"name": "first", "data": {"path": str(words)}, **quick}))
