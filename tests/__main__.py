@@ -1,8 +1,8 @@
-"""Every test, in two halves side by side: those in a browser mostly wait, and leave the others their time.
+"""Every test, in three parts side by side: those in a browser and those that kill processes mostly wait, and leave the others their time.
 
     python -m tests [pytest's arguments]
 
-With arguments, or on a machine with a single core, it is pytest alone. What the browser half says comes after the other half, whole.
+With arguments, or on a machine with a single core, it is pytest alone. What the other parts say comes after the first, whole.
 """
 
 from __future__ import annotations
@@ -12,27 +12,37 @@ import subprocess
 import sys
 import tempfile
 
-IN_A_BROWSER = "browser"
+PARTS = {
+    "the rest": "not browser and not faults and not slow",
+    "slow, and with faults": "(faults or slow) and not browser",
+    "in a browser": "browser",
+}
 NONE_COLLECTED = 5  # pytest's exit code
 
 
 def main(arguments: list[str]) -> int:
-    """The worse of the two halves' exit codes."""
+    """The worst of the parts' exit codes."""
     pytest = [sys.executable, "-m", "pytest"]
     if arguments or (os.cpu_count() or 1) < 2:
         return subprocess.call([*pytest, *arguments])
-    with tempfile.TemporaryFile() as said:
-        beside = subprocess.Popen(
-            [*pytest, "-m", IN_A_BROWSER, "-p", "no:cacheprovider"], stdout=said, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
-        )
+    first, *others = PARTS.values()
+    with tempfile.TemporaryDirectory() as folder:
+        logs = [open(os.path.join(folder, str(number)), "w+b") for number, _ in enumerate(others)]  # noqa: SIM115 - closed below
+        quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
+        beside = [
+            subprocess.Popen([*pytest, "-p", "no:cacheprovider", "-m", marks], stdout=log, **quiet)
+            for marks, log in zip(others, logs, strict=True)
+        ]
         try:
-            codes = [subprocess.call([*pytest, "-m", f"not {IN_A_BROWSER}"], stdin=subprocess.DEVNULL), beside.wait()]
+            codes = [subprocess.call([*pytest, "-m", first], stdin=subprocess.DEVNULL), *(process.wait() for process in beside)]
         except KeyboardInterrupt:
             # They heard it as well, and end by themselves.
-            codes = [beside.wait(), 2]
-        said.seek(0)
-        print("\nIn a browser:", flush=True)
-        sys.stdout.buffer.write(said.read())
+            codes = [2, *(process.wait() for process in beside)]
+        for title, log in zip(list(PARTS)[1:], logs, strict=True):
+            log.seek(0)
+            print(f"\nThe tests {title}:", flush=True)
+            sys.stdout.buffer.write(log.read())
+            log.close()
         sys.stdout.flush()
     return max(0 if code == NONE_COLLECTED else abs(code) for code in codes)
 

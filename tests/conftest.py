@@ -22,13 +22,15 @@ _fallback_home = pytest.StashKey[str]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fast", action="store_true", help=f"leave out the tests marked {', '.join(sorted(NOT_FAST))}")
+    parser.addoption("--long", action="store_true", help="with the tests marked long too")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--fast"):
-        left_out = [item for item in items if NOT_FAST & {mark.name for mark in item.iter_markers()}]
+    unwanted = (NOT_FAST if config.getoption("--fast") else set()) | (set() if config.getoption("--long") else {"long"})
+    left_out = [item for item in items if unwanted & {mark.name for mark in item.iter_markers()}]
+    if left_out:
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+        items[:] = [item for item in items if not unwanted & {mark.name for mark in item.iter_markers()}]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -34,7 +34,7 @@ def test_pig_latin(tmp_path: Path):
         end_processes(home)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_politeness_from_a_model_of_preferences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """RLHF: the judge isn't the reward model, and the whole interval says that it got better."""
@@ -55,7 +55,7 @@ def test_politeness_from_a_model_of_preferences(tmp_path: Path, monkeypatch: pyt
         end_processes(home)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_pig_latin_without_being_told(tmp_path: Path):
     """Prompt distillation: without the prompt as good as the teacher with it, and nothing of the prompt in what it is told."""
