@@ -156,7 +156,7 @@ def test_an_interrupted_installation_is_done_again(launcher: Launcher) -> None:
         connection, _ = silent.accept()
         with connection:
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=90)
     assert process.returncode == 130
     assert out == ""
     assert "Traceback" not in err

@@ -68,7 +68,7 @@ def test_from_naming_a_server_to_clearing_it_up(
     page = open_tab(browser, trouble)
     page.goto(f"{dashboard.url}/settings")
     expect(page.get_by_role("heading", name="Servers by URL")).to_be_visible(timeout=30_000)
-    page.get_by_text("Name a server").click()
+    page.get_by_text("Name a server", exact=True).click()
     page.locator(".st-key-server-name input").fill("lab")
     page.locator(".st-key-server-url input").fill(server.url)
     page.locator(".st-key-server-key input").fill(KEY)

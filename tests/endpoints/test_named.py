@@ -15,6 +15,7 @@ from engine import Engine, keys, places
 from engine.endpoints import named, remote
 from engine.errors import EndpointError, KeyNeeded, ModelError, NotAllowed, NotFound, PaymentNeeded, RecipeError, StateError
 from engine.jobs import host
+from tests.running import files_with
 from tests.server.harness import KEY, RunningServer
 
 SHORT = {"training": {"steps": 3, "batch_size": 4}, "data": {"held_out_max": 4}}
@@ -87,8 +88,7 @@ def test_named_probed_and_trained_on(engine: Engine, server: RunningServer, thin
     assert not (thinker_home / "servers").exists() and engine.spending.of(job).dollars is None
     session = server.http().post("sessions/search", json={"limit": 5, "user_metadata": {"job": job.id}}).json()["sessions"]
     assert [found["user_metadata"]["attempt"] for found in session] == ["1"], "the session says which run it was"
-    with_key = [file for file in thinker_home.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
-    assert with_key == []
+    assert files_with(KEY, thinker_home) == []
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from engine.jobs.runner import Runner
 from engine.playground import Settings
 from engine.store import Job
 from tests.fakes.toll import Toll
-from tests.running import until
+from tests.running import files_with, until
 from tests.server.harness import KEY, RunningServer
 
 SHORT = {"endpoint": "tinker", "training": {"steps": 4, "batch_size": 4}, "evaluation": {"skills": False, "samples_every": 2, "samples": 1}}
@@ -63,8 +63,7 @@ def test_a_whole_run_and_a_chat_with_what_came_of_it(engine: Engine, thinker_hom
     assert stops[0].step == 0 and stops[-1].step == 4
     with engine.chat(model.name) as chat:
         assert chat.reply([{"role": "user", "content": "Pig Latin: hello"}], max_tokens=4)
-    with_key = [file for file in thinker_home.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
-    assert with_key == []
+    assert files_with(KEY, thinker_home) == []
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from engine.endpoints import TINKER_KEY
 from engine.errors import KeyNeeded
 from engine.jobs import handover, host, run
 from engine.store import Job
-from tests.running import end_processes, until
+from tests.running import end_processes, files_with, until
 from tests.server.harness import KEY, RunningServer
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(180)]
@@ -74,10 +74,6 @@ def whole(engine: Engine, job: Job) -> bool:
     return [step for step, _ in engine.curve(job.id, "train_loss")] == list(range(1, STEPS + 1))
 
 
-def written_down(home: Path) -> list[Path]:
-    return [file for file in home.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
-
-
 def test_the_next_runner_is_given_it_too(visitor: Engine, thinker_home: Path) -> None:
     visitor.keys.give("tinker", KEY)
     job = launched(visitor)
@@ -88,7 +84,7 @@ def test_the_next_runner_is_given_it_too(visitor: Engine, thinker_home: Path) ->
         assert not file.exists() or KEY.encode() not in file.read_bytes()
     kill_runner()
     until(lambda: state(visitor, job) == "done")
-    assert whole(visitor, job) and written_down(thinker_home) == []
+    assert whole(visitor, job) and files_with(KEY, thinker_home) == []
     assert len(visitor.store.attempts(job.id, VISITOR)) == 2
 
 
@@ -112,7 +108,7 @@ def test_a_run_whose_key_is_gone_waits_and_goes_on(visitor: Engine, thinker_home
     assert state(visitor, job) == "needs_key"
     assert visitor.keys.give("tinker", KEY) == 1
     until(lambda: state(visitor, job) == "done")
-    assert whole(visitor, job) and written_down(thinker_home) == []
+    assert whole(visitor, job) and files_with(KEY, thinker_home) == []
 
 
 def test_taken_back_it_is_gone_from_the_runner(visitor: Engine) -> None:
