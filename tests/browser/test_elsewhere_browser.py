@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Error, Page, expect
 
 from engine import Engine
 from tests.browser.test_training_browser import READY, Dashboard, browser, dashboard, fits, open_tab  # noqa: F401
@@ -51,11 +51,12 @@ def choose(page: Page, box: str, text: str) -> None:
         field.fill("")
         field.press_sequentially(text)
         field.press("ArrowDown")
-        with suppress(AssertionError):
+        with suppress(AssertionError, Error):
             expect(option).to_be_visible(timeout=4_000)
-            break
+            option.click(timeout=4_000)
+            return
         page.keyboard.press("Escape")
-    option.click()
+    raise AssertionError(f"{text} can't be chosen")
 
 
 def test_from_naming_a_server_to_clearing_it_up(
