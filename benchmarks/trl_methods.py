@@ -52,7 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         try:
-            prepare(work)
+            prepare(work, options.steps)
             for method in options.method:
                 results: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS[method]}
                 for _ in range(options.rounds):
@@ -66,11 +66,12 @@ def main() -> None:
             servers(work, end=True)
 
 
-def prepare(work: Path) -> None:
+def prepare(work: Path, steps: int) -> None:
     """The rows, and the adapter that all begin with, as a run of ours leaves it."""
 
     demos = ROOT / "engine" / "data" / "demos"
-    (work / "pairs.jsonl").write_bytes((demos / "piglatin.pairs.jsonl").read_bytes())
+    pairs = (demos / "piglatin.pairs.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (work / "pairs.jsonl").write_text("".join(pairs[: steps * BATCH["dpo"]]), encoding="utf-8")
     rows = [json.loads(line) for line in (demos / "piglatin.train.jsonl").read_text(encoding="utf-8").splitlines()]
     asked = [
         {"prompt": row["messages"][0]["content"], "answer": row["messages"][1]["content"]} for row in rows if row.get("kind") != "replay"
@@ -208,8 +209,20 @@ def trl_dpo(name: str, work: Path, steps: int) -> None:
 
     data = data.map(chat, remove_columns=data.column_names)
     arguments = DPOConfig(**settings(name, work, steps, "dpo"), beta=0.1)
-    trainer = DPOTrainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)
-    timed(trainer, "loss")
+    ahead = [0.0, 0.0]
+
+    class Trainer(DPOTrainer):
+        """Says how long the reference took, which is asked when the trainer is made."""
+
+        def _precompute_ref_logps(self, *args: Any, **others: Any) -> Any:
+            began, cpu = time.perf_counter(), time.process_time()
+            found = super()._precompute_ref_logps(*args, **others)
+            ahead[0] += time.perf_counter() - began
+            ahead[1] += time.process_time() - cpu
+            return found
+
+    trainer = Trainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)
+    timed(trainer, "loss", *ahead)
 
 
 def trl_rl(name: str, work: Path, steps: int) -> None:
@@ -230,10 +243,11 @@ def trl_rl(name: str, work: Path, steps: int) -> None:
     timed(trainer, "reward")
 
 
-def timed(trainer: Any, watched: str) -> None:
+def timed(trainer: Any, watched: str, wall: float = 0.0, spent: float = 0.0) -> None:
+    """Trains, and notes what it took beside what was done before."""
     began, cpu = time.perf_counter(), time.process_time()
     trainer.train()
-    figures = {"wall_s": time.perf_counter() - began, "cpu_s": time.process_time() - cpu}
+    figures = {"wall_s": wall + time.perf_counter() - began, "cpu_s": spent + time.process_time() - cpu}
     reached = [entry[watched] for entry in trainer.state.log_history if watched in entry]
     Path(os.environ[FIGURES]).write_text(json.dumps({**figures, "last": statistics.mean(map(float, reached[-5:]))}))
 
