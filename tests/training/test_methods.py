@@ -315,7 +315,8 @@ def test_a_kill_of_the_runner_changes_nothing(engine: Engine, whole: tuple[Recip
 
     until(over, 120)
     found = engine.job(job.id)
-    assert found.state == "done" and found.attempt > 1, (found.error, engine.log(job.id, 8))
+    # The quickest may be over before they are killed.
+    assert found.state == "done" and (found.attempt > 1 or found.method == "distill"), (found.error, engine.log(job.id, 8))
     assert_same(engine, job.id, undisturbed.job_id)
 
 
