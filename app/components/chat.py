@@ -47,16 +47,19 @@ def show(model_ref: str, with_ref: str, chat_id: str) -> None:
             # Filled anew in each run: the welcome must not stand beside the first answer.
             welcome = st.empty()
         answers = st.container()
-    # Pinned below, it scrolls the page to its end: right for a conversation, but before one the beginning would be out of sight on a phone.
-    with nullcontext() if turns else place:
+        # Pinned below, the box scrolls the page to its end: before a conversation the beginning would be out of sight on a phone.
+        # Where it stood is emptied at once: two boxes would wait for the first answer's end, and what is typed into the old one be lost.
+        box = st.empty()
+    with nullcontext() if turns or exchange else box.container():
         prompt = st.chat_input("Type a message", key="say", submit_mode="disable", max_chars=20_000) or session.take_prompt()
     if prompt:
-        with answers:
-            if not turns:
-                welcome.empty()
-            if exchange:
-                exchange.settle()
-            _draw_answers(_ask(playground, conversation, turns, who, settings, prompt))
+        if exchange:
+            exchange.settle()
+            turns = playground.turns(chat_id)
+        asked = _ask(playground, conversation, turns, who, settings, prompt)
+        if turns and not exchange:
+            with answers:
+                _draw_answers(asked)
         st.rerun()
     elif exchange:
         # Asked in another tab, or in this one before F5 or a click on something else.

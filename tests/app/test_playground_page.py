@@ -176,6 +176,18 @@ def test_another_tab_follows_what_is_being_answered(engine: Engine, server: Sayi
     assert len(engine.playground.turns(chat)) == 2 and shared.under_way(chat) is None, "kept, and once"
 
 
+def test_a_message_during_an_answer_ends_it_and_is_asked(engine: Engine, server: SayingServer) -> None:
+    page = say(open_page(), "one")
+    chat, shared = page.query_params["chat"], services.engine().playground
+    who = [shared.speaker("base:nano")]
+    server.go_on.clear()
+    shared.exchange(chat, "two words", shared.ask(who, [shared.messages([], 0, "two words", Settings())], Settings()))
+    threading.Timer(0.5, server.go_on.set).start()
+    say(page, "three")
+    assert [turn.prompt for turn in engine.playground.turns(chat)] == ["one", "two words", "three"] and shared.under_way(chat) is None
+    assert [text for text in said(page) if text in {"one", "two words", "three"}] == ["one", "two words", "three"]
+
+
 def test_thumbs_beside_an_answer(engine: Engine) -> None:
     page = say(open_page(), "first")
     assert engine.ratings.count() == (0, 0)

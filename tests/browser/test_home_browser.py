@@ -51,6 +51,7 @@ def test_from_the_first_visit_to_a_chat_in_few_clicks(browser: Browser, dashboar
     took = time.monotonic() - began
     assert clicks <= 8 and took < 180, f"{clicks} clicks, {took:.0f} s"
     for prompt, answer in UNSEEN.items():
+        settled(page)
         page.get_by_test_id("stChatInputTextArea").fill(prompt)
         page.keyboard.press("Enter")
         expect(page.get_by_text(answer, exact=True)).to_be_visible(timeout=20_000)

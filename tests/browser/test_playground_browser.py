@@ -61,6 +61,7 @@ def settled(page: Page) -> None:
 
 
 def say(page: Page, text: str) -> None:
+    settled(page)
     page.get_by_test_id("stChatInputTextArea").fill(text)
     page.keyboard.press("Enter")
 
@@ -69,9 +70,14 @@ def test_chats(browser: Browser, dashboard: Dashboard, home: Path, trouble: list
     page = open_tab(browser, trouble)
     page.goto(f"{dashboard.url}/playground")
     page.get_by_role("button", name="Pig Latin: hello").click()
-    expect(page.get_by_text("ello-hay")).to_be_visible(timeout=60_000)
+    # What is typed into the box below while the first answer is still coming stays there.
     page.wait_for_url(re.compile(r"chat=[0-9a-f]{12}"))
-    say(page, "Pig Latin: keyboard")
+    page.get_by_test_id("stBottom").get_by_test_id("stChatInputTextArea").fill("Pig Latin: keyboard")
+    expect(page.get_by_text("ello-hay")).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("button", name="Stop")).to_have_count(0, timeout=60_000)
+    settled(page)
+    expect(page.get_by_test_id("stChatInputTextArea")).to_have_value("Pig Latin: keyboard")
+    page.keyboard.press("Enter")
     expect(page.get_by_text("eyboard-kay")).to_be_visible(timeout=20_000)
     libraries = dashboard.libraries()
     assert libraries is None or "libtorch" not in libraries
