@@ -6,16 +6,20 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import ProxyHandler, build_opener
 
 from engine import platforms
 
 ROOT = Path(__file__).resolve().parents[1]
+
+_ports: list[ExitStack] = []
 
 
 @dataclass
@@ -82,6 +86,31 @@ def end_processes(home: Path) -> None:
     for record in server_records(home):
         if platforms.process_alive(record["pid"]):
             platforms.kill(record["pid"])
+
+
+def free_port() -> int:
+    """One on which nothing listens, and which no other process of tests is given until this one has ended."""
+    for port in range(8700, 9200):
+        with suppress(OSError), ExitStack() as unwanted:
+            held = unwanted.enter_context(Path(tempfile.gettempdir(), f"thinker-tests-{port}").open("ab"))
+            if platforms.lock_file(held) and platforms.port_is_free(port):
+                _ports.append(unwanted.pop_all())
+                return port
+    raise AssertionError("no port is free")
+
+
+def dashboard_process(home: Path, port: int, log: Path, script: str = "app/serve.py", folder: Path = ROOT) -> subprocess.Popen:
+    """`streamlit run` on this data directory; it doesn't answer yet."""
+    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / script), "--server.headless", "true"]
+    command += ["--server.port", str(port), "--server.address", "127.0.0.1"]
+    with log.open("ab") as output:
+        return subprocess.Popen(command, cwd=folder, env=environment(home), stdout=output, stderr=output)
+
+
+def dashboard_answers(port: int) -> bool:
+    with suppress(OSError):
+        return build_opener(ProxyHandler({})).open(f"http://127.0.0.1:{port}/_stcore/health", timeout=2).read() == b"ok"
+    return False
 
 
 def until(holds: Callable[[], object], seconds: float = 60.0) -> Any:

@@ -11,12 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from app import navigation
 from engine import Engine, platforms
+from tests.browser.driving import READY, Dashboard, launched
 from tests.browser.furnished import furnish
-from tests.browser.test_training_browser import FLAGS, READY, Dashboard
 from tests.running import ROOT, end_processes, until
 
 PHONE = ("home", "wizard", "run")
@@ -53,11 +53,8 @@ def main(folder: Path) -> int:
     with tempfile.TemporaryDirectory(prefix="thinker-pictures-") as place:
         home = Path(place) / "home"
         os.environ["THINKER_HOME"] = str(home)
-        home.mkdir()
-        dashboard = Dashboard(home, Path(place) / "dashboard.log")
         try:
-            with sync_playwright() as playwright:
-                browser = playwright.chromium.launch(executable_path=platforms.find_chromium(), args=FLAGS)
+            with Dashboard(home, Path(place) / "dashboard.log") as dashboard, launched(platforms.find_chromium()) as browser:
                 take(browser, f"{dashboard.url}/home", folder / "welcome.png")
                 furniture = furnish(Path(place), say=lambda text: print(f"... {text}", flush=True))
                 live(browser, dashboard, folder)
@@ -67,9 +64,7 @@ def main(folder: Path) -> int:
                     take(browser, f"{dashboard.url}/{address}", folder / f"{name}.png")
                     if name in PHONE:
                         take(browser, f"{dashboard.url}/{address}", folder / f"{name}-phone.png", width=390, height=844)
-                browser.close()
         finally:
-            dashboard.stop()
             end_processes(home)
     return 0
 

@@ -7,15 +7,9 @@ import re
 import pytest
 from playwright.sync_api import Browser, Error, Locator, Page, expect
 
-from tests.browser.test_everywhere import violations
-from tests.browser.test_training_browser import READY, Dashboard, browser, dashboard, fits, open_tab  # noqa: F401
+from tests.browser.driving import Dashboard, fits_everywhere, open_tab, settled, violations
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
-
-
-def settled(page: Page) -> None:
-    page.wait_for_timeout(300)
-    page.wait_for_selector(READY, timeout=30_000)
 
 
 def say(page: Page, text: str) -> None:
@@ -23,17 +17,10 @@ def say(page: Page, text: str) -> None:
     page.keyboard.press("Enter")
 
 
-def fits_everywhere(page: Page) -> None:
-    for width in (390, 1024, 1440):
-        page.set_viewport_size({"width": width, "height": 900})
-        settled(page)
-        assert fits(page), f"scrolls sideways at {width} px"
+def well(page: Page) -> None:
+    """It fits, and axe-core has nothing to say."""
+    fits_everywhere(page)
     assert not violations(page)
-
-
-def told(trouble: list[str]) -> list[str]:
-    """What went wrong. The console names no address where the page asks for its server below a deep link's path."""
-    return [line for line in trouble if "404 (Not Found)" not in line]
 
 
 def conversations(page: Page, wanted: Locator) -> None:
@@ -54,23 +41,22 @@ def conversations(page: Page, wanted: Locator) -> None:
     raise AssertionError("the list of conversations doesn't stay open")
 
 
-def test_from_a_sentence_to_a_run(browser: Browser, dashboard: Dashboard) -> None:  # noqa: F811
-    trouble: list[str] = []
+def test_from_a_sentence_to_a_run(browser: Browser, dashboard: Dashboard, trouble: list[str]) -> None:
     page = open_tab(browser, trouble)
     page.goto(f"{dashboard.url}/assistant")
     expect(page.get_by_text("Say what you want in plain English")).to_be_visible(timeout=30_000)
-    fits_everywhere(page)
+    well(page)
 
     say(page, "what can this computer do?")
     expect(page.get_by_text("CPU cores")).to_be_visible(timeout=20_000)
     page.wait_for_url(re.compile(r"/assistant\?talk=[0-9a-f]{12}$"))
     expect(page.get_by_test_id("stDataFrame")).to_be_visible()
-    fits_everywhere(page)
+    well(page)
     page.get_by_role("button", name="Show me the one-minute demo").click()
     expect(page.get_by_role("button", name="Start training")).to_be_visible(timeout=30_000)
     say(page, "use 40 stpes")
     expect(page.get_by_text("in 40 updates of 32")).to_be_visible(timeout=20_000)
-    fits_everywhere(page)
+    well(page)
 
     address = page.url
     page.reload()
@@ -80,12 +66,11 @@ def test_from_a_sentence_to_a_run(browser: Browser, dashboard: Dashboard) -> Non
     expect(page.get_by_role("button", name="Start training")).to_have_count(0)
     # Live, without a click: it is being tested or learns, then it is done.
     expect(page.get_by_text(re.compile(r"^● (learning|being tested)$")).first).to_be_visible(timeout=90_000)
-    fits_everywhere(page)
+    well(page)
     expect(page.get_by_text(re.compile(r"right on 400 new prompts"))).to_be_visible(timeout=120_000)
     expect(page.get_by_role("link", name="Chat with it")).to_be_visible()
     say(page, "how did it go?")
     expect(page.get_by_text("On 400 prompts it had never seen")).to_be_visible(timeout=20_000)
-    assert not told(trouble), "\n".join(trouble)
 
     # A cold link in another browser, the list of conversations, a new one, and the end of this one.
     page.context.close()
@@ -115,4 +100,3 @@ def test_from_a_sentence_to_a_run(browser: Browser, dashboard: Dashboard) -> Non
     settled(page)
     page.get_by_role("button", name="Delete", exact=True).click()
     expect(page.get_by_text("Say what you want in plain English")).to_be_visible(timeout=20_000)
-    assert not told(trouble), "\n".join(trouble)

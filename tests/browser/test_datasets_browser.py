@@ -4,37 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from engine import Engine
 from engine.recipe import Recipe
-from tests.browser.test_training_browser import FLAGS, READY, Dashboard, fits, open_tab
-from tests.running import end_processes
+from tests.browser.driving import Dashboard, fits_everywhere, open_tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
-WIDTHS = (1440, 1024, 390)
-
-
-@pytest.fixture
-def dashboard(thinker_home: Path, tmp_path: Path) -> Iterator[Dashboard]:
-    thinker_home.mkdir(parents=True, exist_ok=True)
-    made = Dashboard(thinker_home, tmp_path / "dashboard.log")
-    yield made
-    made.stop()
-    end_processes(thinker_home)
-    print((tmp_path / "dashboard.log").read_text())
-
-
-@pytest.fixture
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield made
-        made.close()
 
 
 @pytest.fixture
@@ -54,21 +33,9 @@ def files(tmp_path: Path) -> list[Path]:
     return [folder / name for name in contents]
 
 
-def settled(page: Page) -> None:
-    page.wait_for_timeout(300)
-    page.wait_for_selector(READY, timeout=30_000)
-
-
-def fits_everywhere(page: Page) -> None:
-    for width in WIDTHS:
-        page.set_viewport_size({"width": width, "height": 900})
-        settled(page)
-        assert fits(page), f"{page.url} scrolls sideways at {width} px"
-    page.set_viewport_size({"width": 1400, "height": 900})
-
-
-def test_files_come_are_looked_into_and_go(browser: Browser, dashboard: Dashboard, files: list[Path], thinker_home: Path) -> None:
-    trouble: list[str] = []
+def test_files_come_are_looked_into_and_go(
+    browser: Browser, dashboard: Dashboard, files: list[Path], thinker_home: Path, trouble: list[str]
+) -> None:
     page = open_tab(browser, trouble)
     page.goto(f"{dashboard.url}/datasets")
     expect(page.get_by_text("this is what a file looks like")).to_be_visible(timeout=20_000)
@@ -114,8 +81,7 @@ def test_files_come_are_looked_into_and_go(browser: Browser, dashboard: Dashboar
     expect(page.get_by_text("Learned: the model is trained to write this")).to_be_visible(timeout=20_000)
     expect(page.get_by_role("spinbutton", name="Example")).to_have_value("18")
     fits_everywhere(page)
-    libraries = dashboard.libraries()
-    assert libraries is None or "libtorch" not in libraries
+    assert dashboard.is_light
     page.get_by_text("Figures", exact=True).click()
     expect(page.get_by_test_id("stVegaLiteChart").locator("canvas, svg").first).to_be_visible(timeout=20_000)
     fits_everywhere(page)
@@ -154,4 +120,3 @@ def test_files_come_are_looked_into_and_go(browser: Browser, dashboard: Dashboar
     expect(page.get_by_role("link", name="flawed")).to_be_visible(timeout=20_000)
     expect(page.get_by_role("link", name="Loud words")).to_have_count(0)
     assert len(list((thinker_home / "datasets").iterdir())) == 2
-    assert not trouble, "\n".join(trouble)

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Error, Page, expect
 
 from engine import Engine
-from tests.browser.test_training_browser import READY, Dashboard, browser, dashboard, fits, open_tab  # noqa: F401
+from tests.browser.driving import READY, Dashboard, fits, open_tab
 from tests.running import until
 from tests.server.harness import KEY, RunningServer
 
@@ -60,12 +60,12 @@ def choose(page: Page, box: str, text: str) -> None:
 
 
 def test_from_naming_a_server_to_clearing_it_up(
-    browser: Browser,  # noqa: F811
-    dashboard: Dashboard,  # noqa: F811
+    browser: Browser,
+    dashboard: Dashboard,
     server: RunningServer,
     thinker_home: Path,
+    trouble: list[str],
 ) -> None:
-    trouble: list[str] = []
     page = open_tab(browser, trouble)
     page.goto(f"{dashboard.url}/settings")
     expect(page.get_by_role("heading", name="Servers by URL")).to_be_visible(timeout=30_000)
@@ -138,4 +138,3 @@ def test_from_naming_a_server_to_clearing_it_up(
         until(lambda: len(before - {one.path for one in engine.stored.listed("lab")}) == 1, 20)
         engine.keys.forget("lab")
     assert not [file for file in thinker_home.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
-    assert not trouble, "\n".join(trouble)

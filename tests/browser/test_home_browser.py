@@ -6,30 +6,15 @@ import re
 import time
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, expect
 
-from tests.browser.test_training_browser import READY, Dashboard, browser, dashboard, fits, open_tab  # noqa: F401
+from tests.browser.driving import Dashboard, fits_everywhere, open_tab, settled
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(420)]
 UNSEEN = {"Pig Latin: keyboard": "eyboard-kay", "Pig Latin: window": "indow-way", "Pig Latin: garden": "arden-gay"}
 
 
-def settled(page: Page) -> None:
-    page.wait_for_timeout(300)
-    page.wait_for_selector(READY, timeout=30_000)
-
-
-def fits_everywhere(page: Page) -> None:
-    for width in (1440, 1024, 390):
-        page.set_viewport_size({"width": width, "height": 900})
-        settled(page)
-        assert fits(page) and page.get_by_test_id("stMain").evaluate("e => e.scrollWidth <= e.clientWidth"), f"{page.url} at {width}"
-    page.set_viewport_size({"width": 1440, "height": 900})
-    settled(page)
-
-
-def test_from_the_first_visit_to_a_chat_in_few_clicks(browser: Browser, dashboard: Dashboard) -> None:  # noqa: F811
-    trouble: list[str] = []
+def test_from_the_first_visit_to_a_chat_in_few_clicks(browser: Browser, dashboard: Dashboard, trouble: list[str]) -> None:
     clicks = 0
 
     def click(what: Locator, timeout: int = 20_000) -> None:
@@ -61,13 +46,10 @@ def test_from_the_first_visit_to_a_chat_in_few_clicks(browser: Browser, dashboar
     expect(page.get_by_text(re.compile(r"better by \d+ points"))).to_be_visible(timeout=20_000)
     expect(page.get_by_role("heading", name="Train on your own data")).to_be_visible()
     fits_everywhere(page)
-    libraries = dashboard.libraries()
-    assert libraries is None or "libtorch" not in libraries
-    assert not trouble, "\n".join(trouble)
+    assert dashboard.is_light
 
 
-def test_the_tour_the_keys_and_settings(browser: Browser, dashboard: Dashboard) -> None:  # noqa: F811
-    trouble: list[str] = []
+def test_the_tour_the_keys_and_settings(browser: Browser, dashboard: Dashboard, trouble: list[str]) -> None:
     page = open_tab(browser, trouble)
     page.goto(dashboard.url)
     expect(page.get_by_role("heading", name="Welcome to Thinker")).to_be_visible(timeout=20_000)
@@ -121,4 +103,3 @@ def test_the_tour_the_keys_and_settings(browser: Browser, dashboard: Dashboard) 
     page.get_by_role("button", name="Gather").click()
     expect(page.get_by_text("Last lines of the log")).to_be_visible(timeout=90_000)
     fits_everywhere(page)
-    assert not trouble, "\n".join(trouble)

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from engine import Engine, knowledge
-from tests.browser.test_training_browser import READY, Dashboard, browser, dashboard, fits, open_tab  # noqa: F401
+from tests.browser.driving import READY, Dashboard, fits, open_tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(400)]
 # What is tried, and the charts that its page must show.
@@ -42,8 +42,7 @@ def small(changes: dict[str, Any]) -> dict[str, Any]:
     return changes
 
 
-def test_each_method_from_a_click_to_its_proof(browser: Browser, dashboard: Dashboard) -> None:  # noqa: F811
-    trouble: list[str] = []
+def test_each_method_from_a_click_to_its_proof(browser: Browser, dashboard: Dashboard, trouble: list[str]) -> None:
     page = open_tab(browser, trouble)
     for goal, charts in SHOWN.items():
         page.goto(f"{dashboard.url}/wizard")
@@ -74,4 +73,3 @@ def test_each_method_from_a_click_to_its_proof(browser: Browser, dashboard: Dash
             assert set(charts) <= set(engine.metric_names(job.id)), goal
             stages = [stage.recipe.method for stage in job.recipe.stages()]
         assert stages[1:] == {"prefer": ["dpo"], "score": ["rl"], "judged": ["reward_model", "rl"], "imitate": ["distill"]}[goal]
-    assert not trouble, "\n".join(trouble)

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from engine import Engine
-from tests.browser.test_training_browser import FLAGS, READY, Dashboard, fits, open_tab
+from tests.browser.driving import Dashboard, fits_everywhere, open_tab, settled
 from tests.running import cli, end_processes, server_records
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(420)]
-WIDTHS = (1440, 1024, 390)
 
 
 @pytest.fixture(scope="module")
@@ -33,31 +32,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def dashboard(home: Path, tmp_path: Path) -> Iterator[Dashboard]:
-    made = Dashboard(home, tmp_path / "dashboard.log")
-    yield made
-    made.stop()
-    print((tmp_path / "dashboard.log").read_text())
-
-
-@pytest.fixture
-def trouble() -> Iterator[list[str]]:
-    """What went wrong in the tabs; nothing may."""
-    found: list[str] = []
-    yield found
-    assert not found, "\n".join(found)
-
-
-@pytest.fixture
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+    with Dashboard(home, tmp_path / "dashboard.log") as made:
         yield made
-        made.close()
-
-
-def settled(page: Page) -> None:
-    page.wait_for_timeout(300)
-    page.wait_for_selector(READY, timeout=30_000)
 
 
 def say(page: Page, text: str) -> None:
@@ -79,8 +55,7 @@ def test_chats(browser: Browser, dashboard: Dashboard, home: Path, trouble: list
     expect(page.get_by_test_id("stChatInputTextArea")).to_have_value("Pig Latin: keyboard")
     page.keyboard.press("Enter")
     expect(page.get_by_text("eyboard-kay")).to_be_visible(timeout=20_000)
-    libraries = dashboard.libraries()
-    assert libraries is None or "libtorch" not in libraries
+    assert dashboard.is_light
 
     # F5 keeps it, and a kill of the dashboard does too.
     address = page.url
@@ -109,11 +84,7 @@ def test_chats(browser: Browser, dashboard: Dashboard, home: Path, trouble: list
     expect(page.get_by_test_id("stChatMessage")).to_have_count(3)
     page.reload()
     expect(page.get_by_test_id("stChatMessage")).to_have_count(3, timeout=20_000)
-    for width in WIDTHS:
-        page.set_viewport_size({"width": width, "height": 900})
-        settled(page)
-        assert fits(page), f"scrolls sideways at {width} px"
-    page.set_viewport_size({"width": 1400, "height": 900})
+    fits_everywhere(page)
 
     # A server that doesn't answer: one can look again (F5), stop, and ask again once it does.
     server = psutil.Process(server_records(home)[0]["pid"])
@@ -162,11 +133,7 @@ def test_models(browser: Browser, dashboard: Dashboard, home: Path, trouble: lis
     page.wait_for_url(re.compile(r"/models\?model=[0-9a-f]{12}$"))
     page.reload()
     expect(page.get_by_role("heading", name="Where it comes from")).to_be_visible(timeout=20_000)
-    for width in WIDTHS:
-        page.set_viewport_size({"width": width, "height": 900})
-        settled(page)
-        assert fits(page), f"scrolls sideways at {width} px"
-    page.set_viewport_size({"width": 1400, "height": 900})
+    fits_everywhere(page)
     with page.expect_download() as download:
         page.get_by_test_id("stDownloadButton").get_by_role("button").click()
     names = zipfile.ZipFile(io.BytesIO(Path(download.value.path()).read_bytes())).namelist()

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from engine import Engine
-from tests.browser.test_training_browser import FLAGS, READY, Dashboard, fits
+from tests.browser.driving import WIDTHS, Dashboard, fits, open_tab, settled
 from tests.running import end_processes
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -31,39 +31,9 @@ def trained(thinker_home: Path) -> Iterator[str]:
     end_processes(thinker_home)
 
 
-@pytest.fixture
-def place(trained: str, thinker_home: Path, tmp_path: Path) -> Iterator[Dashboard]:
-    made = Dashboard(thinker_home, tmp_path / "dashboard.log")
-    yield made
-    made.stop()
-    print((tmp_path / "dashboard.log").read_text())
-
-
-@pytest.fixture
-def tabs(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield made
-        made.close()
-
-
-def tab(browser: Browser, trouble: list[str], width: int = 1440) -> Page:
-    page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
-    page.on("pageerror", lambda error: trouble.append(f"page error: {error}"))
-
-    def console(message) -> None:
-        # On a deep link Streamlit's page asks for its server below that path first, and then at the root.
-        if message.type == "error" and "_stcore" not in message.location.get("url", ""):
-            trouble.append(f"console: {message.text}")
-
-    page.on("console", console)
-    return page
-
-
-def test_from_a_warning_to_a_better_run_and_both_compared(trained: str, tabs: Browser, place: Dashboard) -> None:
-    trouble: list[str] = []
-    page = tab(tabs, trouble)
-    page.goto(f"{place.url}/training?job={trained}")
+def test_from_a_warning_to_a_better_run_and_both_compared(trained: str, browser: Browser, dashboard: Dashboard, trouble: list[str]) -> None:
+    page = open_tab(browser, trouble)
+    page.goto(f"{dashboard.url}/training?job={trained}")
     expect(page.get_by_text("far below what suits the model")).to_be_visible(timeout=30_000)
 
     # What is drawn survives F5.
@@ -113,7 +83,7 @@ def test_from_a_warning_to_a_better_run_and_both_compared(trained: str, tabs: Br
     assert better != trained
 
     # Both over each other, with what they differ in, and the choice in the address.
-    page.goto(f"{place.url}/analytics?runs={trained},{better}")
+    page.goto(f"{dashboard.url}/analytics?runs={trained},{better}")
     expect(page.get_by_text("2 runs compared")).to_be_visible(timeout=20_000)
     expect(page.get_by_text("Held-out loss ended lowest in Too timid again")).to_be_visible()
     page.get_by_role("radio", name="tokens").or_(page.get_by_role("button", name="tokens", exact=True)).first.click()
@@ -125,12 +95,10 @@ def test_from_a_warning_to_a_better_run_and_both_compared(trained: str, tabs: Br
     assert Path(download.value.path()).read_text().startswith("run,tokens,value\n")
 
     # The list, narrowed; and nothing scrolls sideways anywhere.
-    for width in (1440, 1024, 390):
-        screen = tab(tabs, trouble, width)
+    for width in WIDTHS:
+        screen = open_tab(browser, trouble, width)
         for path in ("training", "training?state=failed", f"training?job={better}", f"analytics?runs={trained},{better}"):
-            screen.goto(f"{place.url}/{path}")
-            screen.wait_for_selector(READY, timeout=20_000)
-            screen.wait_for_timeout(700)
+            screen.goto(f"{dashboard.url}/{path}")
+            settled(screen)
             assert fits(screen), (width, path)
         screen.context.close()
-    assert not trouble, "\n".join(trouble)

@@ -3,54 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from engine import Engine
 from engine.playground import Answer, Settings
-from tests.browser.test_training_browser import FLAGS, READY, Dashboard, fits, open_tab
-from tests.running import end_processes, until
+from tests.browser.driving import Dashboard, fits_everywhere, open_tab
+from tests.running import until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-@pytest.fixture
-def dashboard(thinker_home: Path, tmp_path: Path) -> Iterator[Dashboard]:
-    thinker_home.mkdir(parents=True, exist_ok=True)
-    made = Dashboard(thinker_home, tmp_path / "dashboard.log")
-    yield made
-    made.stop()
-    end_processes(thinker_home)
-    print((tmp_path / "dashboard.log").read_text())
-
-
-@pytest.fixture
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield made
-        made.close()
-
-
-def fits_everywhere(page: Page) -> None:
-    for width in (1440, 390):
-        page.set_viewport_size({"width": width, "height": 900})
-        page.wait_for_timeout(300)
-        page.wait_for_selector(READY, timeout=30_000)
-        assert fits(page), f"{page.url} scrolls sideways at {width} px"
-    page.set_viewport_size({"width": 1400, "height": 900})
-
-
-def test_from_a_thumb_to_a_data_set_and_pairs_in_the_wizard(browser: Browser, dashboard: Dashboard, tmp_path: Path) -> None:
+def test_from_a_thumb_to_a_data_set_and_pairs_in_the_wizard(browser: Browser, dashboard: Dashboard, trouble: list[str]) -> None:
     with Engine() as engine:
         who = [engine.playground.speaker("base:nano")]
         chat = engine.playground.begin("Upper: hello", who, Settings())
         for prompt, text in (("Upper: hello", "HELLO"), ("Reverse: stone", "stone")):
             engine.playground.keep(chat.id, prompt, [Answer(who[0], text=text, finish="stop")])
-        trouble: list[str] = []
         page = open_tab(browser, trouble)
         page.goto(f"{dashboard.url}/playground?chat={chat.id}")
         up, down = (page.get_by_role("radio", name=f"Thumbs {which}").nth(0) for which in ("up", "down"))
@@ -81,4 +51,3 @@ def test_from_a_thumb_to_a_data_set_and_pairs_in_the_wizard(browser: Browser, da
         expect(page.get_by_text("The first five, as the model sees them.")).to_be_visible(timeout=30_000)
         expect(page.get_by_role("button", name="Continue")).to_be_enabled()
         fits_everywhere(page)
-        assert not trouble, "\n".join(trouble)

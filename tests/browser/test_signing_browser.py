@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -11,16 +12,16 @@ from urllib.parse import urlencode
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from app import identity
-from engine import Engine, platforms
-from tests.browser.test_training_browser import FLAGS, READY, Dashboard, fits
-from tests.running import ROOT, end_processes, until
+from engine import Engine
+from tests.browser.driving import READY, WIDTHS, Dashboard, fits
+from tests.running import ROOT, free_port, until
 
 pytest.importorskip("authlib")
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
@@ -34,8 +35,8 @@ class Provider:
 
         self._key = jwk.RSAKey.generate_key(2048, {"kid": "1", "alg": "RS256", "use": "sig"}, private=True)
         self._codes: dict[str, tuple[str, str]] = {}
-        self.port = next(port for port in range(8960, 9000) if platforms.port_is_free(port))
-        self.url = f"http://127.0.0.1:{self.port}"
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         routes = [
             Route("/.well-known/openid-configuration", self._about),
             Route("/authorize", self._authorize),
@@ -43,8 +44,8 @@ class Provider:
             Route("/token", self._token, methods=["POST"]),
             Route("/jwks", self._jwks),
         ]
-        self._server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), host="127.0.0.1", port=self.port, log_level="warning"))
-        threading.Thread(target=self._server.run, daemon=True).start()
+        self._server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), log_level="warning"))
+        threading.Thread(target=self._server.run, kwargs={"sockets": [listening]}, daemon=True).start()
         until(lambda: self._server.started)
 
     def stop(self) -> None:
@@ -88,26 +89,15 @@ def provider() -> Iterator[Provider]:
 
 @pytest.fixture
 def dashboard(provider: Provider, thinker_home: Path, tmp_path: Path) -> Iterator[Dashboard]:
-    thinker_home.mkdir(parents=True, exist_ok=True)
     folder = tmp_path / "run from here" / ".streamlit"
     folder.mkdir(parents=True)
     (folder / "config.toml").write_text((ROOT / ".streamlit" / "config.toml").read_text())
-    secret = [f'redirect_uri = "http://127.0.0.1:{Dashboard.port_to_come()}/oauth2callback"', f'cookie_secret = "{secrets.token_hex(32)}"']
+    port = free_port()
+    secret = [f'redirect_uri = "http://127.0.0.1:{port}/oauth2callback"', f'cookie_secret = "{secrets.token_hex(32)}"']
     secret += ['client_id = "thinker"', 'client_secret = "s"', f'server_metadata_url = "{provider.url}/.well-known/openid-configuration"']
     (folder / "secrets.toml").write_text("\n".join(["[auth]", *secret]))
-    made = Dashboard(thinker_home, tmp_path / "dashboard.log", folder=folder.parent)
-    yield made
-    made.stop()
-    end_processes(thinker_home)
-    print((tmp_path / "dashboard.log").read_text())
-
-
-@pytest.fixture
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+    with Dashboard(thinker_home, tmp_path / "dashboard.log", folder=folder.parent, port=port) as made:
         yield made
-        made.close()
 
 
 def sign_in(page: Page, who: str) -> None:
@@ -128,7 +118,7 @@ def test_each_person_has_their_own(browser: Browser, dashboard: Dashboard, provi
         expect(page.get_by_role("button", name="Sign in")).to_be_visible(timeout=20_000)
         expect(page.get_by_test_id("stFileUploader")).to_have_count(0)
         expect(page.get_by_test_id("stSidebarNav")).to_have_count(0)
-        for width in (1440, 1024, 390):
+        for width in WIDTHS:
             page.set_viewport_size({"width": width, "height": 900})
             assert fits(page)
         page.set_viewport_size({"width": 1440, "height": 900})

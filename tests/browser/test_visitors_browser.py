@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from engine import Engine
-from tests.browser.test_training_browser import FLAGS, READY, Dashboard, fits
+from tests.browser.driving import READY, WIDTHS, Dashboard, fits, launched
 from tests.fakes.proxy import Proxy
-from tests.running import end_processes
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 NAME = "thinker.test"
@@ -28,25 +27,14 @@ def script() -> str:
 
 @pytest.fixture
 def dashboard(thinker_home: Path, tmp_path: Path, script: str) -> Iterator[Dashboard]:
-    thinker_home.mkdir(parents=True, exist_ok=True)
-    made = Dashboard(thinker_home, tmp_path / "dashboard.log", script)
-    yield made
-    made.stop()
-    end_processes(thinker_home)
-    print((tmp_path / "dashboard.log").read_text())
+    with Dashboard(thinker_home, tmp_path / "dashboard.log", script) as made:
+        yield made
 
 
 @pytest.fixture
 def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=chromium, args=[*FLAGS, f"--host-resolver-rules=MAP {NAME} 127.0.0.1"])
+    with launched(chromium, f"--host-resolver-rules=MAP {NAME} 127.0.0.1") as made:
         yield made
-        made.close()
-
-
-@pytest.fixture
-def trouble() -> list[str]:
-    return []
 
 
 @pytest.fixture
@@ -127,7 +115,6 @@ def test_each_visitor_has_their_own(browser: Browser, dashboard: Dashboard, rows
     with Engine() as engine, engine.store.read() as connection:
         owners = {row[0] for row in connection.exec_driver_sql("SELECT owner FROM datasets")}
         assert len(owners) == 1 and all(owner.startswith("visitor-") for owner in owners)
-    assert not trouble
 
 
 @pytest.mark.parametrize("script", ["app/main.py"])
@@ -153,17 +140,12 @@ def test_a_proxy_that_hides_makes_nobody_the_machines_own_person(
     setting: str, origin: bool, browser: Browser, thinker_home: Path, tmp_path: Path, trouble: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(*setting.split("="))
-    thinker_home.mkdir(parents=True, exist_ok=True)
-    made = Dashboard(thinker_home, tmp_path / "dashboard.log")
-    try:
+    with Dashboard(thinker_home, tmp_path / "dashboard.log") as made:
         with Proxy(made.port, origin=origin) as proxy:
             page = tab(browser.new_context(), trouble)
             page.goto(f"http://{NAME}:{proxy.port}/datasets")
             expect(page.get_by_text("You are a visitor here")).to_be_visible(timeout=30_000)
             expect(page.get_by_text("finds it again for 30 days")).to_be_visible()
-    finally:
-        made.stop()
-        print((tmp_path / "dashboard.log").read_text())
 
 
 def test_unless_it_is_set_up_for_one_a_proxy_gets_nowhere(browser: Browser, dashboard: Dashboard, trouble: list[str]) -> None:
@@ -177,8 +159,7 @@ def test_unless_it_is_set_up_for_one_a_proxy_gets_nowhere(browser: Browser, dash
 
 def test_pages_fit_with_the_note(browser: Browser, dashboard: Dashboard, trouble: list[str]) -> None:
     page = tab(browser.new_context(), trouble)
-    for width in (1440, 1024, 390):
+    for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 900})
         visit(page, dashboard, "wizard")
         assert fits(page)
-    assert not trouble

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from urllib.request import ProxyHandler, build_opener
 
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
-from engine import platforms
+from tests.running import dashboard_answers, dashboard_process, free_port
 
-ROOT = Path(__file__).resolve().parents[2]
 LOOK_S = 1.0
 
 
@@ -28,6 +24,7 @@ class Dashboard:
 
     def __init__(self, home: Path, page: str, query: str = ""):
         self._home, self._page, self._query = home, page, query
+        self._port = free_port()
         self.seen, self.text, self.shown = 0, "", []
         self.process: subprocess.Popen | None = None
         self._ended = threading.Event()
@@ -41,18 +38,11 @@ class Dashboard:
 
     def start(self) -> None:
         """Again, where it was killed."""
-        self.port = next(port for port in range(8950 + os.getpid() % 40, 9100) if platforms.port_is_free(port))
-        command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app" / "serve.py"), "--server.headless", "true"]
-        command += ["--server.port", str(self.port), "--server.address", "127.0.0.1"]
-        environment = {**os.environ, "THINKER_HOME": str(self._home), "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "passive"}
-        with (self._home / "dashboard.out").open("ab") as output:
-            self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+        self.process = dashboard_process(self._home, self._port, self._home / "dashboard.out")
 
     def answers(self) -> bool:
         """Whether it is up."""
-        with suppress(OSError):
-            return build_opener(ProxyHandler({})).open(f"http://127.0.0.1:{self.port}/_stcore/health", timeout=2).read() == b"ok"
-        return False
+        return dashboard_answers(self._port)
 
     def kill(self) -> None:
         self.process.kill()
@@ -76,8 +66,8 @@ class Dashboard:
             self._ended.wait(LOOK_S)
 
     def _look(self) -> None:
-        url = f"ws://127.0.0.1:{self.port}/_stcore/stream"
-        origin = f"http://127.0.0.1:{self.port}"
+        url = f"ws://127.0.0.1:{self._port}/_stcore/stream"
+        origin = f"http://127.0.0.1:{self._port}"
         with connect(url, subprotocols=["streamlit"], origin=origin, max_size=None, proxy=None, open_timeout=10) as line:
             while not self._ended.is_set():
                 asked = BackMsg()
