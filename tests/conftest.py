@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from engine import platforms
 
-pytest_plugins = ("tests.databases",)
+pytest_plugins = ("tests.databases", "tests.elsewhere")
 FOREIGN = ("TINKER_", "THINKER_", "HF_", "HUGGING_FACE_", "TRANSFORMERS_", "OPENAI_", "RUNPOD_", "STREAMLIT_")
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "FTP_PROXY", "NO_PROXY")
 
@@ -54,6 +56,26 @@ def thinker_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "thinker_home"
     monkeypatch.setenv("THINKER_HOME", str(home))
     return home
+
+
+@pytest.fixture(autouse=True)
+def no_key_stays() -> Iterator[None]:
+    """Keys are held by the process: what a test gave is gone after it."""
+    held = lambda: sys.modules["engine.keys"].held() if "engine.keys" in sys.modules else {}  # noqa: E731
+    before = held()
+    yield
+    for owner, name in held().keys() - before.keys():
+        sys.modules["engine.keys"].unhold(owner, name)
+
+
+@pytest.fixture
+def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """No runner: -> the times that one was asked for."""
+    from engine.jobs import host
+
+    asked: list[str] = []
+    monkeypatch.setattr(host, "ensure_runner", lambda *_: asked.append("asked"))
+    return asked
 
 
 @pytest.fixture(scope="session")

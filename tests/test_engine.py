@@ -118,16 +118,14 @@ def test_what_can_not_work_never_becomes_a_job(engine: Engine, tmp_path: Path, m
     assert engine.jobs() == [] and not list(paths.home().glob("servers/*")) and not (paths.home() / "runner.json").exists()
 
 
-def test_paths_mean_the_same_from_any_folder(engine: Engine, tmp_path: Path, monkeypatch):
+def test_paths_mean_the_same_from_any_folder(engine: Engine, tmp_path: Path, nothing_starts, monkeypatch):
     monkeypatch.chdir(shouting(tmp_path / "loud.jsonl").parent)
-    monkeypatch.setattr("engine.jobs.host.ensure_runner", lambda: None)
     recipe = engine.launch(Recipe.make({"data": {"path": "loud.jsonl"}, "base_model": str(models.nano_folder())})).recipe
     assert recipe.data.path == str(tmp_path / "loud.jsonl")
     assert recipe.base_model == "nano", "by its folder it's the same model"
 
 
-def test_a_file_is_read_once_while_it_stays_as_it_is(engine: Engine, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("engine.jobs.host.ensure_runner", lambda: None)
+def test_a_file_is_read_once_while_it_stays_as_it_is(engine: Engine, tmp_path: Path, nothing_starts, monkeypatch):
     reading, read = dataset.read_examples, []
     monkeypatch.setattr(dataset, "read_examples", lambda path, *rest: read.append(path) or reading(path, *rest))
     file = shouting(tmp_path / "loud.jsonl")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine import Engine, Recipe, keys, policy
+from engine import Engine, Recipe, policy
 from engine.errors import EndpointError, EngineError, KeyNeeded, NotAllowed, NotFound, RecipeError
 from engine.judges import checked
 from engine.training.rewards.asking import Asker
@@ -18,14 +18,6 @@ from tests.fakes.judge_server import JudgeServer
 def engine(database: str | None) -> Iterator[Engine]:
     with Engine() as made:
         yield made
-
-
-@pytest.fixture(autouse=True)
-def no_keys_left() -> Iterator[None]:
-    yield
-    for owner, name in keys.held():
-        if name.startswith("judge:"):
-            keys.unhold(owner, name)
 
 
 @pytest.fixture
@@ -105,8 +97,7 @@ def test_visitors_name_none(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("kind", ["judge", "teacher"])
-def test_a_run_that_waits_for_its_key_goes_on(engine: Engine, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr("engine.judges.runner.ensure_runner", lambda *_: None)
+def test_a_run_that_waits_for_its_key_goes_on(engine: Engine, nothing_starts: list[str], kind: str) -> None:
     url = "https://judge.test/v1"
     spec = {"method": "distill", "distill": {"kind": "answers", "teacher": "wise", "teacher_url": url}}
     if kind == "judge":

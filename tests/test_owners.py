@@ -23,12 +23,13 @@ from engine.areas import Areas
 from engine.data.shelf import Row
 from engine.drafts import Draft
 from engine.errors import EngineError, NotFound
-from engine.jobs import host, logs
+from engine.jobs import logs
 from engine.playground import Answer, Settings
 from engine.recipe import DataSpec
 from engine.store import Job, schema
 from engine.store.artefacts import write_json_atomic
 
+pytestmark = pytest.mark.usefixtures("nothing_starts")
 OWNER, STRANGER, MARK = "local", "stranger", "xyzzy"
 
 # Parameters that name one thing of somebody's, by their name alone or as area.method.parameter.
@@ -102,11 +103,6 @@ def kind(place: str, parameter: inspect.Parameter) -> str:
 def every(wanted: str) -> list[tuple[str, str]]:
     """(area.method, parameter) of a kind."""
     return [(name, p.name) for name, signature in methods().items() for place, p in parameters(name, signature) if kind(place, p) == wanted]
-
-
-@pytest.fixture(autouse=True)
-def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "ensure_runner", lambda *_: None)
 
 
 @pytest.fixture

@@ -14,17 +14,13 @@ import pytest
 from engine import Engine, Recipe, guard, models, paths, policy
 from engine.data.shelf import Row
 from engine.errors import DataError, EngineError, NotAllowed
-from engine.jobs import host, logs
+from engine.jobs import logs
 from engine.jobs.runner import Runner
 from engine.recipe import DataSpec
 from tests.test_owners import OF_THE_MACHINE, call, every, kind, make_things, methods, parameters
 
+pytestmark = pytest.mark.usefixtures("nothing_starts")
 VISITOR = f"{policy.VISITOR}0a1b"
-
-
-@pytest.fixture(autouse=True)
-def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "ensure_runner", lambda *_: None)
 
 
 @pytest.fixture

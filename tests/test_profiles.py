@@ -10,12 +10,10 @@ import pytest
 
 from engine import Engine, Recipe
 from engine.errors import NotFound, RecipeError
-from engine.jobs import host
 
 
 @pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    monkeypatch.setattr(host, "ensure_runner", lambda *_: None)
+def engine(nothing_starts: list[str]) -> Iterator[Engine]:
     with Engine() as made:
         yield made
 

@@ -13,7 +13,6 @@ from engine import Engine
 from engine.data.examples import Example
 from engine.evaluation import winrate
 from engine.evaluation.proof import compare, measure
-from engine.jobs import host
 from engine.store import Job
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,12 +27,11 @@ ERROR = {
 
 
 @pytest.fixture(autouse=True)
-def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """No runner: -> the times that one was asked for. A fresh Engine for each test's data directory."""
-    asked: list[str] = []
-    monkeypatch.setattr(host, "ensure_runner", lambda *_: asked.append("asked"))
+def alone(nothing_starts: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No runner, no cloud, and a fresh Engine for each test's data directory."""
+    monkeypatch.setenv("TINKER_BASE_URL", "http://127.0.0.1:9")
     st.cache_resource.clear()
-    yield asked
+    yield
     st.cache_resource.clear()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,21 +12,6 @@ from tests.app.conftest import ROOT, Runs, open_page, texts
 from tests.server.harness import KEY, RunningServer
 
 SETTINGS, WIZARD, MODELS = (str(ROOT / "pages" / f"{name}.py") for name in ("settings", "wizard", "models"))
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    made = RunningServer(tmp_path_factory.mktemp("lab"))
-    yield made
-    made.stop()
-
-
-@pytest.fixture(autouse=True)
-def nothing_held(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TINKER_BASE_URL", "http://127.0.0.1:9")
-    yield
-    for owner, name in keys.held():
-        keys.unhold(owner, name)
 
 
 def press(test: AppTest, label: str) -> AppTest:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -13,21 +11,6 @@ from tests.server.harness import KEY, RunningServer
 
 SETTINGS = str(ROOT / "pages" / "settings.py")
 WIZARD = str(ROOT / "pages" / "wizard.py")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    made = RunningServer(tmp_path_factory.mktemp("cloud"))
-    yield made
-    made.stop()
-
-
-@pytest.fixture(autouse=True)
-def nothing_held(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TINKER_BASE_URL", "http://127.0.0.1:9")
-    yield
-    for owner, name in keys.held():
-        keys.unhold(owner, name)
 
 
 def give(test: AppTest, value: str, store: bool = False) -> AppTest:

@@ -11,43 +11,16 @@ import pytest
 from engine import Engine, Recipe
 from engine.assistant import Reply
 from engine.errors import NotFound
-from engine.jobs import host
 from tests.app.conftest import Runs
+from tests.assistant.conftest import Conversation, kinds
 from tests.assistant.test_meaning import PHRASES
 from tests.test_planning import rows
-
-
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    monkeypatch.setattr(host, "ensure_runner", lambda *_: None)
-    with Engine() as made:
-        yield made
 
 
 @pytest.fixture
 def stranger() -> Iterator[Engine]:
     with Engine(owner="somebody else") as made:
         yield made
-
-
-class Conversation:
-    """Says things, and keeps the state between."""
-
-    def __init__(self, engine: Engine):
-        self._engine, self.state = engine, None
-
-    def __call__(self, text: str) -> Reply:
-        reply, self.state = self._engine.assistant.answer(text, self.state)
-        return reply
-
-
-@pytest.fixture
-def say(engine: Engine) -> Conversation:
-    return Conversation(engine)
-
-
-def kinds(reply: Reply) -> list[str]:
-    return [action.kind for action in reply.actions]
 
 
 def test_every_phrase_is_answered_with_and_without_runs(engine: Engine) -> None:

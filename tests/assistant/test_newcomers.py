@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +11,9 @@ from engine import Engine, Recipe, paths, policy
 from engine.assistant import Reply, pointing
 from engine.assistant.meaning import Names, read
 from engine.errors import KeyNeeded
-from engine.jobs import host
 from engine.store import Model
 from tests.app.conftest import Runs
-from tests.assistant.test_assistant import Conversation, kinds
+from tests.assistant.conftest import Conversation, kinds
 from tests.test_planning import rows
 
 NAMES = Names(
@@ -48,18 +45,6 @@ SAID = {
     "use_data": "use support chats|train on support chats",
 }  # fmt: skip
 PHRASES = [(said.strip(), intent) for intent, many in SAID.items() for said in many.replace("\n", "|").split("|")]
-
-
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    monkeypatch.setattr(host, "ensure_runner", lambda *_: None)
-    with Engine() as made:
-        yield made
-
-
-@pytest.fixture
-def say(engine: Engine) -> Conversation:
-    return Conversation(engine)
 
 
 def tuned(engine: Engine, name: str, **more: Any) -> Model:
@@ -236,8 +221,7 @@ def test_a_run_that_waits_for_its_key_leads_to_the_settings(engine: Engine, say:
     assert "**Away** waits for it" in asked.text and kinds(asked) == ["settings"]
 
 
-def test_visitors_are_offered_what_they_may_have(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(host, "ensure_runner", lambda *_: None)
+def test_visitors_are_offered_what_they_may_have(nothing_starts: list[str]) -> None:
     with Engine(f"{policy.VISITOR}0a1b") as visitor:
         visitor.datasets.add("support chats.jsonl", rows(80))
         through = Conversation(visitor)

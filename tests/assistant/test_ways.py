@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,10 +10,9 @@ import pytest
 from engine import Engine, Recipe, knowledge
 from engine.assistant import ways
 from engine.assistant.meaning import Names, read
-from engine.jobs import host
 from engine.recipe import METHODS
 from engine.recipe.chain import written
-from tests.assistant.test_assistant import Conversation, kinds
+from tests.assistant.conftest import Conversation, kinds
 from tests.assistant.test_newcomers import tuned
 from tests.fakes.judge_server import JudgeServer
 from tests.test_planning import rows
@@ -98,18 +96,6 @@ def test_all_ways_are_spoken_of_in_many_words() -> None:
         if "demo" not in goal and goal["method"] != "sft":
             meaning = read(goal["title"])
             assert (meaning.intent, meaning.method, meaning.goal) == ("goal", goal["method"], name), "its own title is always understood"
-
-
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    monkeypatch.setattr(host, "ensure_runner", lambda *_: None)
-    with Engine() as made:
-        yield made
-
-
-@pytest.fixture
-def say(engine: Engine) -> Conversation:
-    return Conversation(engine)
 
 
 def keep(engine: Engine, name: str, *many: dict[str, Any]) -> str:

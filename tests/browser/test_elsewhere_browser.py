@@ -4,7 +4,6 @@ more; and what lies there afterwards, fetched and deleted. Everything is real: a
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,8 +13,8 @@ import pytest
 from playwright.sync_api import Browser, Error, Page, expect
 
 from engine import Engine
-from tests.browser.driving import READY, Dashboard, fits, open_tab
-from tests.running import until
+from tests.browser.driving import READY, Dashboard, fits_everywhere, open_tab
+from tests.running import files_with, until
 from tests.server.harness import KEY, RunningServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -26,18 +25,6 @@ def server(tmp_path: Path) -> Iterator[RunningServer]:
     made = RunningServer(tmp_path / "lab")
     yield made
     made.stop()
-
-
-def looked(page: Page, name: str) -> None:
-    """It fits at every width; a picture for whoever wants to see it."""
-    folder = os.environ.get("BROWSER_PICTURES")
-    for width in (1440, 390):
-        page.set_viewport_size({"width": width, "height": 900})
-        page.wait_for_selector(READY)
-        assert fits(page), f"{name} at {width}"
-        if folder:
-            page.screenshot(path=f"{folder}/{name}-{width}.png", full_page=True)
-    page.set_viewport_size({"width": 1440, "height": 900})
 
 
 def choose(page: Page, box: str, text: str) -> None:
@@ -76,7 +63,7 @@ def test_from_naming_a_server_to_clearing_it_up(
     page.get_by_role("button", name="Use this server").click()
     page.get_by_role("button", name="Look at it").click()
     expect(page.get_by_text("Models to train:")).to_be_visible(timeout=30_000)
-    looked(page, "server")
+    fits_everywhere(page)
     page.get_by_text("Another price").click()
     choose(page, ".st-key-price-endpoint", "lab")
     page.locator(".st-key-price-train input").fill("5000")
@@ -94,21 +81,21 @@ def test_from_naming_a_server_to_clearing_it_up(
             engine.drafts.change(field, value)
     page.goto(f"{dashboard.url}/wizard")
     expect(page.get_by_text("1 model to train, up to 1,024 tokens at once")).to_be_visible(timeout=30_000)
-    looked(page, "places")
+    fits_everywhere(page)
     page.locator(".st-key-place-lab button").click()
     page.get_by_role("button", name="Continue").click()
     expect(page.get_by_text("Takes up to 1,024 tokens at once")).to_be_visible(timeout=30_000)
     page.get_by_role("button", name="Continue").click()
     expect(page.get_by_text("more than its limit of $20.00")).to_be_visible(timeout=30_000)
     expect(page.get_by_text("at lab.")).to_be_visible()
-    looked(page, "review")
+    fits_everywhere(page)
     page.get_by_test_id("stMain").get_by_role("button", name="Launch").last.click()
     page.get_by_role("button", name="Start training").click()
     page.get_by_role("button", name="Watch it learn").click()
 
     expect(page.get_by_text("for its limit is $20.00").first).to_be_visible(timeout=90_000)
     expect(page.get_by_text("of at most $20.00").first).to_be_visible()
-    looked(page, "limit")
+    fits_everywhere(page)
     page.locator("[class*=st-key-limit-max_dollars] input").fill("500")
     page.get_by_role("button", name="Raise and resume").click()
     expect(page.get_by_text("● finished")).to_be_visible(timeout=90_000)
@@ -120,7 +107,7 @@ def test_from_naming_a_server_to_clearing_it_up(
     page.goto(f"{dashboard.url}/models")
     page.get_by_text("What is stored at lab").click()
     expect(page.get_by_text("checkpoints, ")).to_be_visible(timeout=30_000)
-    looked(page, "stored")
+    fits_everywhere(page)
     choose(page, ".st-key-stored-one-lab", "step 30")
     page.get_by_role("button", name="Download", exact=True).click()
     page.get_by_role("button", name="Pack and fetch").click()
@@ -135,6 +122,6 @@ def test_from_naming_a_server_to_clearing_it_up(
     page.get_by_role("button", name="Delete", exact=True).click()
     page.get_by_role("button", name="Delete for good").click()
     with Engine() as engine:
-        until(lambda: len(before - {one.path for one in engine.stored.listed("lab")}) == 1, 20)
+        until(lambda: len(before - {one.path for one in engine.stored.listed("lab")}) == 1)
         engine.keys.forget("lab")
-    assert not [file for file in thinker_home.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
+    assert files_with(KEY, thinker_home) == []

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from engine import keys
 from tests.cli.conftest import QUICK
 from tests.running import Done, end_processes, shouting
 from tests.server.harness import KEY, RunningServer
@@ -15,19 +14,10 @@ from tests.server.harness import KEY, RunningServer
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    made = RunningServer(tmp_path_factory.mktemp("lab"))
-    yield made
-    made.stop()
-
-
 @pytest.fixture(autouse=True)
-def nothing_held(thinker_home: Path) -> Iterator[None]:
+def nothing_runs_on(thinker_home: Path) -> Iterator[None]:
     yield
     end_processes(thinker_home)
-    for owner, name in keys.held():
-        keys.unhold(owner, name)
 
 
 def test_from_naming_it_to_taking_the_model_home(call: Callable[..., Done], server: RunningServer, tmp_path: Path) -> None:

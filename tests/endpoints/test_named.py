@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from engine import Engine, keys, places
+from engine import Engine, places
 from engine.endpoints import named, remote
 from engine.errors import EndpointError, KeyNeeded, ModelError, NotAllowed, NotFound, PaymentNeeded, RecipeError, StateError
-from engine.jobs import host
 from tests.running import files_with
 from tests.server.harness import KEY, RunningServer
 
@@ -22,20 +21,11 @@ SHORT = {"training": {"steps": 3, "batch_size": 4}, "data": {"held_out_max": 4}}
 SHORT["evaluation"] = {"skills": False, "proof": False, "eval_every": 0, "samples_every": 0}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    made = RunningServer(tmp_path_factory.mktemp("lab"))
-    yield made
-    made.stop()
-
-
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     monkeypatch.setenv("TINKER_BASE_URL", "http://127.0.0.1:9")
     with Engine() as made:
         yield made
-    for owner, name in keys.held():
-        keys.unhold(owner, name)
 
 
 Answer = Callable[[str], tuple[int, Any]]
@@ -199,8 +189,7 @@ def test_a_key_from_the_environment(engine: Engine, monkeypatch: pytest.MonkeyPa
     assert engine.keys.state("my-lab").source == "environment" and engine.remotes.all()[0].key is True
 
 
-def test_one_that_runs_wait_for_isnt_forgotten(engine: Engine, server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "ensure_runner", lambda *_: None)
+def test_one_that_runs_wait_for_isnt_forgotten(engine: Engine, server: RunningServer, nothing_starts: list[str]) -> None:
     engine.remotes.add("lab", server.url, key=KEY)
     job = engine.launch(engine.demo_recipe("piglatin", {**SHORT, "endpoint": "lab"}))
     with pytest.raises(StateError, match="waiting its turn"):

@@ -22,13 +22,6 @@ SHORT["evaluation"] = {"skills": False, "proof": False, "eval_every": 0, "sample
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    made = RunningServer(tmp_path_factory.mktemp("cloud"))
-    yield made
-    made.stop()
-
-
-@pytest.fixture(scope="module")
 def trained(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """A data directory with one run that was trained there."""
     with pytest.MonkeyPatch.context() as patch:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import Engine, keys, places
+from engine import Engine, places
 from engine.endpoints import TINKER_KEY, remote, tinker_cloud
 from engine.errors import EndpointError, KeyNeeded, ModelError, RecipeError, StateError
 from engine.jobs import host
@@ -27,20 +27,11 @@ REAL_KEY = os.environ.get("REAL_TINKER_KEY", "")
 SHORT["data"] = {"held_out_max": 8}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    made = RunningServer(tmp_path_factory.mktemp("cloud"))
-    yield made
-    made.stop()
-
-
 @pytest.fixture
 def engine(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     monkeypatch.setenv("TINKER_BASE_URL", server.url)
     with Engine() as made:
         yield made
-    for owner, name in keys.held():
-        keys.unhold(owner, name)
 
 
 @pytest.mark.slow
@@ -67,8 +58,7 @@ def test_a_whole_run_and_a_chat_with_what_came_of_it(engine: Engine, thinker_hom
 
 
 @pytest.mark.slow
-def test_paused_and_resumed(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "ensure_runner", lambda *_: None)
+def test_paused_and_resumed(engine: Engine, nothing_starts: list[str]) -> None:
     engine.keys.give("tinker", KEY)
     recipe = engine.demo_recipe("piglatin", {**SHORT, "training": {"steps": 30, "batch_size": 4}, "evaluation": {"proof": False}})
 
@@ -90,13 +80,12 @@ def test_paused_and_resumed(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize(("status", "state", "word"), [(402, "paused", "payment"), (401, "needs_key", "key")])
 def test_an_account_that_is_closed_during_a_run(
-    engine: Engine, server: RunningServer, monkeypatch: pytest.MonkeyPatch, status: int, state: str, word: str
+    engine: Engine, server: RunningServer, nothing_starts: list[str], monkeypatch: pytest.MonkeyPatch, status: int, state: str, word: str
 ) -> None:
     """The SDK alone would wait for an hour; the run rests with the reason, and goes on when that is seen to."""
     toll = Toll(server.url)
     monkeypatch.setenv("TINKER_BASE_URL", toll.url)
     monkeypatch.setattr(remote, "ASK_EVERY", 0.2)
-    monkeypatch.setattr(host, "ensure_runner", lambda *_: None)
     engine.keys.give("tinker", KEY)
     changes = {**SHORT, "training": {"steps": 30, "batch_size": 4}, "evaluation": {"proof": False}, "checkpoints": {"every_steps": 5}}
     job = engine.launch(engine.demo_recipe("piglatin", changes))

@@ -23,13 +23,6 @@ VISITOR = f"{policy.VISITOR}0a1b"
 STEPS = 40
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    made = RunningServer(tmp_path_factory.mktemp("cloud"))
-    yield made
-    made.stop()
-
-
 @pytest.fixture
 def visitor(server: RunningServer, thinker_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """One who typed a key; the operator has another in the environment, which is none of theirs."""
@@ -41,8 +34,6 @@ def visitor(server: RunningServer, thinker_home: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("THINKER_RUNNER_IDLE", "30")
     with Engine(VISITOR) as made:
         yield made
-    for owner, name in keys.held():
-        keys.unhold(owner, name)
     end_processes(thinker_home)
     host._started.clear()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import Engine, keys
+from engine import Engine
 from engine.endpoints import remote
 from engine.jobs import host
 from engine.jobs.runner import Runner
@@ -25,21 +25,11 @@ KINDS = ("sft", "rl")
 Curve = list[tuple[int, float]]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    made = RunningServer(tmp_path_factory.mktemp("lab"))
-    yield made
-    made.stop()
-
-
 @pytest.fixture
-def engine(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    # Runs are carried out in this process, one after the other.
-    monkeypatch.setattr(host, "ensure_runner", lambda *_: None)
+def engine(nothing_starts: list[str]) -> Iterator[Engine]:
+    """Runs are carried out in this process, one after the other."""
     with Engine() as made:
         yield made
-    for owner, name in keys.held():
-        keys.unhold(owner, name)
 
 
 @pytest.fixture(scope="module")

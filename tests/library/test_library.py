@@ -14,13 +14,11 @@ import pytest
 from engine import Engine, library
 from engine.data import load_data, shelf
 from engine.errors import DataError, NotFound, RecipeError, StateError
-from engine.jobs import host
 from engine.recipe import Recipe
 
 
 @pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    monkeypatch.setattr(host, "ensure_runner", lambda *_: None)
+def engine(nothing_starts: list[str]) -> Iterator[Engine]:
     with Engine() as made:
         yield made
 

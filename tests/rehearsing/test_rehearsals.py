@@ -92,8 +92,7 @@ def test_every_method_stands_it(engine: Engine, method: str) -> None:
     assert checks["resume"].state == "ok" and checks["stage1"].state in ("ok", "care")
 
 
-def test_the_stamp_of_a_run(engine: Engine, words: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.jobs.host.ensure_runner", lambda *_: None)
+def test_the_stamp_of_a_run(engine: Engine, words: Path, nothing_starts: list[str]) -> None:
     recipe = Recipe.make({"data": {"path": str(words)}, "evaluation": {"proof": False, "skills": False, "samples_every": 0}})
     early = engine.launch(recipe)
     found = engine.rehearsals.run(recipe)

@@ -6,14 +6,12 @@ import pytest
 
 from engine import Engine, paths
 from engine.errors import EngineError, StorageError
-from engine.jobs import host
 from tests import test_owners
 
 
 @pytest.fixture(autouse=True)
-def on_postgres(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def on_postgres(postgres_url: str, nothing_starts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THINKER_DATABASE_URL", postgres_url)
-    monkeypatch.setattr(host, "ensure_runner", lambda *_: None)
 
 
 def test_every_list_and_every_thing() -> None:

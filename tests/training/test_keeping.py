@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine import Engine, Recipe, keys, starts
+from engine import Engine, Recipe, starts
 from engine.endpoints import backups, saved
 from engine.errors import EndpointLost, NotFound, StateError, StorageError
 from engine.store import Job
@@ -271,19 +270,12 @@ def test_skipping_what_is_being_measured(engine: Engine, slow: Path) -> None:
         engine.skip(job.id)
 
 
-@pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    made = RunningServer(tmp_path_factory.mktemp("cloud"))
-    yield made
-    made.stop()
-
-
 def test_at_an_endpoint_elsewhere(
-    engine: Engine, shouts: Path, cloud: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, shouts: Path, server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What lies there is pruned, saved twice and gone on from by the endpoint's own API."""
     monkeypatch.setenv("THINKER_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("TINKER_BASE_URL", cloud.url)
+    monkeypatch.setenv("TINKER_BASE_URL", server.url)
     monkeypatch.setenv("THINKER_RUNNER", "inline")
     with Engine() as mine:
         mine.keys.give("tinker", KEY)
@@ -304,8 +296,6 @@ def test_at_an_endpoint_elsewhere(
             from engine.jobs import host
 
             host.stop_inline()
-            for owner, name in keys.held():
-                keys.unhold(owner, name)
 
 
 def test_cut_off_between_the_last_checkpoint_and_the_end(engine: Engine, shouts: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine import Engine, Recipe, keys
+from engine import Engine, Recipe
 from engine.recipe import METHODS
 from tests.server.harness import KEY, RunningServer
 from tests.training.test_methods import PLAIN, distilled, files, recipe, reinforced
@@ -29,20 +28,10 @@ SEEN = {
 }
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    made = RunningServer(tmp_path_factory.mktemp("cloud"))
-    yield made
-    made.stop()
-
-
 @pytest.fixture
-def key(engine: Engine, server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def key(engine: Engine, server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINKER_BASE_URL", server.url)
     engine.keys.give("tinker", KEY)
-    yield
-    for owner, name in keys.held():
-        keys.unhold(owner, name)
 
 
 def short(files: dict[str, Path], method: str) -> Recipe:
