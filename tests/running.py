@@ -8,14 +8,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from urllib.request import ProxyHandler, build_opener
 
-from engine import platforms
+from engine import Engine, platforms
+from engine.store import Job
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -120,6 +122,35 @@ def until(holds: Callable[[], object], seconds: float = 60.0) -> Any:
         assert time.monotonic() < deadline, "it never came to be"
         time.sleep(0.05)
     return found
+
+
+@contextmanager
+def after_step(step: int, act: Callable[[str], object]) -> Iterator[None]:
+    """The run that is carried out in this process meanwhile: once it has taken so many updates, `act` is called with its id. What it is
+    asked to do then, it hears before it goes on, whatever the machine's speed."""
+    from engine.jobs import run
+
+    real, acted = run.JobRun.progress, []
+
+    def progress(of: run.JobRun, done: int, *figures: Any) -> None:
+        real(of, done, *figures)
+        if done >= step and not acted:
+            acted.append(done)
+            act(of.job_id)
+
+    with mock.patch.object(run.JobRun, "progress", progress), mock.patch.object(run, "_POLL_S", 0.0):
+        yield
+    assert acted, "it never came that far"
+
+
+def gone_on(engine: Engine, job: Job) -> Job:
+    """Resumed, and carried out in this process."""
+    from engine.jobs import host
+    from engine.jobs.runner import Runner
+
+    with mock.patch.object(host, "ensure_runner"):
+        engine.resume(job.id)
+    return Runner(engine.store, host.resolve()).run_one(job.id)
 
 
 def shouting(file: Path, rows: int = 40) -> Path:

@@ -271,7 +271,7 @@ def test_kill_ends_what_will_not_listen() -> None:
     time.sleep(0.1)
     assert child.poll() is None
     assert platforms.kill(child.pid)
-    child.communicate(timeout=10)
+    child.communicate(timeout=60)
     assert child.returncode == -9
 
 

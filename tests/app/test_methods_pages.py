@@ -128,7 +128,9 @@ def test_the_form_and_the_review_of_each_method(engine: Engine, method: str) -> 
     for state in ({"step": 3}, {"step": 4}, {"expert": True}):
         engine.drafts.update(**{"goal": "answer", "expert": False, "changes": changes, **state})
         page = open_wizard()
-        assert (not page.exception and not page.error) or method in ("distill", "own_loss"), [error.value for error in page.error]
+        assert not page.exception
+        # These two need something that only a person can say.
+        assert not page.error or method in ("distill", "own_loss"), [error.value for error in page.error]
         assert "went wrong" not in texts(page).lower()
 
 
@@ -156,7 +158,7 @@ def test_a_stage_that_cant_be_says_why_and_what_to_do(engine: Engine) -> None:
     page = open_wizard()
     assert not page.exception and "pairs of a better and a worse answer are needed" in texts(page)
     next(box for box in page.selectbox if "wizard-stage2-data" in str(box.key)).set_value("demo:piglatin").run()
-    assert "60 updates" in texts(page) or "updates on 1,500 rows" in texts(page)
+    assert "updates on 1,500 rows" in texts(page)
     assert engine.stages.list()[1].error is None
 
 

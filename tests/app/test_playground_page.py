@@ -169,7 +169,8 @@ def test_another_tab_follows_what_is_being_answered(engine: Engine, server: Sayi
     server.go_on.clear()
     asking = shared.ask(who, [shared.messages([], 0, "two words", Settings())], Settings())
     shared.exchange(chat, "two words", asking)
-    threading.Timer(0.5, server.go_on.set).start()
+    # The next can be answered once the server has heard that nobody listens any more.
+    threading.Thread(target=lambda: server.gone.wait(60) and server.go_on.set(), daemon=True).start()
     other = open_page(chat=chat)
     assert not other.exception
     assert said(other) == ["one", "echo: one", "two words", "echo: two words"]
@@ -182,7 +183,8 @@ def test_a_message_during_an_answer_ends_it_and_is_asked(engine: Engine, server:
     who = [shared.speaker("base:nano")]
     server.go_on.clear()
     shared.exchange(chat, "two words", shared.ask(who, [shared.messages([], 0, "two words", Settings())], Settings()))
-    threading.Timer(0.5, server.go_on.set).start()
+    # The next can be answered once the server has heard that nobody listens any more.
+    threading.Thread(target=lambda: server.gone.wait(60) and server.go_on.set(), daemon=True).start()
     say(page, "three")
     assert [turn.prompt for turn in engine.playground.turns(chat)] == ["one", "two words", "three"] and shared.under_way(chat) is None
     assert [text for text in said(page) if text in {"one", "two words", "three"}] == ["one", "two words", "three"]

@@ -42,7 +42,7 @@ def correct(page: AppTest, text: str) -> AppTest:
 def learning(engine: Engine, page: AppTest) -> Job:
     """Until the lesson has a run."""
     chat = page.query_params["chat"]
-    until(lambda: engine.teaching.lessons(chat)[-1].job_id, 20)
+    until(lambda: engine.teaching.lessons(chat)[-1].job_id)
     return engine.job(engine.teaching.lessons(chat)[-1].job_id)
 
 
@@ -96,7 +96,7 @@ def test_a_lesson_from_its_beginning_to_its_undoing(engine: Engine, server: Sayi
     server.say = lambda body: "uno"
     finish(engine, job)
     chat = page.query_params["chat"]
-    until(lambda: engine.teaching.look(engine.teaching.lessons(chat)[-1].id)[0].state == "learned", 20)
+    until(lambda: engine.teaching.look(engine.teaching.lessons(chat)[-1].id)[0].state == "learned")
     page.run()
     assert not page.exception
     assert "nano v2 answers 1 of 1 as corrected" in texts(page) and ":green-badge[as corrected]" in texts(page)
@@ -116,8 +116,8 @@ def test_the_models_page_says_what_it_was_taught(engine: Engine, server: SayingS
     server.say = lambda body: "uno" if body["messages"][-1]["content"] == "one" else "echo"
     finish(engine, learning(engine, page))
     chat = page.query_params["chat"]
-    until(lambda: engine.teaching.look(engine.teaching.lessons(chat)[-1].id)[0].state == "learned", 20)
-    until(lambda: (engine.model("nano v2").proof or {}).get("skills", {}).get("after") is not None, 20)
+    until(lambda: engine.teaching.look(engine.teaching.lessons(chat)[-1].id)[0].state == "learned")
+    until(lambda: (engine.model("nano v2").proof or {}).get("skills", {}).get("after") is not None)
     shown = open_models(model=engine.model("nano v2").id)
     assert not shown.exception and "Nothing was proven" not in texts(shown)
     assert "What it was taught" in texts(shown) and "answers 1 of 1 corrected prompts as taught**, none before" in texts(shown)
@@ -137,7 +137,7 @@ def test_what_it_did_not_learn_waits(engine: Engine, server: SayingServer) -> No
     page = press(correct(say(open_page(), "one"), "uno"), "Learn")
     finish(engine, learning(engine, page))
     chat = page.query_params["chat"]
-    until(lambda: engine.teaching.look(engine.teaching.lessons(chat)[-1].id)[0].state == "learned", 20)
+    until(lambda: engine.teaching.look(engine.teaching.lessons(chat)[-1].id)[0].state == "learned")
     page.run()
     assert "nano v2 answers 0 of 1 as corrected" in texts(page) and ":orange-badge[not yet]" in texts(page)
     assert "1 correction**" in texts(page) and "Learn" in labels(page)
@@ -148,7 +148,7 @@ def test_a_lesson_that_fails_is_told_and_can_be_begun_again(engine: Engine, serv
     server.refuse = 500, {"error": {"message": "out of memory"}}
     press(page, "Learn")
     chat = page.query_params["chat"]
-    until(lambda: engine.teaching.lessons(chat)[-1].state == "failed", 20)
+    until(lambda: engine.teaching.lessons(chat)[-1].state == "failed")
     page.run()
     assert not page.exception and "Out of memory" in texts(page) and "Learn" in labels(page)
     server.refuse = None

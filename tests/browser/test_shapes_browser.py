@@ -30,7 +30,7 @@ def test_from_a_thumb_to_a_data_set_and_pairs_in_the_wizard(browser: Browser, da
         # Pressed, the other pressed, pressed again: the verdict changes and is taken back. F5 keeps what there is.
         for press, wanted in ((up, (1, 0)), (down, (0, 1)), (down, (0, 0)), (up, (1, 0)), (other, (1, 1))):
             press.click()
-            until(lambda wanted=wanted: engine.ratings.count() == wanted, 15)
+            until(lambda wanted=wanted: engine.ratings.count() == wanted)
         page.reload()
         expect(other).to_be_visible(timeout=30_000)
         assert engine.ratings.count() == (1, 1)

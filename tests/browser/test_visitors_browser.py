@@ -152,8 +152,11 @@ def test_unless_it_is_set_up_for_one_a_proxy_gets_nowhere(browser: Browser, dash
     """Streamlit refuses sessions that come from elsewhere than the host that they name."""
     with Proxy(dashboard.port) as proxy:
         page = tab(browser.new_context(), trouble)
-        page.goto(f"http://{NAME}:{proxy.port}/datasets")
-        page.wait_for_timeout(4000)
+        # It asks, is refused, and asks again.
+        with page.expect_websocket(timeout=60_000):
+            page.goto(f"http://{NAME}:{proxy.port}/datasets")
+        with page.expect_websocket(timeout=60_000):
+            pass
         expect(page.get_by_role("heading", name="Datasets")).to_have_count(0)
 
 

@@ -4,7 +4,6 @@ what is said of a bad key, an unknown model, a server that isn't there."""
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +16,8 @@ from engine.errors import EndpointError, KeyNeeded, ModelError, RecipeError, Sta
 from engine.jobs import host
 from engine.jobs.runner import Runner
 from engine.playground import Settings
-from engine.store import Job
 from tests.fakes.toll import Toll
-from tests.running import files_with, until
+from tests.running import after_step, files_with, gone_on
 from tests.server.harness import KEY, RunningServer
 
 SHORT = {"endpoint": "tinker", "training": {"steps": 4, "batch_size": 4}, "evaluation": {"skills": False, "samples_every": 2, "samples": 1}}
@@ -58,21 +56,14 @@ def test_a_whole_run_and_a_chat_with_what_came_of_it(engine: Engine, thinker_hom
 
 
 @pytest.mark.slow
-def test_paused_and_resumed(engine: Engine, nothing_starts: list[str]) -> None:
+def test_paused_and_resumed(engine: Engine) -> None:
     engine.keys.give("tinker", KEY)
     recipe = engine.demo_recipe("piglatin", {**SHORT, "training": {"steps": 30, "batch_size": 4}, "evaluation": {"proof": False}})
 
-    def pause(job: Job) -> None:
-        def soon() -> None:
-            until(lambda: engine.job(job.id).step >= 3)
-            engine.pause(job.id)
-
-        threading.Thread(target=soon, daemon=True).start()
-
-    job = engine.run_job(recipe, on_start=pause)
+    with after_step(3, engine.pause):
+        job = engine.run_job(recipe)
     assert job.state == "paused" and 3 <= job.step < 30
-    engine.resume(job.id)
-    job = Runner(engine.store, host.resolve()).run_one(job.id)
+    job = gone_on(engine, job)
     assert (job.state, job.step) == ("done", 30)
     assert [step for step, _ in engine.curve(job.id, "train_loss")] == list(range(1, 31))
 
@@ -90,19 +81,14 @@ def test_an_account_that_is_closed_during_a_run(
     changes = {**SHORT, "training": {"steps": 30, "batch_size": 4}, "evaluation": {"proof": False}, "checkpoints": {"every_steps": 5}}
     job = engine.launch(engine.demo_recipe("piglatin", changes))
 
-    def close() -> None:
-        until(lambda: engine.job(job.id).step >= 7)
-        toll.closed = status
-
-    threading.Thread(target=close, daemon=True).start()
     began = time.monotonic()
-    job = Runner(engine.store, host.resolve()).run_one(job.id)
+    with after_step(7, lambda _: setattr(toll, "closed", status)):
+        job = Runner(engine.store, host.resolve()).run_one(job.id)
     assert job.state == state, engine.log(job.id, 3)
     assert word in job.error["message"] and time.monotonic() - began < 60
     assert toll.refused and 5 <= engine.store.last_checkpoint(job.id).step < 30
     toll.closed = 0
-    engine.resume(job.id)
-    job = Runner(engine.store, host.resolve()).run_one(job.id)
+    job = gone_on(engine, job)
     toll.close()
     assert (job.state, job.step, job.error) == ("done", 30, None)
     assert [step for step, _ in engine.curve(job.id, "train_loss")] == list(range(1, 31))

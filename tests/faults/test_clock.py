@@ -83,21 +83,22 @@ def test_nobody_takes_what_another_still_carries(
         os.replace(plan.with_suffix(".draft"), plan)
 
     with closing(Store(url)) as store:
-        recipe = Recipe.make({"data": {"demo": "piglatin"}, "training": {"steps": 60}})
-        job = store.create_job(recipe)
-        # One is at work, the other looks for some twice a second.
+        recipe = Recipe.make({"data": {"demo": "piglatin"}, "training": {"steps": 80}})
         processes = [runners(name, url) for name in ("one", "two")]
+        until(lambda: all((tmp_path / name / "runner.json").exists() for name in ("one", "two")))
+        # One is at work, the other looks for some twice a second.
+        job = store.create_job(recipe)
         until(lambda: store.job(job.id).step >= 5)
         set_clock(5)
-        time.sleep(2)
+        time.sleep(1.5)
         set_clock(-4)
-        time.sleep(2)
+        time.sleep(1.5)
         found = store.job(job.id)
         assert (found.state, found.attempt) == ("training", 1)
         next(process for process in processes if f"-{process.pid}-" in found.lease_owner).kill()
         until(lambda: store.job(job.id).state == "done", 60)
         assert [(a.why, a.ended) for a in store.attempts(job.id)] == [("start", "lost"), ("recovery", "done")]
-        assert store.curve(job.id, "loss") == executors.reference(60)
+        assert store.curve(job.id, "loss") == executors.reference(80)
     if database == "sqlite":
         with closing(sqlite3.connect(tmp_path / "shared.db")) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

@@ -89,18 +89,18 @@ def test_a_head_without_an_end_is_cut_off(server: RunningServer) -> None:
 
 
 def test_slow_ones_keep_nobody_waiting(server: RunningServer) -> None:
-    slow = [socket.create_connection(("127.0.0.1", server.port), timeout=40) for _ in range(100)]
+    slow = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(100)]
     try:
         began = time.monotonic()
         for connection in slow:
             connection.sendall(HEAD[:-20].encode())
         session = Session(server)
         assert session.loss(session.train(session.model(), 1, rows())) > 0
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 15
         session.close()
         for connection in slow:
             assert status(connection.recv(1000)) in (0, 400), "after a while without the rest they are refused"
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 60
     finally:
         for connection in slow:
             connection.close()

@@ -55,10 +55,7 @@ def test_shared_then_let_go_then_started_again(started: list, monkeypatch: pytes
     time.sleep(5.5)
     assert first.alive(), "a session keeps it, however little happens"
     client.close()
-    deadline = time.monotonic() + 15
-    while first.alive():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: not first.alive())
     third = bring_up(started)
     assert third.pid != first.pid and third.alive()
     platforms.kill(third.pid)
@@ -66,7 +63,7 @@ def test_shared_then_let_go_then_started_again(started: list, monkeypatch: pytes
     # Left to itself, the SDK would go on trying to connect for five minutes.
     with pytest.raises(EndpointLost, match="the server ended while connecting"):
         Client(third, {})
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 30
 
 
 def servers_of(home: Path) -> list[int]:
@@ -83,7 +80,7 @@ def test_a_starter_that_is_killed_leaves_no_second_server(started: list, thinker
     program = "from engine import models; from engine.endpoints import local; local.start('nano', models.nano_folder()); input()"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     starter = subprocess.Popen([sys.executable, "-c", program], env=environment, cwd=ROOT, stdin=subprocess.PIPE)
-    until(lambda: servers_of(thinker_home), 20)
+    until(lambda: servers_of(thinker_home))
     # At once, while the server that it started has loaded nothing yet.
     starter.kill()
     starter.wait()

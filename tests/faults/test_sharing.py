@@ -20,8 +20,13 @@ from tests.running import ROOT, end_processes, until
 pytestmark = [pytest.mark.faults, pytest.mark.skipif(sys.platform == "win32", reason="the signals are POSIX's")]
 JOBS = 10
 LAUNCH = """
+import time
 from engine import Engine, Recipe
+from engine.jobs import host
 with Engine() as engine:
+    host.ensure_runner()
+    while not host.runner_info():
+        time.sleep(0.05)
     print("ready", flush=True)
     input()
     recipe = Recipe.make({"data": {"demo": "piglatin"}, "training": {"steps": 20}})

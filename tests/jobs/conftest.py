@@ -41,7 +41,7 @@ def make_runner(store: Store) -> Iterator[Callable[..., Runner]]:
 def until() -> Callable[..., None]:
     """Waits for something to become true."""
 
-    def wait(holds: Callable[[], object], seconds: float = 20.0) -> None:
+    def wait(holds: Callable[[], object], seconds: float = 60.0) -> None:
         deadline = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < deadline, "it never came to be"

@@ -78,12 +78,12 @@ def test_two_answer_at_once(engine: Engine, server: SayingServer):
 def test_an_answer_grows_and_can_be_stopped(engine: Engine, server: SayingServer):
     server.go_on.clear()
     asking = ask(engine.playground, NANO)
-    until(lambda: asking.answers[0].text == "echo:", 10)
+    until(lambda: asking.answers[0].text == "echo:")
     began = time.monotonic()
     asking.close()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
     assert (asking.answers[0].text, asking.answers[0].finish) == ("echo:", "stopped")
-    assert server.gone.wait(5), "the server hears that nobody listens"
+    assert server.gone.wait(30), "the server hears that nobody listens"
     asking.close()
 
 
@@ -251,11 +251,11 @@ def test_an_answer_is_kept_whether_anybody_looks_or_not(engine: Engine, server: 
     exchange = playground.exchange(conversation.id, "hello there", ask(playground, NANO))
     assert playground.under_way(conversation.id) is exchange
     server.go_on.set()
-    (turn,) = until(lambda: playground.turns(conversation.id), 10)
+    (turn,) = until(lambda: playground.turns(conversation.id))
     assert turn.answers[0]["text"] == "echo: hello there"
     exchange.settle()
     assert len(playground.turns(conversation.id)) == 1, "kept once"
-    until(lambda: playground.under_way(conversation.id) is None, 5)
+    until(lambda: playground.under_way(conversation.id) is None)
 
 
 def test_settling_ends_an_answer_and_a_conversation_may_be_gone_by_then(engine: Engine, server: SayingServer):
@@ -264,7 +264,7 @@ def test_settling_ends_an_answer_and_a_conversation_may_be_gone_by_then(engine: 
     server.go_on.clear()
     asking = ask(playground, NANO)
     exchange = playground.exchange(conversation.id, "hello there", asking)
-    until(lambda: asking.answers[0].text, 10)
+    until(lambda: asking.answers[0].text)
     exchange.settle()
     assert playground.turns(conversation.id)[0].answers[0]["finish"] == "stopped" and playground.under_way(conversation.id) is None
     second = playground.exchange(conversation.id, "hello there", ask(playground, NANO))

@@ -178,7 +178,7 @@ def test_in_the_background_and_stopped(engine: Engine, words: Path) -> None:
     until(lambda: engine.rehearsals.checks(again.id), 60)
     stopped = engine.rehearsals.stop(again.id)
     assert stopped.state == "stopped" and engine.rehearsals.stop(again.id).state == "stopped"
-    until(lambda: not (paths.home() / "rehearsals" / again.id).exists(), 30)
+    until(lambda: not (paths.home() / "rehearsals" / again.id).exists())
     assert engine.rehearsals.stamp(recipe) is None, "the newest one counts"
 
 
@@ -186,7 +186,7 @@ def test_one_that_is_killed_is_lost(engine: Engine, words: Path) -> None:
     begun = engine.rehearsals.start(Recipe.make({"data": {"path": str(words)}, "seed": 9}))
     pid = until(lambda: engine.rehearsals.get(begun.id).process, 60)["pid"]
     os.kill(pid, signal.SIGKILL)
-    until(lambda: engine.rehearsals.get(begun.id).over, 30)
+    until(lambda: engine.rehearsals.get(begun.id).over)
     assert engine.rehearsals.get(begun.id).state == "lost"
 
 

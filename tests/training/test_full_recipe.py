@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
 from engine import Engine
-from engine.store import Job
-from tests.running import until
+from tests.running import after_step, until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -30,16 +27,10 @@ def test_nano_learns_pig_latin_with_all_of_its_weights(in_place, engine: Engine)
 def test_it_goes_on_from_a_pause(in_place, engine: Engine) -> None:
     short = {"evaluation": {"proof": False, "samples_every": 0, "eval_every": 0}, "name": "paused"}
     chosen = {"data": {"demo": "piglatin"}, "full": True, "training": {"steps": 30}}
-    started = threading.Event()
-
-    def pause(job: Job) -> None:
-        until(lambda: engine.job(job.id).step >= 3, 90)
-        engine.pause(job.id)
-        started.set()
-
     recipe = engine.planner.suggest(chosen).recipe.merged(short)
-    job = engine.run_job(recipe, lambda job: threading.Thread(target=pause, args=(job,)).start())
-    assert started.wait(10) and job.state == "paused" and 3 <= job.step < 30
+    with after_step(3, engine.pause):
+        job = engine.run_job(recipe)
+    assert job.state == "paused" and 3 <= job.step < 30
     engine.resume(job.id)
     until(lambda: engine.job(job.id).state in ("done", "failed"), 90)
     assert engine.job(job.id).state == "done"

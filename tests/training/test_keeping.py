@@ -14,7 +14,7 @@ from engine.endpoints import backups, saved
 from engine.errors import EndpointLost, NotFound, StateError, StorageError
 from engine.store import Job
 from engine.training import loop, saving
-from tests.running import until
+from tests.running import after_step, gone_on, until
 from tests.server.harness import KEY, RunningServer
 
 pytestmark = pytest.mark.timeout(240)
@@ -66,13 +66,9 @@ def test_the_last_few_and_the_best_are_kept(engine: Engine, shouts: Path) -> Non
 
 
 def test_what_is_pinned_stays(engine: Engine, shouts: Path) -> None:
-    job = engine.launch(recipe(shouts, training={"steps": 40}, checkpoints={"keep_last": 1}))
-    until(lambda: 2 in steps(engine, job.id, "weights"), 60)
-    engine.keeping.pin(job.id, 2)
-    until(lambda: engine.job(job.id).state == "done", 60)
-    kept = steps(engine, job.id, "weights")
-    # It may have been pruned before the pin came.
-    assert kept in ([2, 40], [40]) and (2 in kept or 2 in steps(engine, job.id, "sampler_weights"))
+    with after_step(3, lambda job_id: engine.keeping.pin(job_id, 2)):
+        job = engine.run_job(recipe(shouts, checkpoints={"keep_last": 1}))
+    assert steps(engine, job.id, "weights") == [2, 16]
     with pytest.raises(NotFound, match="no checkpoint at step 3"):
         engine.keeping.pin(job.id, 3)
 
@@ -122,21 +118,11 @@ def straight(in_place: pytest.MonkeyPatch, shouts: Path) -> list[tuple[int, floa
 
 
 def paused(engine: Engine, wanted: Recipe) -> Job:
-    """A run that was paused somewhere in its second half, or failing that as early as could be."""
-    job = engine.launch(wanted)
-    until(lambda: engine.job(job.id).step >= 5, 90)
-    engine.pause(job.id)
-    until(lambda: engine.job(job.id).state in ("paused", "done"), 60)
-    found = engine.job(job.id)
-    if found.state == "done":
-        pytest.skip("this machine is too fast for a pause in sixteen steps")
-    return found
-
-
-def gone_on(engine: Engine, job: Job) -> Job:
-    engine.resume(job.id)
-    until(lambda: engine.job(job.id).state in ("done", "failed"), 90)
-    return engine.job(job.id)
+    """A run that rests after some of its updates."""
+    with after_step(5, engine.pause):
+        job = engine.run_job(wanted)
+    assert job.state == "paused" and 5 <= job.step < wanted.training.steps
+    return job
 
 
 def ruin(folder: Path, how: str) -> None:
@@ -276,26 +262,20 @@ def test_at_an_endpoint_elsewhere(
     """What lies there is pruned, saved twice and gone on from by the endpoint's own API."""
     monkeypatch.setenv("THINKER_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TINKER_BASE_URL", server.url)
-    monkeypatch.setenv("THINKER_RUNNER", "inline")
     with Engine() as mine:
         mine.keys.give("tinker", KEY)
-        try:
-            job = paused(mine, recipe(shouts, endpoint="tinker", training={"steps": 60}, checkpoints={"keep_last": 2}))
-            there = [one.path for one in mine.stored.listed("tinker") if one.kind == "weights"]
-            noted = [c for c in mine.checkpoints(job.id) if c.kind == "weights"]
-            spare = noted[-1].loop_state["spare"]
-            assert set(there) == {c.path for c in noted} | set(spare.values()) and len(noted) == 2
-            assert all(c.bytes for c in noted) and list(spare) == [str(job.step)]
-            saved.discard("tinker", "local", noted[-1].path)
-            assert not saved.whole("tinker", "local", noted[-1].path) and saved.whole("tinker", "local", spare[str(job.step)])
-            assert any("was saved twice" in sign.says for sign in mine.diagnosis.of(job.id).signs)
-            assert gone_on(mine, job).state == "done"
-            assert [a.start_step for a in mine.store.attempts(job.id)] == [0, job.step]
-            assert [step for step, _ in mine.curve(job.id, "train_loss")] == list(range(1, 61))
-        finally:
-            from engine.jobs import host
-
-            host.stop_inline()
+        job = paused(mine, recipe(shouts, endpoint="tinker", checkpoints={"keep_last": 2}))
+        there = [one.path for one in mine.stored.listed("tinker") if one.kind == "weights"]
+        noted = [c for c in mine.checkpoints(job.id) if c.kind == "weights"]
+        spare = noted[-1].loop_state["spare"]
+        assert set(there) == {c.path for c in noted} | set(spare.values()) and len(noted) == 2
+        assert all(c.bytes for c in noted) and list(spare) == [str(job.step)]
+        saved.discard("tinker", "local", noted[-1].path)
+        assert not saved.whole("tinker", "local", noted[-1].path) and saved.whole("tinker", "local", spare[str(job.step)])
+        assert any("was saved twice" in sign.says for sign in mine.diagnosis.of(job.id).signs)
+        assert gone_on(mine, job).state == "done"
+        assert [a.start_step for a in mine.store.attempts(job.id)] == [0, job.step]
+        assert [step for step, _ in mine.curve(job.id, "train_loss")] == list(range(1, 17))
 
 
 def test_cut_off_between_the_last_checkpoint_and_the_end(engine: Engine, shouts: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from engine.engine import Result
 from engine.errors import EngineError
 from engine.jobs import host
 from engine.training import rollouts
-from tests.running import until
+from tests.running import after_step, until
 
 pytestmark = pytest.mark.timeout(300)
 QUIET = {"proof": False, "skills": False, "samples_every": 0, "max_new_tokens": 12}
@@ -322,15 +322,13 @@ def test_a_kill_of_the_runner_changes_nothing(engine: Engine, whole: tuple[Recip
 
 def test_a_pause_changes_nothing(engine: Engine, whole: tuple[Recipe, Result]) -> None:
     wanted, undisturbed = whole
-    job = engine.launch(wanted)
-    until(lambda: engine.job(job.id).step >= 3, 90)
-    engine.pause(job.id)
-    until(lambda: engine.job(job.id).state in ("paused", "done"), 60)
+    with after_step(3, engine.pause):
+        job = engine.run_job(wanted)
+    assert job.state == "paused" and job.step < job.total_steps
     # What a run keeps in its folder may get lost; the reference is asked again.
-    for file in engine.job(job.id).folder.glob("reference.*.json"):
+    for file in job.folder.glob("reference.*.json"):
         file.unlink()
-    if engine.job(job.id).state == "paused":
-        engine.resume(job.id)
+    engine.resume(job.id)
     until(lambda: engine.job(job.id).state in ("done", "failed"), 90)
     assert_same(engine, job.id, undisturbed.job_id)
 
@@ -344,14 +342,12 @@ def test_what_surprises_the_model_least_comes_first(engine: Engine, tmp_path: Pa
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"prompt": row["prompt"], **sides[kind](row)}) + "\n" for row in rows))
     data = {"path": str(tmp_path / "rows.jsonl"), "held_out_fraction": 0, "curriculum": "loss"}
     changes = {"data": data, "training": {"steps": 10, "batch_size": 4, "learning_rate": 1e-7}, "evaluation": {"eval_every": 0}}
-    job = engine.launch(recipe({kind: Path()}, kind, **changes, checkpoints={"every_steps": 2}))
-    until(lambda: engine.job(job.id).step >= 2, 90)
-    engine.pause(job.id)
-    until(lambda: engine.job(job.id).state in ("paused", "done"), 60)
-    if engine.job(job.id).state == "paused":
-        for file in engine.job(job.id).folder.glob("hardness.*.json"):
-            file.unlink()
-        engine.resume(job.id)
+    with after_step(2, engine.pause):
+        job = engine.run_job(recipe({kind: Path()}, kind, **changes, checkpoints={"every_steps": 2}))
+    assert job.state == "paused" and job.step < 10
+    for file in job.folder.glob("hardness.*.json"):
+        file.unlink()
+    engine.resume(job.id)
     until(lambda: engine.job(job.id).state in ("done", "failed"), 90)
     surprise = curve(engine, job.id, "train_loss") if kind == "sft" else [-value for value in curve(engine, job.id, "chosen_logprob")]
     assert len(surprise) == 10 and all(a <= b + 1e-3 for a, b in itertools.pairwise(surprise)), surprise
