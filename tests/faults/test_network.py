@@ -25,8 +25,15 @@ KINDS = ("sft", "rl")
 Curve = list[tuple[int, float]]
 
 
+@pytest.fixture(autouse=True)
+def thinker_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One of each test's own: no runner is about that others have left there."""
+    monkeypatch.setenv("THINKER_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
 @pytest.fixture
-def engine(nothing_starts: list[str]) -> Iterator[Engine]:
+def engine(thinker_home: Path, nothing_starts: list[str]) -> Iterator[Engine]:
     """Runs are carried out in this process, one after the other."""
     with Engine() as made:
         yield made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import threading
 import time
@@ -65,7 +66,9 @@ def test_a_chat_starts_while_a_job_trains(service: tinker.ServiceClient) -> None
             started = time.monotonic()
             sampler.sample(PROMPT, 1, first).result(timeout=60)
             waits.append(time.monotonic() - started)
-    assert statistics.median(waits) < 0.5, waits
+    # A chat waits for the step that is on, whatever the machine makes of a step; never for those that are queued behind it.
+    step = statistics.median(later - earlier for earlier, later in itertools.pairwise(steps))
+    assert statistics.median(waits) < max(0.5, 2 * step), (waits, step)
 
 
 @pytest.mark.slow
