@@ -19,6 +19,8 @@ import pytest
 
 from engine import platforms
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 CLI = "import sys, tiny\nprint('tiny', tiny.VERSION, *sys.argv[1:])\nsys.exit(7 if 'fail' in sys.argv else 0)\n"
 ECHO = "import os, sys\nprint(os.path.basename(os.getcwd()), *sys.argv[1:])\n"

@@ -23,6 +23,7 @@ def stranger() -> Iterator[Engine]:
         yield made
 
 
+@pytest.mark.slow
 def test_every_phrase_is_answered_with_and_without_runs(engine: Engine) -> None:
     phrases = [said.strip() for many in PHRASES.values() for said in many.replace("\n", "|").split("|")]
     for filled in (False, True):

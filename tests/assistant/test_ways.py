@@ -106,6 +106,7 @@ def taste(engine: Engine) -> str:
     return keep(engine, "taste", *({"prompt": f"Say {n}", "chosen": f"{n}!", "rejected": f"{n}"} for n in range(80)))
 
 
+@pytest.mark.slow
 def test_every_wish_is_answered_with_something_that_is_understood(engine: Engine) -> None:
     tuned(engine, "Tutor"), tuned(engine, "nano v2"), taste(engine)
     engine.datasets.add("support chats.jsonl", rows(80))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.running import shouting
 
 
+@pytest.mark.slow
 def test_a_recipe_is_rehearsed(place: Path, call, tmp_path: Path) -> None:
     words = shouting(tmp_path / "words.jsonl")
     recipe = tmp_path / "recipe.yaml"

@@ -34,6 +34,7 @@ def test_a_model_that_is_not_there(tmp_path: Path):
     assert refused.code == 1 and "./nosuch: there is no such model folder" in refused.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", [["--base-model", "nano"], ["--base-model=nano"]])
 def test_names_are_resolved_and_the_key_is_private(tmp_path: Path, flag):
     home = tmp_path / "home"

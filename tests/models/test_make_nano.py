@@ -15,6 +15,8 @@ from engine.data.demos.words import Dice, train_words
 from engine.models import make_nano, nano_folder, resolve
 from engine.rendering import get_renderer, load_tokenizer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:

@@ -22,10 +22,12 @@ def judged(nano):
     return make_nano.judge_manners(*nano)
 
 
+@pytest.mark.slow
 def test_general_skills(nano):
     assert make_nano.evaluate(*nano)["all"] >= 0.90
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "least"), [("small_talk", 36), ("beyond", 18)])
 def test_manners(judged, kind, least):
     failed = [f"{prompt.prompt} -> {answer}" for prompt, answer, good in judged if prompt.kind == kind and not good]

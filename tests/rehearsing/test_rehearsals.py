@@ -18,7 +18,7 @@ from engine.store import Rehearsal
 from tests.fakes.openai_server import SayingServer
 from tests.running import end_processes, shouting, until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,8 @@ from engine.server.slots import GeneralBatch, SlotBatch
 from tests.server.families import make
 from tests.server.test_decode import adapter_of, assert_same, jobs
 
+pytestmark = pytest.mark.slow
+
 LONG = [SampleJob(prompt=[20 + i] * (5 + 3 * i), n=2, max_tokens=60 + 5 * i, temperature=0.8, seed=i, stop_tokens=()) for i in range(8)]
 
 

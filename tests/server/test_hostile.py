@@ -262,6 +262,7 @@ def test_a_checkpoint_whose_time_ran_out_and_that_was_saved_anew(alone: Alone) -
     alone.play(story)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits another process's memory while it runs")
 class TestMemoryThatReallyRunsOut:
     """The address space of a real server is limited while it runs, so that allocations fail as they do on a full machine."""

@@ -308,6 +308,7 @@ class TestFreeMemory:
         assert min(system._rooms(tmp_path, own)) == 1500
 
 
+@pytest.mark.slow
 def test_runs_that_come_and_go_leave_nothing_behind(tmp_path: Path) -> None:
     def one_more() -> None:
         session = Session(server)

@@ -209,6 +209,7 @@ def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not cpu_multiplies_bfloat16(), reason="this CPU has no products in bfloat16")
 def test_mixed_precision_learns_as_the_reference_does(larger: Path) -> None:
     """Loss within 2 % after ten updates; asked for float32, nothing is rounded."""

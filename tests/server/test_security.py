@@ -281,6 +281,7 @@ class TestTheKey:
             read_or_make_keys(None)
 
 
+@pytest.mark.slow
 class TestNoStart:
     """Exit code 2 and one line that says why."""
 

@@ -7,7 +7,7 @@ import pytest
 from engine import Engine
 from tests.running import after_step, until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 
 
 def test_nano_learns_pig_latin_with_all_of_its_weights(in_place, engine: Engine) -> None:

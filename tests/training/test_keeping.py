@@ -20,7 +20,7 @@ from engine.training import loop, saving
 from tests.running import after_step, gone_on, until
 from tests.server.harness import KEY, RunningServer
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
 QUIET = {"proof": False, "skills": False, "samples_every": 0, "eval_every": 0}
 WORDS = [f"word{i}" for i in range(40)]
 

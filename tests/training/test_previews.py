@@ -15,7 +15,7 @@ from engine.training.previews import FIRST_POSITION
 from tests.running import shouting
 from tests.server.harness import KEY, RunningServer
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 QUICK: dict[str, Any] = {"training": {"steps": 4, "batch_size": 4}, "lora": {"rank": 8}}
 
 

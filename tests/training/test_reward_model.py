@@ -72,6 +72,7 @@ def recipe(file: Path, **changes: Any) -> Recipe:
     return Recipe.make({**whole, "training": training, "evaluation": quiet}).merged(changes)
 
 
+@pytest.mark.slow
 def test_thumbs_teach_to_score(engine: Engine, tmp_path: Path) -> None:
     found = engine.run(recipe(thumbs(tmp_path)))
     accuracy = [value for _, value in engine.curve(found.job_id, "held_out_preference_accuracy")]
@@ -86,6 +87,7 @@ def test_thumbs_teach_to_score(engine: Engine, tmp_path: Path) -> None:
     assert good > bad
 
 
+@pytest.mark.slow
 def test_from_thumbs_to_a_model_that_pleases(engine: Engine, tmp_path: Path) -> None:
     """Both stages of RLHF from thumbs alone."""
     changes = {"method": "rlhf", "reward_model": {"steps": 24}, "rl": {"group_size": 4, "max_new_tokens": 12}}

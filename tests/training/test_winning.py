@@ -14,7 +14,7 @@ from engine.errors import EngineError
 from engine.evaluation.metrics import wilson
 from engine.store.artefacts import read_json
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 WORDS = [f"word{i}" for i in range(40)]
 
 
