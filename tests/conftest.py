@@ -78,6 +78,12 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
+@pytest.fixture
+def quick_heirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runner that died is followed after some seconds, where it would be a quarter of a minute."""
+    monkeypatch.setenv("THINKER_RUNNER_LEASE", "4")
+
+
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The browser to drive. Without one the test is skipped, except in CI, where it fails."""

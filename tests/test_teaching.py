@@ -18,7 +18,7 @@ from engine.playground import Settings
 from engine.store import Conversation, Lesson
 from tests.running import end_processes, until
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow, pytest.mark.usefixtures("quick_heirs")]
 NANO = "base:nano"
 WANTED = {"What is your name?": "My name is Ada.", "Who made you?": "A team in Bern.", "Reverse: stone": "stone, turned round"}
 KEPT = 0.04  # of the general skills may be lost at most

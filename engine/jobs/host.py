@@ -30,7 +30,7 @@ from engine.store import Store, artefacts
 from engine.store.artefacts import write_json_atomic
 
 EXECUTE = "engine.training.loop:execute"
-IDLE_S = 60.0
+IDLE_S, LEASE_S = 60.0, 15.0
 _STARTUP_S = 5.0
 _WATCH_S, _LOOK_S = 8.0, 0.2
 _PATIENCE_S = 0.3  # whoever only looks whether the lock is free has it for a moment
@@ -140,7 +140,7 @@ def serve(
     *,
     idle_s: float = IDLE_S,
     max_jobs: int = 1,
-    lease_s: float = 15.0,
+    lease_s: float = LEASE_S,
     stopping: threading.Event | None = None,
 ) -> bool:
     """Runs jobs until there were none for `idle_s` seconds, or `stopping` is set. False if another process does it already."""
@@ -229,7 +229,8 @@ def main(arguments: list[str] | None = None) -> int:
     idle_s = float(os.environ.get("THINKER_RUNNER_IDLE", IDLE_S))
     parser.add_argument("--idle", type=float, default=idle_s, help="end after so many idle seconds")
     parser.add_argument("--max-jobs", type=int, default=1, help="jobs at a time")
-    parser.add_argument("--lease", type=float, default=15.0, help="seconds after which a silent runner counts as dead")
+    lease_s = float(os.environ.get("THINKER_RUNNER_LEASE", LEASE_S))
+    parser.add_argument("--lease", type=float, default=lease_s, help="seconds after which a silent runner counts as dead")
     options = parser.parse_args(arguments)
     stopping = threading.Event()
     for name in ("SIGTERM", "SIGINT"):

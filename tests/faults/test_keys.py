@@ -18,7 +18,7 @@ from engine.store import Job
 from tests.running import end_processes, files_with, until
 from tests.server.harness import KEY, RunningServer
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.usefixtures("quick_heirs")]
 VISITOR = f"{policy.VISITOR}0a1b"
 STEPS = 40
 

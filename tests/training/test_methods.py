@@ -20,7 +20,7 @@ from engine.jobs import host
 from engine.training import rollouts
 from tests.running import after_step, until
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow, pytest.mark.usefixtures("quick_heirs")]
 QUIET = {"proof": False, "skills": False, "samples_every": 0, "max_new_tokens": 12}
 WORDS = [f"word{i}" for i in range(40)]
 

@@ -15,7 +15,7 @@ from engine.errors import NotFound, RecipeError
 from engine.jobs import host
 from tests.running import shouting, until
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow, pytest.mark.usefixtures("quick_heirs")]
 PLAIN = {"evaluation": {"skills": False, "samples_every": 0, "eval_every": 0, "max_new_tokens": 12}}
 TRAINING = {"steps": 24, "batch_size": 8, "learning_rate": 8e-3, "schedule": "constant", "warmup": 0}
 
