@@ -12,11 +12,8 @@ import subprocess
 import sys
 import tempfile
 
-PARTS = {
-    "the rest": "not browser and not faults and not slow",
-    "slow, and with faults": "(faults or slow) and not browser",
-    "in a browser": "browser",
-}
+from tests.conftest import PARTS
+
 NONE_COLLECTED = 5  # pytest's exit code
 
 
@@ -25,20 +22,20 @@ def main(arguments: list[str]) -> int:
     pytest = [sys.executable, "-m", "pytest"]
     if arguments or (os.cpu_count() or 1) < 2:
         return subprocess.call([*pytest, *arguments])
-    first, *others = PARTS.values()
+    first, *others = PARTS
     with tempfile.TemporaryDirectory() as folder:
         logs = [open(os.path.join(folder, str(number)), "w+b") for number, _ in enumerate(others)]  # noqa: SIM115 - closed below
         quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
         beside = [
-            subprocess.Popen([*pytest, "-p", "no:cacheprovider", "-m", marks], stdout=log, **quiet)
-            for marks, log in zip(others, logs, strict=True)
+            subprocess.Popen([*pytest, "-p", "no:cacheprovider", "--part", part], stdout=log, **quiet)
+            for part, log in zip(others, logs, strict=True)
         ]
         try:
-            codes = [subprocess.call([*pytest, "-m", first], stdin=subprocess.DEVNULL), *(process.wait() for process in beside)]
+            codes = [subprocess.call([*pytest, "--part", first], stdin=subprocess.DEVNULL), *(process.wait() for process in beside)]
         except KeyboardInterrupt:
             # They heard it as well, and end by themselves.
             codes = [2, *(process.wait() for process in beside)]
-        for title, log in zip(list(PARTS)[1:], logs, strict=True):
+        for title, log in zip(others, logs, strict=True):
             log.seek(0)
             print(f"\nThe tests {title}:", flush=True)
             sys.stdout.buffer.write(log.read())

@@ -18,21 +18,39 @@ FOREIGN = ("TINKER_", "THINKER_", "HF_", "HUGGING_FACE_", "TRANSFORMERS_", "OPEN
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "FTP_PROXY", "NO_PROXY")
 
 NOT_FAST = {"browser", "faults", "slow"}
+# What is run side by side (tests/__main__.py). Two of them mostly wait, and leave the first their time; so each takes about as long.
+PARTS = ("that compute", "that wait", "in a browser")
+SLOW_BUT_BUSY = ("models", "server", "training")
 
 _fallback_home = pytest.StashKey[str]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fast", action="store_true", help=f"leave out the tests marked {', '.join(sorted(NOT_FAST))}")
+    parser.addoption("--part", choices=PARTS, help="only these, one of the parts of all tests")
     parser.addoption("--long", action="store_true", help="with the tests marked long too")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     unwanted = (NOT_FAST if config.getoption("--fast") else set()) | (set() if config.getoption("--long") else {"long"})
-    left_out = [item for item in items if unwanted & {mark.name for mark in item.iter_markers()}]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not unwanted & {mark.name for mark in item.iter_markers()}]
+    part = config.getoption("--part")
+    wanted = [item for item in items if not unwanted & _marks(item) and part in (None, _part(item))]
+    if len(wanted) < len(items):
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(wanted)])
+        items[:] = wanted
+
+
+def _marks(item: pytest.Item) -> set[str]:
+    return {mark.name for mark in item.iter_markers()}
+
+
+def _part(item: pytest.Item) -> str:
+    """The one that the test belongs to."""
+    marks = _marks(item)
+    if "browser" in marks:
+        return PARTS[2]
+    waits = "faults" in marks or ("slow" in marks and item.path.parent.name not in SLOW_BUT_BUSY)
+    return PARTS[1] if waits else PARTS[0]
 
 
 def pytest_configure(config: pytest.Config) -> None:
