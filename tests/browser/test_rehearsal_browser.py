@@ -22,7 +22,7 @@ def test_from_the_review_to_the_stamp(browser: Browser, dashboard: Dashboard, tr
     expect(page.get_by_text("Saved, paused and gone on")).to_be_visible(timeout=20_000)
     expect(page.get_by_text("Rows as your own model is shown them")).to_be_visible()
     fits_everywhere(page)
-    page.locator(".st-key-step-3 button").click()
+    page.locator(".st-key-step-3").get_by_role("button").click()
     rate = page.get_by_role("spinbutton", name="How big each update is").first
     rate.fill("0.004")
     rate.press("Enter")
