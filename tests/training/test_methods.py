@@ -282,6 +282,7 @@ def test_ones_own_loss_equals_what_it_is(engine: Engine, files: dict[str, Path])
         ("def loss(logprobs, weights, row:\n    pass", "can't be read: line 1"),
         ("def loss(logprobs, weights, row):\n    return 1 / 0", "division"),
         ("def loss(logprobs, weights, row):\n    return 3", "doesn't depend"),
+        ("def loss(logprobs, weights, row):\n    -sum(logprobs)", "is there a return"),
         ("import math\ndef loss(logprobs, weights, row):\n    return math.exp(logprobs[0])", "forgets its slope"),
         ("def other():\n    pass", "loss"),
         ("def loss(logprobs, weights, row):\n    return open('/etc/passwd').read()", "row"),

@@ -103,6 +103,9 @@ class OwnLoss(Asking):
             if not outcome.fine:
                 raise RecipeError(f"your function failed on row {number:,}: {outcome.problem}", "Correct it.", where=_WHERE)
             loss, slopes = outcome.value
+            if loss is None:
+                advice = "Give back one number, made of logprobs."
+                raise RecipeError(f"your function gave back no number on row {number:,} (is there a return?)", advice, where=_WHERE)
             if not all(math.isfinite(value) for value in (loss, *slopes)):
                 advice = "Keep logarithms and divisions away from 0."
                 raise RecipeError(f"your function gave back a number that isn't finite on row {number:,}", advice, where=_WHERE)
