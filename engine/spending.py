@@ -6,6 +6,7 @@ Reads what runs counted themselves; counts nothing. Knows no screen.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +104,7 @@ class Spending:
         return recipe
 
     def _of(self, job: Job, last: Mapping[str, float]) -> Spent:
-        price = pricing.find(job.endpoint, job.base_model)
+        price = self._price(job)
         counted = {kind: int(last.get(f"{kind}_tokens", 0)) for kind in KINDS}
         # What a finished run counted includes its proof; before, the last step's numbers do.
         counted = {kind: max(count, int(((job.result or {}).get("counted") or {}).get(kind, 0))) for kind, count in counted.items()}
@@ -115,6 +116,12 @@ class Spending:
         if any(counted.values()) or (price and price.free):
             amount = (job.result or {}).get("dollars") or (price.dollars(counted) if price else None)
         return Spent(counted, amount, self._projected(job, price, amount), bool(price and price.free), budget)
+
+    def _price(self, job: Job) -> Price | None:
+        """None also where one's own prices can't be read: the settings say so, and runs can be looked at all the same."""
+        with suppress(RecipeError):
+            return pricing.find(job.endpoint, job.base_model)
+        return None
 
     def _projected(self, job: Job, price: Price | None, amount: float | None) -> float | None:
         """What was spent before the first step is spent once more at the end: both sides of the proof cost about the same."""

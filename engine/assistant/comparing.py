@@ -92,7 +92,7 @@ def _one(desk: Desk, meaning: Meaning) -> Reply:
 def _verdict(jobs: list[Job]) -> str:
     if not all(outcome.short(job.result) for job in jobs):
         return "Not both have a proof, so only their curves and settings can be compared."
-    won = [(job, found) for job in jobs if (found := outcome.wins(job.result))]
+    won = [(job, found) for job in jobs if (found := outcome.judged(job.result))]
     wins = [f"{called(job)} wins {percent(found.rate)} against what its last stage began with." for job, found in won]
     return " ".join([_by_figure(jobs), *wins])
 

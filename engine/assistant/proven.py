@@ -27,8 +27,8 @@ def sentences(result: Mapping[str, Any] | None) -> str:
 
 
 def wins(result: Mapping[str, Any] | None) -> str:
-    """How often it wins against what its last stage began with; empty where nobody judged."""
-    return safe(outcome.wins_sentence(result), 400)
+    """How often it wins against what its last stage began with; empty where no judge was asked."""
+    return safe(outcome.wins_sentence(result), 400) if outcome.judged(result) else ""
 
 
 def short(result: Mapping[str, Any] | None) -> str:

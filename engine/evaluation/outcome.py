@@ -98,9 +98,15 @@ def wins(result: Mapping[str, Any] | None) -> WinRate | None:
     return WinRate.of(found) if found.get("count") else None
 
 
+def judged(result: Mapping[str, Any] | None) -> WinRate | None:
+    """The same by a judge alone: by right answers it says nothing that their share doesn't."""
+    exact = ((result or {}).get("win_rate") or {}).get("judge") in (None, [], ["exact"])
+    return None if exact else wins(result)
+
+
 def short(result: Mapping[str, Any] | None) -> str:
     """The proof in a few words: "right answers 0 % → 96.5 %", "score 0.24 → 0.88, wins 74 %"; empty without one."""
-    found, won = headline(result), wins(result)
+    found, won = headline(result), judged(result)
     said = [f"{found.called} {found.was} → {found.now}"] if found else []
     return ", ".join(said + ([f"wins {100 * won.rate:.0f} %"] if won else []))
 

@@ -73,3 +73,8 @@ def test_a_file_that_cant_be_read_says_so(thinker_home: Path, text: str) -> None
     (thinker_home / pricing.FILE).write_text(text)
     with pytest.raises(RecipeError, match="prices"):
         pricing.find("tinker", "Qwen/Qwen3-8B")
+    with Engine() as engine:
+        job = engine.store.create_job(engine.demo_recipe("piglatin"))
+        assert engine.spending.of(job).dollars is None and engine.runs.card(job.id).spent == "", "runs can be looked at all the same"
+        with pytest.raises(RecipeError, match="prices"):
+            engine.spending.table()
