@@ -17,7 +17,6 @@ from engine.errors import EndpointError, KeyNeeded, NotFound, RecipeError
 from engine.jobs import host as runner
 from engine.jobs import states
 from engine.jobs.handover import courier
-from engine.rehearsing import asks
 from engine.store import Job, Store
 from engine.training.rewards.asking import host, key_for, message_of
 
@@ -179,7 +178,9 @@ def _models(reply: httpx.Response) -> list[str]:
 def _asks(job: Job, name: str) -> bool:
     """Whether a run, in any of its stages, asks the server whose key has that name: as a judge, or as a teacher."""
     try:
-        return any(other.url and key_for(other.url).name == name for other in asks.named(job.recipe))
+        recipes = [stage.recipe for stage in job.recipe.stages()]
+        urls = [part.url for recipe in recipes for part in (*recipe.reward.parts, *recipe.evaluation.judge)]
+        return any(url and key_for(url).name == name for url in (*urls, *(recipe.distill.teacher_url for recipe in recipes)))
     except RecipeError:
         # Written by another version.
         return False
