@@ -86,11 +86,13 @@ class Spending:
         pricing.change(endpoint, listed_as, prices)
 
     def raised(self, job: Job, budget: Mapping[str, Any]) -> Recipe | None:
-        """The job's recipe with other limits; None where they stay as they are. Raises StateError where the run is at its limit."""
+        """The job's recipe with other limits; None where they stay as they are. Raises StateError where the run is at a limit that isn't
+        raised, RecipeError for one that can't be."""
         if unknown := set(budget) - set(LIMITS):
             raise RecipeError(f"there is no limit called {min(unknown)}", f"There are: {', '.join(LIMITS)}.", where="recipe budget")
+        spent_at = (job.error or {}) if (job.error or {}).get("kind") == "BudgetSpent" else {}
         if not budget:
-            if (job.error or {}).get("kind") == "BudgetSpent":
+            if spent_at:
                 raise StateError(f"{job.name} is at its limit", "Give a higher one to go on.", where=f"job {job.id}")
             return None
         recipe = job.recipe.merged({"budget": dict(budget)})
@@ -101,6 +103,14 @@ class Spending:
             )
         if new.max_tokens is not None and new.max_tokens <= (taken := sum(spent.counted.values())):
             raise RecipeError(f"the run has taken {taken:,} tokens already", "Give a higher limit.", where="recipe budget.max_tokens")
+        if (hit := spent_at.get("where", "").removeprefix("recipe budget.")) in LIMITS:
+            # It stops a step before it would go past, so what it has taken doesn't tell.
+            before, after = getattr(job.recipe.budget, hit), getattr(new, hit)
+            if before is not None and after is not None and after <= before:
+                unit = hit.removeprefix("max_")
+                raise StateError(
+                    f"{job.name} is at its limit in {unit}", f"Give more than {before:,} {unit} to go on.", where=f"job {job.id}"
+                )
         return recipe
 
     def _of(self, job: Job, last: Mapping[str, float]) -> Spent:
