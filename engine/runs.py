@@ -211,9 +211,10 @@ class Runs:
         now = chapters.present(self.chapters(job), job.step)
         return stages[now.number - 1 if now else 0].recipe
 
-    def band(self, job: Job, name: str, curve: Curve) -> doctor.Band | None:
-        """The healthy range of one of its metrics, where it is known as numbers."""
-        return doctor.band(name, curve, self.recommended_rate(job.base_model, job.method))
+    def band(self, job: Job, name: str, curve: Curve, known: Sequence[Chapter] = ()) -> doctor.Band | None:
+        """The healthy range of one of its metrics in its present stage, where it is known as numbers. `known` are its chapters."""
+        now = self.present(job, known)
+        return doctor.band(name, curve, self.recommended_rate(job.base_model, now.method if now else job.method))
 
     def news(self, job_id: str, after: Mapping[str, int]) -> dict[str, list[tuple[int, float]]]:
         """{metric: (step, value) after the step given for it}: every curve of a run, read on from where it was read to."""

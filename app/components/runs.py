@@ -158,6 +158,6 @@ def show_card(engine: Engine, card: Card) -> None:
 def _methods(job: Job) -> str:
     """SFT, or SFT → DPO for a run of two stages."""
     try:
-        return " → ".join(stage.recipe.method.upper().replace("_", " ") for stage in job.recipe.stages())
+        return " → ".join(words.literal(words.acronym(knowledge.method(stage.recipe.method)["term"])) for stage in job.recipe.stages())
     except EngineError:
         return job.method.upper()

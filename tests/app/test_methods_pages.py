@@ -9,6 +9,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from engine import Engine, knowledge, paths
+from engine.evaluation import doctor
+from engine.evaluation.curves import Curve
 from engine.evaluation.proof import compare, measure
 from engine.recipe import METHODS
 from engine.store import Job
@@ -178,6 +180,14 @@ def test_a_run_of_two_stages_as_it_goes(engine: Engine, staged: Staged) -> None:
     picked = next(one for one in page.get("button_group") if "curve." in str(one.key))
     picked.set_value("train_loss/held_out_loss").run()
     assert not page.exception and "Held-out loss has fallen from 1 to 0.5" in texts(page)
+
+
+def test_a_rate_is_held_against_what_suits_its_stage(engine: Engine, staged: Staged) -> None:
+    job = staged.second(staged.begun(), 40, PREFERRED, HELD)
+    of_first, of_second = (engine.runs.recommended_rate("nano", method) for method in ("sft", "dpo"))
+    curve = Curve([(40, 1e-3)])
+    assert of_first != of_second
+    assert engine.runs.band(job, "learning_rate", curve) == doctor.band("learning_rate", curve, of_second)
 
 
 def test_cards_show_the_figures_of_the_stage_that_runs(engine: Engine, staged: Staged, runs: Runs) -> None:
