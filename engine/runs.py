@@ -127,8 +127,10 @@ class Runs:
         return {group: sum(by_state.get(state, 0) for state in members) for group, members in GROUPS.items()}
 
     def demos_run(self) -> set[str]:
-        """The demos among the newest runs."""
-        return {json.loads(job.recipe_json).get("data", {}).get("demo", "") for job in self._store.jobs(self._owner, limit=50)} - {""}
+        """The demos by examples alone among the newest runs."""
+        recipes = [json.loads(job.recipe_json) for job in self._store.jobs(self._owner, limit=50)]
+        by_examples = [recipe for recipe in recipes if knowledge.methods_of(recipe) == ("sft",)]
+        return {recipe.get("data", {}).get("demo", "") for recipe in by_examples} - {""}
 
     def rename(self, job_id: str, name: str) -> Job:
         """The run by another name; a model that came of it keeps its own. Raises RecipeError for a name that can't be."""

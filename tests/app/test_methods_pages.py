@@ -275,6 +275,14 @@ def test_mixed_methods_are_compared(engine: Engine, staged: Staged, runs: Runs) 
     assert not page.exception and "pairs ranked rightly" in texts(page)
 
 
+def test_only_a_demo_that_was_run_is_offered_again(engine: Engine, staged: Staged, runs: Runs) -> None:
+    staged.begun("score")
+    labels = [button.label for button in open_page().button]
+    assert "Teach it Pig Latin" in labels and "Teach it Pig Latin again" not in labels
+    runs.running("Plain")
+    assert "Teach it Pig Latin again" in [button.label for button in open_page().button]
+
+
 def test_a_recipe_of_another_version_is_shown_all_the_same(engine: Engine, staged: Staged) -> None:
     job = staged.begun()
     with engine.store.write() as connection:
