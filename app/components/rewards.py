@@ -50,8 +50,9 @@ JUDGE = Use(
     "judge",
     "evaluation.judge",
     "Who tells which answer is better (judge)",
-    "The proof puts each new answer beside the one from before that training, and this scores both: the higher score wins (win rate). Take "
-    "something else than what the run learns from: a model that was trained to please a judge pleases that one, which proves nothing.",
+    "After the run its answers to held-out prompts are put beside those of the model that its last stage began with. This scores both, and "
+    "the higher score wins (win rate). Take something else than what the run learns from: what was trained to please a judge pleases that "
+    "one, which proves nothing.",
     "Nobody is named: it goes by the right answers, where the data has any.",
 )
 USES = {use.field: use for use in (REWARD, JUDGE)}
