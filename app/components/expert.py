@@ -51,7 +51,7 @@ def show(draft: Any) -> None:
                         stages.one_field(name, values, _change, reasons, "expert")
         for name in names:
             if name in rewards.USES:
-                rewards.show(draft.changes, frame.change, "expert", rewards.USES[name])
+                rewards.show(recipe.model_dump(mode="json", exclude_defaults=True), frame.change, "expert", rewards.USES[name])
     if _STAGES in found_there:
         st.markdown("## Then, in the same run (stages)", anchors=False)
         stages.show("expert")

@@ -41,7 +41,7 @@ def again(job_id: str, wished: dict[str, Any]) -> None:
         )
         rank = st.number_input("Adapter size (LoRA rank)", 1, 512, recipe.lora.rank, key="again.rank", help=help_of["lora.rank"])
         seed = st.number_input("Seed", 0, 2**31 - 1, recipe.seed, key="again.seed", help=help_of["seed"])
-    if advised := engine.runs.recommended_rate(recipe.base_model):
+    if advised := engine.runs.recommended_rate(recipe.base_model, recipe.method):
         st.caption(f"Recommended learning rate for this model: {advised:.2g}")
     if st.button("Start training", type="primary", icon=":material/play_arrow:", key="again.start"):
         changes: dict[str, Any] = {

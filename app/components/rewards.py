@@ -59,15 +59,15 @@ USES = {use.field: use for use in (REWARD, JUDGE)}
 
 
 def show(changes: dict[str, Any], changed: Callable[[str, Any], None], place: str = "wizard", use: Use = REWARD) -> None:
-    """The parts, the same as text, and a test run. `changes` are a draft's; `changed` is told the use's field and its parts as they shall
-    be."""
+    """The parts, the same as text, and a test run. `changes` are a recipe's plain values as far as they differ from the usual; `changed`
+    is told the use's field and its parts as they shall be."""
     with trouble.boundary():
         kinds = services.engine().rewards.kinds()
         parts, columns = _parts_of(changes, use), _columns(changes)
         stem = f"{place}-{use.name}"
 
         def put(wanted: Parts) -> None:
-            changed(use.field, (wanted or None) if use.without else wanted)
+            changed(use.field, wanted)
 
         st.markdown(f"## {use.title}", anchors=False)
         st.caption(use.meaning)
@@ -83,7 +83,7 @@ def show(changes: dict[str, Any], changed: Callable[[str, Any], None], place: st
 
 
 def _parts_of(changes: dict[str, Any], use: Use) -> Parts:
-    """The parts that a draft has, without what is as usual anyway."""
+    """Those that the recipe has, without what is as usual anyway."""
     part, _, leaf = use.field.partition(".")
     given = (changes.get(part) or {}).get(leaf) or ([] if use.without else [{}])
     return [{"kind": part.get("kind", "exact"), **part} for part in given]

@@ -190,6 +190,18 @@ def test_a_rate_is_held_against_what_suits_its_stage(engine: Engine, staged: Sta
     assert engine.runs.band(job, "learning_rate", curve) == doctor.band("learning_rate", curve, of_second)
 
 
+def test_the_doctor_looks_at_the_present_stage_alone(engine: Engine, staged: Staged) -> None:
+    job = staged.second(staged.begun(), 72, PREFERRED, HELD)
+    steps = range(1, 73)
+    # The second stage's gradients are of another size from its beginning on; its loss rises in the end.
+    norms = Curve((step, 0.1 if step <= 12 else 3.0) for step in steps)
+    loss = Curve((step, 0.1 if step < 50 else 2.0) for step in steps if step > 12)
+    found = engine.runs.diagnose(job, {"grad_norm": norms, "preference_loss": loss})
+    assert [(one.level, one.metric) for one in found] == [("warning", "preference_loss")]
+    assert not found[0].changes, "those would be the first stage's"
+    assert Curve([(1, 0.5), (2, 0.4), (3, 0.3)]).since(2) == [(2, 0.4), (3, 0.3)]
+
+
 def test_cards_show_the_figures_of_the_stage_that_runs(engine: Engine, staged: Staged, runs: Runs) -> None:
     staged.second(staged.begun(), 40, PREFERRED, HELD)
     staged.second(staged.begun("score"), 40, SCORED, {"held_out_reward": 0.4})

@@ -212,7 +212,7 @@ def test_who_judges_the_proof_is_edited_like_a_reward(engine: Engine) -> None:
     shown = texts(page)
     assert "Mean score: 1 for its own answer, 0 for another row's answer." in shown and "Both sides of the proof would take" in shown
     click(page, "-remove")
-    assert "evaluation" in engine.drafts.get().changes and "judge" not in engine.drafts.get().changes["evaluation"]
+    assert judge(engine) == [] and not engine.planner.suggest(engine.drafts.get().changes).recipe.evaluation.judge
     assert not page.exception and "goes by the right answers" in texts(page)
 
 
@@ -248,6 +248,22 @@ def test_a_reward_and_a_judge_on_one_page_are_tried_apart(engine: Engine) -> Non
     shown = texts(page)
     assert not page.exception and shown.count("Mean score") == 2 and "so no answer would win over another" in shown
     assert "before the last change" not in shown
+
+
+def test_the_judge_that_a_demo_was_measured_with_is_shown_and_can_be_taken_out(engine: Engine) -> None:
+    from tests.app.test_wizard_page import open_wizard
+
+    page = open_wizard()
+    page.button(key="try-judged").click().run()
+    engine.drafts.update(expert=True)
+    measured = engine.demo_recipe("judged").evaluation.judge
+    assert measured and "evaluation" not in engine.drafts.get().changes
+    page = open_wizard()
+    removes = [button for button in page.button if button.key.startswith("expert-judge") and button.key.endswith("-remove")]
+    assert not page.exception and len(removes) == len(measured) and "goes by the right answers" not in texts(page)
+    for _ in removes:
+        next(one for one in page.button if one.key.startswith("expert-judge") and one.key.endswith("-remove")).click().run()
+    assert not page.exception and not engine.planner.suggest(engine.drafts.get().changes).recipe.evaluation.judge
 
 
 def test_a_search_finds_what_has_an_editor_of_its_own(engine: Engine) -> None:

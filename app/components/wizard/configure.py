@@ -64,7 +64,7 @@ def show(draft: Any) -> None:
                     if not ((found.recipe.full or start) and name.startswith("lora.")):
                         with grid.cell():
                             _field(name, values, found.reasons)
-            rewards.show(draft.changes, frame.change, use=rewards.JUDGE)
+            rewards.show(found.recipe.model_dump(mode="json", exclude_defaults=True), frame.change, use=rewards.JUDGE)
     profiles.choose(found.recipe, frame.change)
     _presets(found.recipe)
     frame.moves(draft, True)
