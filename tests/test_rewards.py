@@ -115,9 +115,8 @@ def test_who_judges_the_proof_is_tried_too(engine: Engine, rows: dict[str, Any])
     assert [one.score.value for one in by_answers.scored if one.source == OTHER] == [0] * 6, "nobody named: the right answers tell"
     flat = engine.rewards.check(asked | {"evaluation": {"judge": [{"kind": "regex", "pattern": "no"}]}}, judge=True).warnings
     assert any("Every answer scores 0, so no answer would win over another" in warning for warning in flat), flat
-    with pytest.raises(RecipeError, match="no column 'label'") as refused:
+    with pytest.raises(RecipeError, match="no column 'label'"):
         engine.rewards.check(asked | {"evaluation": {"judge": [{"kind": "exact", "expected": "label"}]}}, judge=True)
-    assert "evaluation.judge" in refused.value.where
 
 
 def test_a_judges_calls_are_counted(engine: Engine) -> None:
