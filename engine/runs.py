@@ -129,8 +129,7 @@ class Runs:
     def demos_run(self) -> set[str]:
         """The demos by examples alone among the newest runs."""
         recipes = [json.loads(job.recipe_json) for job in self._store.jobs(self._owner, limit=50)]
-        by_examples = [recipe for recipe in recipes if knowledge.methods_of(recipe) == ("sft",)]
-        return {recipe.get("data", {}).get("demo", "") for recipe in by_examples} - {""}
+        return {one.get("data", {}).get("demo", "") for one in recipes if knowledge.methods_of(one) == ("sft",)} - {""}
 
     def rename(self, job_id: str, name: str) -> Job:
         """The run by another name; a model that came of it keeps its own. Raises RecipeError for a name that can't be."""
@@ -162,7 +161,7 @@ class Runs:
         """What the run doctor says of its curves; of a later stage's by what was measured since that began."""
         recipe, began = self._stage(job)
         if began:
-            # What was measured in training at its first step is still the stage's before it.
+            # In training, what was measured at its first step is still the stage's before it.
             curves = {name: curve.since(began + (not name.startswith("held_out_"))) for name, curve in curves.items()}
         found = doctor.examine(
             curves,

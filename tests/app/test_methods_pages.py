@@ -284,7 +284,16 @@ def test_mixed_methods_are_compared(engine: Engine, staged: Staged, runs: Runs) 
     told = {row["field"] for row in engine.runs.differences([one.id, three.id])}
     assert told == {"stage 2 training.batch_size", "stage 2 training.learning_rate"}, told
     page = open_page(ANALYTICS, **{"as": "cards"})
-    assert not page.exception and "pairs ranked rightly" in texts(page)
+    shown = texts(page)
+    assert not page.exception and "pairs ranked rightly" in shown
+    assert "preference loss `" in shown and "training loss `" in shown.lower(), "two losses are told apart"
+
+
+def test_a_models_page_names_all_its_stages(engine: Engine, staged: Staged) -> None:
+    known = {"base_model": "nano", "endpoint": "local", "renderer": "chat_template", "weights_path": "", "proof": None}
+    model = engine.store.add_model("Two steps", job_id=staged.begun().id, sampler_path="tinker://made/two", **known)
+    page = open_page(str(ROOT / "pages" / "models.py"), model=model.id)
+    assert not page.exception and "Learn from examples (SFT), then Learn from preferences (DPO)" in texts(page)
 
 
 def test_only_a_demo_that_was_run_is_offered_again(engine: Engine, staged: Staged, runs: Runs) -> None:

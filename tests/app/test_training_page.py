@@ -297,6 +297,13 @@ def test_what_is_listed_of_many_checkpoints_adds_up(engine: Engine, runs: Runs) 
     assert listed == [2, *range(5, 13)] and "and 3 more" in shown
 
 
+def test_demos_of_other_methods_stay_out_of_the_runs_way(runs: Runs) -> None:
+    runs.running()
+    page = open_page()
+    inside = [button.key for block in page.get("popover") for button in block.button]
+    assert "demo-score" in inside and "demo-piglatin" not in inside and page.button(key="demo-piglatin")
+
+
 def test_a_limit_is_said_as_people_say_it(engine: Engine) -> None:
     job = engine.store.create_job(engine.demo_recipe("piglatin", {"budget": {"max_minutes": 2, "max_tokens": 1_500_000}}))
     page = open_page(job=job.id)
