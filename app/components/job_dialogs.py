@@ -24,7 +24,8 @@ def again(job_id: str, wished: dict[str, Any]) -> None:
         st.error(words.literal(str(error)))
         return
     help_of = engine.runs.field_help()
-    st.caption("A new run with the same model and data. What isn't shown here stays as it was.")
+    first = " Steps, rate and batch are its first stage's." if recipe.then else ""
+    st.caption(f"A new run with the same model and data.{first} What isn't shown here stays as it was.")
     name = st.text_input("Name", f"{recipe.name} again"[:120], max_chars=120, key="again.name")
     with st.grid(2, min_column_width=150, gap="small"):
         steps = st.number_input(

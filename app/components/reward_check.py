@@ -9,6 +9,7 @@ import streamlit as st
 
 from app import services, session
 from app.components import charts, trouble, words
+from engine.amounts import duration
 
 if TYPE_CHECKING:
     from engine.rewards import RewardCheck
@@ -57,7 +58,7 @@ def _run(changes: dict[str, Any], how: dict[str, Any], stem: str, tried: str) ->
         except Exception:
             status.update(label="It can't be tried like this", state="error")
             raise
-        status.update(label=f"{len(found.scored):,} answers scored in {words.figure(found.seconds)} s", state="complete")
+        status.update(label=f"{len(found.scored):,} answers scored in {_took(found.seconds)}", state="complete")
         session.keep_reward_check(stem, tried, found)
 
 
@@ -85,7 +86,11 @@ def _finding(found: RewardCheck) -> str:
 def _cost(found: RewardCheck, judge: bool) -> str:
     calls = f", {found.calls:,} requests to models with {found.tokens:,} tokens" if found.calls else ""
     whole = "Both sides of the proof" if judge else "One step of the run"
-    return f"Scoring took {words.figure(found.seconds)} s{calls}. {whole} would take about {words.figure(found.step_seconds)} s."
+    return f"Scoring took {_took(found.seconds)}{calls}. {whole} would take {_took(found.step_seconds)}."
+
+
+def _took(seconds: float) -> str:
+    return duration(seconds) if seconds >= 0.1 else "less than 0.1 s"
 
 
 def _table(found: RewardCheck) -> list[dict[str, Any]]:
