@@ -189,8 +189,7 @@ class Runs:
         points = self._store.checkpoints(job.id, owner=self._owner)
         if not points or max(points, key=lambda point: point.id).reason != "asked":
             return ""
-        said = [event.text for event in self._store.events(job.id, owner=self._owner) if event.kind == "stage"]
-        return said[-1] if said else ""
+        return (job.result or {}).get("asks", "")
 
     def main_curves(self, job: Job) -> tuple[str, str]:
         """The two metrics that its present stage is first of all judged by: in training and held out."""

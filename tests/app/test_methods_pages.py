@@ -237,11 +237,11 @@ def test_a_run_that_asks_before_it_goes_on(engine: Engine, staged: Staged) -> No
     job = staged.begun()
     staged.saved(job, 12, "stage", stage=0, began=0)
     staged.saved(job, 12, "asked", stage=0, began=0)
-    engine.store.set_fields(job.id, job.attempt, stage="the reward model ranks only 52% of held-out pairs rightly")
+    engine.store.set_fields(job.id, job.attempt, stage="saving a checkpoint", result={"asks": "the reward model ranks only 52%"})
     engine.store.set_control(job.id, "pause")
     engine.store.transition(job.id, "paused", attempt=job.attempt)
     page = open_page(job=job.id)
-    assert not page.exception and "The reward model ranks only 52% of held-out pairs rightly" in texts(page)
+    assert not page.exception and "The reward model ranks only 52%." in texts(page)
     assert page.button(key="resume")
 
 
