@@ -21,6 +21,11 @@ def test_from_the_review_to_the_stamp(browser: Browser, dashboard: Dashboard, tr
     page.get_by_text("All that was looked at").click()
     expect(page.get_by_text("Saved, paused and gone on")).to_be_visible(timeout=20_000)
     expect(page.get_by_text("Rows as your own model is shown them")).to_be_visible()
+    page.get_by_role("button", name="Rehearse again").click()
+    expect(page.get_by_text("● rehearsing")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("✓ rehearsed")).to_be_visible(timeout=120_000)
+    page.get_by_text("All that was looked at").click()
+    expect(page.get_by_text("Saved, paused and gone on")).to_be_visible(timeout=20_000)
     fits_everywhere(page)
     page.locator(".st-key-step-3").get_by_role("button").click()
     rate = page.get_by_role("spinbutton", name="How big each update is").first
