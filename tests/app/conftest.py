@@ -58,7 +58,7 @@ def runs(engine: Engine) -> Runs:
 
 def open_page(page: str = TRAINING, **query: str) -> AppTest:
     """The page (Training) as a link leads to it."""
-    test = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=20)
+    test = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=60)
     test.switch_page(page)
     for name, value in query.items():
         test.query_params[name] = value

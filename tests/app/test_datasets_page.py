@@ -17,7 +17,7 @@ DATASETS = str(ROOT / "pages" / "datasets.py")
 
 
 def open_page(**query: str) -> AppTest:
-    test = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=20)
+    test = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=60)
     test.switch_page(DATASETS)
     for name, value in query.items():
         test.query_params[name] = value

@@ -13,7 +13,7 @@ from tests.app.conftest import ERROR, ROOT, Runs, texts
 
 
 def open_home() -> AppTest:
-    return AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=20).run()
+    return AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=60).run()
 
 
 def buttons(page: AppTest) -> dict[str, object]:

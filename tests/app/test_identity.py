@@ -199,7 +199,7 @@ def open_app(
 ) -> AppTest:
     # No browser, no cookie.
     monkeypatch.setattr(identity, "_cookie", lambda: "")
-    test = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=20)
+    test = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=60)
     option = identity.config.get_option
     monkeypatch.setattr(identity.config, "get_option", lambda name: address if name == "server.address" else option(name))
     if auth:

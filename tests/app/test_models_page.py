@@ -10,7 +10,7 @@ from tests.app.conftest import ROOT, Runs, texts
 
 
 def open_page(**query: str) -> AppTest:
-    test = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=20)
+    test = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=60)
     test.switch_page(str(ROOT / "pages" / "models.py"))
     for name, value in query.items():
         test.query_params[name] = value

@@ -28,7 +28,7 @@ def editor() -> None:
 def page(engine: Engine) -> AppTest:
     method = {"method": "rl"} if "rl" in METHODS else {}
     engine.drafts.update(changes={**method, "data": {"demo": "piglatin"}})
-    test = AppTest.from_function(editor, default_timeout=30).run()
+    test = AppTest.from_function(editor, default_timeout=60).run()
     assert not test.exception
     return test
 
@@ -125,7 +125,7 @@ def test_a_judge_and_its_key(page: AppTest, engine: Engine) -> None:
         pick(page, "judge")
         click(page, "reward-only")
         engine.drafts.change("reward.parts", [{**parts(engine)[0], "url": server.url}])
-        page = AppTest.from_function(editor, default_timeout=30).run()
+        page = AppTest.from_function(editor, default_timeout=60).run()
         assert widget(page, "selectbox", "judge-url").value == server.url, "an address that nobody named stays"
         widget(page, "text_input", "-key").set_value("sk-judge").run()
         click(page, "key-give")
@@ -138,7 +138,7 @@ def test_a_judge_and_its_key(page: AppTest, engine: Engine) -> None:
 def test_those_who_share_a_machine_choose_among_what_they_may(engine: Engine) -> None:
     with Engine("person-1") as visitor:
         visitor.drafts.update(changes={"data": {"demo": "piglatin"}})
-    test = AppTest.from_function(editor, default_timeout=30)
+    test = AppTest.from_function(editor, default_timeout=60)
     test.session_state["thinker.owner"] = "person-1"
     test.run()
     assert not test.exception
@@ -150,7 +150,7 @@ def test_columns_are_chosen_among_the_datas(engine: Engine) -> None:
     row = {"prompt": "2 + 2", "answer": "4", "checks": "assert True", "level": 3}
     kept = engine.datasets.add("sums.jsonl", (json.dumps(row) + "\n").encode() * 20)
     engine.drafts.update(changes={"method": "rl", "data": {"dataset": kept.id}, "reward": {"parts": [{"kind": "code_tests"}]}})
-    page = AppTest.from_function(editor, default_timeout=30).run()
+    page = AppTest.from_function(editor, default_timeout=60).run()
     tests = widget(page, "selectbox", "code_tests-tests")
     assert tests.options == ["checks", "level", "tests (not in the data)"]
     tests.set_value("checks").run()
@@ -199,7 +199,7 @@ def judge(engine: Engine) -> list[dict]:
 
 def test_who_judges_the_proof_is_edited_like_a_reward(engine: Engine) -> None:
     engine.drafts.update(changes={"method": "dpo", "data": {"demo": "piglatin"}, "evaluation": {"eval_every": 5}})
-    page = AppTest.from_function(judging, default_timeout=30).run()
+    page = AppTest.from_function(judging, default_timeout=60).run()
     shown = texts(page)
     assert not page.exception and "Who tells which answer is better (judge)" in shown and "goes by the right answers" in shown
     # Nobody has to be named, so there is nothing to take out or to try.
@@ -218,7 +218,7 @@ def test_who_judges_the_proof_is_edited_like_a_reward(engine: Engine) -> None:
 
 def test_a_judges_parts_as_text(engine: Engine) -> None:
     engine.drafts.update(changes={"data": {"demo": "piglatin"}, "evaluation": {"judge": [{"kind": "length", "longest": 5}]}})
-    page = AppTest.from_function(judging, default_timeout=30).run()
+    page = AppTest.from_function(judging, default_timeout=60).run()
     text = next(one for one in page.text_area if "-text-" in one.key)
     assert text.value == "- kind: length\n  longest: 5\n"
     text.set_value("- kind: contains\n  texts: [please]\n  name: polite\n").run()

@@ -182,7 +182,7 @@ def test_train_it_further(engine: Engine, runs: Runs) -> None:
     parent = open_models(model=engine.model("Tutor").id)
     shown = [link.label for link in parent.get("page_link")]
     assert "Tutor two went on from it" in shown and "Train it further" not in shown, "its weights to go on from weren't kept"
-    wizard = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=20)
+    wizard = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=60)
     wizard.switch_page(str(ROOT / "pages" / "wizard.py"))
     wizard.query_params["start"] = model.id
     wizard.run()
@@ -198,7 +198,7 @@ def test_train_it_further(engine: Engine, runs: Runs) -> None:
 
 
 def open_models(**query: str) -> AppTest:
-    test = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=20)
+    test = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=60)
     test.switch_page(str(ROOT / "pages" / "models.py"))
     for name, value in query.items():
         test.query_params[name] = value

@@ -268,7 +268,7 @@ def test_the_dashboards_process_loads_no_torch(runs: Runs) -> None:
     code = f"""
 import sys
 from streamlit.testing.v1 import AppTest
-page = AppTest.from_file({str(ROOT / "app" / "main.py")!r}, default_timeout=30)
+page = AppTest.from_file({str(ROOT / "app" / "main.py")!r}, default_timeout=60)
 page.switch_page({str(ROOT / "pages" / "training.py")!r})
 page.query_params["job"] = {job.id!r}
 page.run()

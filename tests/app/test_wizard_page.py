@@ -15,7 +15,7 @@ GOOD = "\n".join(json.dumps({"prompt": f"word {n}", "completion": f"WORD {n}"}) 
 
 
 def open_wizard(**query: str) -> AppTest:
-    test = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=20)
+    test = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=60)
     test.switch_page(WIZARD)
     for name, value in query.items():
         test.query_params[name] = value
