@@ -13,6 +13,7 @@ from engine import Engine, endpoints
 from engine.playground import Settings
 from tests.app.conftest import ROOT, Runs, texts
 from tests.fakes.openai_server import SayingServer
+from tests.running import until
 
 
 @pytest.fixture(autouse=True)
@@ -181,7 +182,9 @@ def test_a_message_during_an_answer_ends_it_and_is_asked(engine: Engine, server:
     chat, shared = page.query_params["chat"], services.engine().playground
     who = [shared.speaker("base:nano")]
     server.go_on.clear()
-    shared.exchange(chat, "two words", shared.ask(who, [shared.messages([], 0, "two words", Settings())], Settings()))
+    asking = shared.ask(who, [shared.messages([], 0, "two words", Settings())], Settings())
+    shared.exchange(chat, "two words", asking)
+    until(lambda: asking.answers[0].text)
     # The next can be answered once the server has heard that nobody listens any more.
     threading.Thread(target=lambda: server.gone.wait(60) and server.go_on.set(), daemon=True).start()
     say(page, "three")
