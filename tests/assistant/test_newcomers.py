@@ -77,6 +77,7 @@ def test_there_are_many() -> None:
     assert len(PHRASES) > 55
 
 
+@pytest.mark.slow
 def test_each_is_answered_with_something_to_do(engine: Engine) -> None:
     tuned(engine, "Tutor"), tuned(engine, "Poet"), tuned(engine, "nano v2")
     engine.datasets.add("support chats.jsonl", rows(80))

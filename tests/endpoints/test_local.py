@@ -48,6 +48,7 @@ def in_another_process(home: Path) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment(home), cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_two_starters_at_once_and_a_third_later(thinker_home: Path):
     others = [in_another_process(thinker_home) for _ in range(2)]
     found: list[LocalServer] = []
@@ -91,6 +92,7 @@ def test_a_death_is_noticed_and_the_next_one_starts_afresh(thinker_home: Path):
     assert third.pid not in (os.getpid(), server.pid, second.pid)
 
 
+@pytest.mark.slow
 def test_one_that_can_not_start_says_why(tmp_path: Path):
     folder = Path(shutil.copytree(models.nano_folder(), tmp_path / "model"))
     (folder / "model.safetensors").write_bytes(b"these are no weights")

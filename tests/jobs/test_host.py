@@ -15,6 +15,8 @@ from engine.jobs import host, logs
 from engine.store import Store
 from tests.jobs import executors
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 COUNT = "tests.jobs.executors:count"
 

@@ -179,6 +179,7 @@ def test_no_files_are_left_open_to_it(sandbox: Sandbox) -> None:
     assert found.fine and not found.out
 
 
+@pytest.mark.slow
 def test_memory_is_bounded(sandbox: Sandbox) -> None:
     for source in ("x = 'x' * (3 << 30)", "x = []\nfor n in range(128): x.append(bytearray(1 << 24))", "x = 10 ** 10 ** 10"):
         found = run(sandbox, source, seconds=3, memory=256 << 20)
@@ -187,6 +188,7 @@ def test_memory_is_bounded(sandbox: Sandbox) -> None:
     assert not kept.fine and kept.seconds < 5
 
 
+@pytest.mark.slow
 def test_processes_and_threads_are_bounded(sandbox: Sandbox) -> None:
     began = time.monotonic()
     bomb = run(sandbox, "import os, time\nfor n in range(7): os.fork()\ntime.sleep(1)", seconds=5)
@@ -201,6 +203,7 @@ def test_processes_and_threads_are_bounded(sandbox: Sandbox) -> None:
     assert run(sandbox, "import threading\nt = threading.Thread(target=print, args=(1,)); t.start(); t.join()").out == "1\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "source",
     [
@@ -220,6 +223,7 @@ def test_endless_ones_are_ended(sandbox: Sandbox, source: str) -> None:
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.slow
 def test_one_that_cannot_be_heard_holds_up_nobody(sandbox: Sandbox) -> None:
     silent = Program("import os, time\nos.closerange(1, 99)\ntime.sleep(1000)")
     found = sandbox.run([silent, *[Program("print(1)")] * 5], Limits(seconds=2))

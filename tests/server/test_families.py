@@ -182,6 +182,7 @@ def test_in_bfloat16(family: str, tmp_path: Path) -> None:
         assert len(sequences[0][0]) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["gpt2", "qwen3_moe"])
 def test_through_the_server(family: str, tmp_path: Path) -> None:
     """The official client against a real process: train, save, resume, sample; PEFT loads what the sampler was saved as."""

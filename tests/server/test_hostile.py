@@ -52,6 +52,7 @@ class Bystander:
                 time.sleep(0.01)
 
 
+@pytest.mark.slow
 class TestTenMillion:
     def test_tokens_in_a_datum(self, server: RunningServer, session: Session) -> None:
         message = pb.Datum()
@@ -83,6 +84,7 @@ class TestTenMillion:
         assert time.monotonic() - started < 20 and other.slowest < 10
 
 
+@pytest.mark.slow
 def test_many_rows_are_trained_on(server: RunningServer, session: Session) -> None:
     """Ten thousand: a long request, during which others are answered."""
     model_id, data = session.model(), [datum([5, 6, 7])] * 10_000

@@ -33,6 +33,7 @@ def datum(sequence: types.SampledSequence, prompt_logprobs: list[float], advanta
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["importance_sampling", "ppo", "cispo", "dro", "gspo"])
 def test_the_reward_rises(service: tinker.ServiceClient, loss: str) -> None:
     client = service.create_lora_training_client("nano", rank=8, seed=4).result(timeout=60)
