@@ -77,7 +77,9 @@ def is_area(value: Any) -> bool:
     return isinstance(value, functools.cached_property)
 
 
+@functools.cache
 def methods() -> dict[str, inspect.Signature]:
+    """Of Engine and its areas, by area.method."""
     with Engine() as made:
         found = {}
         for area, facade in areas(made).items():
