@@ -66,7 +66,7 @@ def test_each_prompt_counts_once_and_no_bad_answer_is_right(engine: Engine, data
     before = found.held_out["before"]
     assert before["count"] == 24 and before["exact_match"] == 0, "an answer that was found bad is nothing to come to"
     proof = read_json(engine.job(found.job_id).folder / "proof.json")
-    assert {row["was_right"] for row in proof["examples"]} == {False, None} and len(proof["examples"]) == 36
+    assert {row["was_right"] for row in proof["examples"]} == {False, None}
 
 
 def test_what_cant_be_judged_is_no_tie(engine: Engine, data: dict[str, Any], tmp_path: Path) -> None:
