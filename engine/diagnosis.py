@@ -91,8 +91,7 @@ class Diagnoser:
 
     def _why(self, job: Job) -> Iterator[Sign]:
         if not job.error:
-            asked = (job.result or {}).get("asks")
-            if asked and job.state == states.PAUSED:
+            if asked := Runs(self._store, self._owner).question(job):
                 yield Sign("why", None, f"It waits for a word of yours: {asked}", "Resume it to go on all the same.")
             elif job.state == states.INTERRUPTED:
                 yield Sign("why", None, "It was cut off.", "A runner takes it up again by itself, from its last checkpoint.")
@@ -126,10 +125,7 @@ class Diagnoser:
         except RecipeError as error:
             yield Sign("endpoint", False, error.message, error.next_step)
             return
-        place = next((place for place in places.look(self._owner) if place.name == job.endpoint), None)
-        if place is None:
-            yield Sign("endpoint", False, f"there is no endpoint {job.endpoint!r} any more", "Name it again in the settings.")
-            return
+        place = places.at(job.endpoint, self._owner)
         area_of = {"Memory": "memory", "Disk": "disk", "Key": "key"}
         for check in place.checks:
             if check.label in ("Processor", "GPU") or check.optional:

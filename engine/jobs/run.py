@@ -185,6 +185,13 @@ class JobRun:
         )
         return model.name
 
+    def keep_last(self) -> None:
+        """Registers what earlier attempts had learned by their last checkpoint, if there is one to use."""
+        last = self._store.last_checkpoint(self.job_id, "sampler_weights", owner=None)
+        if last is not None and last.step > 0:
+            weights = self.resume.path if self.resume is not None else ""
+            self.model(sampler_path=last.path, weights_path=weights, renderer=last.renderer, proof=None)
+
     def log(self, level: str, text: str, **fields: Any) -> None:
         """One line in the job's log and the common one."""
         logs.log(level, text, job_id=self.job_id, attempt=self.attempt, **fields)

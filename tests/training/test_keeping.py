@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from engine import Engine, Recipe, keys, starts
+from engine import Engine, Recipe, keys, paths, starts
 from engine.endpoints import backups, saved
 from engine.errors import EndpointLost, NotFound, StateError, StorageError
 from engine.store import Job
@@ -177,6 +178,20 @@ def test_a_damaged_checkpoint_is_put_back(engine: Engine, shouts: Path, straight
     assert [step for step, _ in curve] == list(range(1, 17))
     assert [value for _, value in curve] == pytest.approx([value for _, value in straight], rel=0, abs=1e-5)
     assert saved.sound(folder) and any("put back from its backup" in line["text"] for line in engine.log(job.id, 200))
+
+
+def test_a_backup_stays_where_the_new_one_isnt_whole(engine: Engine, tmp_path: Path) -> None:
+    def saved_at(name: str, content: bytes, noted: bytes) -> str:
+        folder = paths.folder("checkpoints", "made", "weights", name)
+        (folder / "adapter_model.safetensors").write_bytes(content)
+        about = {"digests": {"adapter_model.safetensors": hashlib.sha256(noted).hexdigest()}}
+        (folder / "checkpoint.json").write_text(json.dumps(about))
+        return f"tinker://made/weights/{name}"
+
+    whole, damaged = saved_at("first", b"one", b"one"), saved_at("second", b"broken", b"two")
+    assert backups.keep("j", 4, {"weights": whole}) and not backups.keep("j", 4, {"weights": damaged})
+    assert backups.steps("j") == [4] and backups.has(whole) and not backups.has(damaged)
+    assert backups.size("j") == saved.weight(starts.folder_of(whole))
 
 
 def test_without_a_backup_an_earlier_checkpoint_does(engine: Engine, shouts: Path, straight: list[tuple[int, float]]) -> None:

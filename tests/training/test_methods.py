@@ -228,7 +228,8 @@ def test_a_poor_reward_model_is_asked_about(engine: Engine, files: dict[str, Pat
     job = engine.launch(recipe(files, "dpo", method="rlhf", data=data, reward_model=about, rl=rl, training={"steps": 2, "batch_size": 4}))
     until(lambda: engine.job(job.id).state in ("paused", "done", "failed"), 90)
     paused = engine.job(job.id)
-    assert paused.state == "paused" and paused.step == 2 and "ranks only" in paused.result["asks"]
+    assert paused.state == "paused" and paused.step == 2 and "ranks only" in engine.runs.question(paused)
+    assert any("It waits for a word of yours: the reward model ranks only" in sign.says for sign in engine.diagnosis.of(job.id).signs)
     engine.resume(job.id)
     until(lambda: engine.job(job.id).state in ("done", "failed"), 90)
     assert engine.job(job.id).state == "done" and len(curve(engine, job.id, "reward")) == 2

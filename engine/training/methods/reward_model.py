@@ -153,8 +153,8 @@ class FromPairs(RewardModel):
             "preference_loss": fmean(-log_sigmoid(c - r) for c, r in scores),
             "preference_accuracy": fmean(c > r for c, r in scores),
             "reward_margin": fmean(c - r for c, r in scores),
-            "chosen_reward": fmean(c for c, _ in scores),
-            "rejected_reward": fmean(r for _, r in scores),
+            "chosen_score": fmean(c for c, _ in scores),
+            "rejected_score": fmean(r for _, r in scores),
         }
         return {prefix + name: value for name, value in values.items()}
 
@@ -184,7 +184,7 @@ class FromThumbs(RewardModel):
         if scores[True] and scores[False]:
             good, bad = fmean(scores[True]), fmean(scores[False])
             values |= {"preference_accuracy": ranked(scores[True], scores[False]), "reward_margin": good - bad}
-            values |= {"chosen_reward": good, "rejected_reward": bad}
+            values |= {"chosen_score": good, "rejected_score": bad}
         return {prefix + name: value for name, value in values.items()}
 
     def _calibration(self, rows: Sequence[int], likely: Sequence[Sequence[float]]) -> float:
