@@ -75,6 +75,15 @@ def load_data(recipe: Recipe, skills: bool | None = None, shape: Shape | None = 
     return DataSet(name, train, held_out, problems, replayed, skill_examples, shape, notes, (1 - sum(weights), *weights))
 
 
+def unseen(data: DataSet, learned: DataSet) -> DataSet:
+    """The same without the held-out rows whose prompts are learned in the other, which comes before it in the same run."""
+    held_out, repeated = _apart(data.held_out, learned.train)
+    if not repeated:
+        return data
+    note = f"{len(repeated):,} held-out rows were left out of the proof: an earlier stage learns their prompts"
+    return replace(data, held_out=held_out, notes=[*data.notes, note])
+
+
 def source(spec: DataSpec | Mixed, shape: Shape) -> tuple[Path, str, dict[str, str]]:
     """Where its rows are, and how they are to be read: (file, format, mapping). Raises DataError."""
     if spec.demo:

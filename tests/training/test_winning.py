@@ -81,6 +81,14 @@ def test_what_cant_be_judged_is_no_tie(engine: Engine, data: dict[str, Any], tmp
     assert f"of {won['unjudged']} more an answer couldn't be scored" in outcome.wins_sentence({"win_rate": won})
 
 
+def test_what_an_earlier_stage_has_learned_is_no_proof(engine: Engine, data: dict[str, Any]) -> None:
+    follows = [{"method": "dpo", "data": data, "training": {"steps": 1}}]
+    found = engine.run(recipe({**data, "held_out_fraction": 0}, [], training={"steps": 2}, then=follows))
+    assert found.held_out == {"before": None, "after": None} and found.win_rate is None
+    notes = engine.job(found.job_id).result["notes"]
+    assert "12 held-out rows were left out of the proof: an earlier stage learns their prompts" in notes
+
+
 def test_a_budget_without_room_for_it_costs_the_win_rate_alone(engine: Engine, data: dict[str, Any]) -> None:
     chain = recipe(data, [], training={"steps": 2}, then=[{"method": "dpo", "training": {"steps": 1}}])
     whole = engine.job(engine.run(chain).job_id).result
