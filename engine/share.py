@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from engine import knowledge
-from engine.recipe import Recipe, fields
+from engine.recipe import Recipe, fields, written
 
 _FLAGS = {
     "name": "--name",
@@ -102,6 +102,17 @@ def flat(recipe: Recipe) -> dict[str, Any]:
             place = place[part]
         values[field["name"]] = place
     return values
+
+
+def of_stages(recipe: Recipe) -> dict[str, Any]:
+    """What later stages say anew: {'stage 2 training.steps': 60}."""
+    found = {}
+    for number, (said, stage) in enumerate(zip(recipe.then, written(recipe)[1:], strict=True), 2):
+        whole = flat(stage)
+        for part, values in said.items():
+            names = [f"{part}.{leaf}" for leaf in values] if isinstance(values, dict) else [part]
+            found |= {f"stage {number} {name}": whole[name] for name in names if name in whole}
+    return found
 
 
 def _words(name: str, value: Any) -> list[str]:

@@ -269,6 +269,18 @@ def test_a_proof_by_score_alone(engine: Engine, staged: Staged) -> None:
     assert engine.next_steps.find() and engine.assistant.say("how is my run?")
 
 
+def test_who_ranks_pairs_rightly_is_said_as_it_is(engine: Engine, staged: Staged) -> None:
+    """Of a policy that a reward model scored, its answers are proven; the pairs were the reward model's."""
+    result = {"seconds": 1.0, "tokens": 1, "steps": 100, "checkpoint": "", "notes": ["two rows are short"], "held_out": {"before": {}}}
+    said = {"judged": "The reward model that scored its tries ranks 48 % of the held-out pairs rightly.",
+            "pairs": "Of the held-out pairs, it has come to prefer the better answer in 48 %."}  # fmt: skip
+    for demo, sentence in said.items():
+        job = staged.second(staged.begun(demo), 40, PREFERRED, HELD)
+        engine.store.set_fields(job.id, job.attempt, result=result)
+        shown = texts(open_page(job=job.id))
+        assert sentence in shown and "Two rows are short." in shown
+
+
 def test_mixed_methods_are_compared(engine: Engine, staged: Staged, runs: Runs) -> None:
     one = staged.second(staged.begun(), 40, PREFERRED, HELD)
     two = staged.second(staged.begun("score"), 40, SCORED, {"held_out_reward": 0.4})
@@ -294,6 +306,8 @@ def test_a_models_page_names_all_its_stages(engine: Engine, staged: Staged) -> N
     model = engine.store.add_model("Two steps", job_id=staged.begun().id, sampler_path="tinker://made/two", **known)
     page = open_page(str(ROOT / "pages" / "models.py"), model=model.id)
     assert not page.exception and "Learn from examples (SFT), then Learn from preferences (DPO)" in texts(page)
+    told = {change.field: change.value for change in engine.registry.about(model.id).changes}
+    assert (told["training.steps"], told["stage 2 method"], told["stage 2 training.steps"]) == (12, "dpo", 60) and "then" not in told
 
 
 def test_only_a_demo_that_was_run_is_offered_again(engine: Engine, staged: Staged, runs: Runs) -> None:
