@@ -310,6 +310,14 @@ def test_a_models_page_names_all_its_stages(engine: Engine, staged: Staged) -> N
     assert (told["training.steps"], told["stage 2 method"], told["stage 2 training.steps"]) == (12, "dpo", 60) and "then" not in told
 
 
+def test_a_reward_model_is_told_from_the_model_that_it_scores(engine: Engine) -> None:
+    page = open_wizard()
+    page.button(key="try-judged").click().run()
+    shown = texts(page)
+    assert "1. First it learns from" in shown and "2. A second model like it learns to score from" in shown
+    assert "3. Then the first tries 8 answers" in shown and "up to 0.0005 (RL)" in shown
+
+
 def test_only_a_demo_that_was_run_is_offered_again(engine: Engine, staged: Staged, runs: Runs) -> None:
     staged.begun("score")
     labels = [button.label for button in open_page().button]
