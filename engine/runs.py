@@ -158,8 +158,12 @@ class Runs:
         return self._rates[base_model, method]
 
     def diagnose(self, job: Job, curves: Mapping[str, Curve]) -> list[doctor.Finding]:
-        """What the run doctor says of its curves; of a later stage's by what was measured since that began."""
-        recipe, began = self._now(job)
+        """What the run doctor says of its curves; of a later stage's by what was measured since that began. Nothing of a run whose recipe
+        this version can't read."""
+        try:
+            recipe, began = self._now(job)
+        except EngineError:
+            return []
         if began:
             # In training, what was measured at its first step is still the stage's before it.
             curves = {name: curve.since(began + (not name.startswith("held_out_"))) for name, curve in curves.items()}
@@ -193,7 +197,10 @@ class Runs:
 
     def main_curves(self, job: Job) -> tuple[str, str]:
         """The two metrics that its present stage is first of all judged by: in training and held out."""
-        return chapters.main_curves(self._stage(job))
+        try:
+            return chapters.main_curves(self._stage(job))
+        except EngineError:
+            return doctor.LOSSES
 
     def figures(self, job: Job) -> list[Figure]:
         """The main figures of its present stage, as they are now."""
@@ -257,19 +264,13 @@ class Runs:
         return self._store.totals(self._owner)
 
     def differences(self, job_ids: Sequence[str]) -> list[dict[str, Any]]:
-        """[{field, help, values: {job id: value}}]: only what isn't the same in all of these runs' recipes, names left out."""
-        jobs = self._known(job_ids)
-        values = {job.id: share.flat(job.recipe) | share.of_stages(job.recipe) for job in jobs}
-        described = {field["name"]: field["help"] for field in fields() if field["name"] not in ("name", "then")}
-        later = sorted({name for flat in values.values() for name in flat} - set(described) - {"name", "then"})
-        told = policy.of(self._owner).told
-        found = []
-        for name in [*described, *later]:
-            of_each = {job_id: told(flat.get(name)) for job_id, flat in values.items()}
-            if len({json.dumps(value, sort_keys=True) for value in of_each.values()}) > 1:
-                plain = name.rpartition(" ")[2]
-                found.append({"field": name, "help": described.get(plain, ""), "values": of_each})
-        return found
+        """[{field, help, values: {job id: value}}]: only what isn't the same in all of these runs' recipes; see share.differences."""
+        recipes: dict[str, Recipe | None] = {}
+        for job in self._known(job_ids):
+            recipes[job.id] = None
+            with suppress(EngineError):
+                recipes[job.id] = job.recipe
+        return share.differences(recipes, policy.of(self._owner).told)
 
     def overlay(self, job_ids: Sequence[str], metric: str, along: str = "step") -> dict[str, list[tuple[float, float]]]:
         """{job id: [(where, value)]}: one metric of several runs along their steps, `tokens` or `seconds`.

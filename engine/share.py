@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import pprint
 import shlex
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
@@ -112,6 +113,23 @@ def of_stages(recipe: Recipe) -> dict[str, Any]:
         for part, values in said.items():
             names = [f"{part}.{leaf}" for leaf in values] if isinstance(values, dict) else [part]
             found |= {f"stage {number} {name}": whole[name] for name in names if name in whole}
+    return found
+
+
+def differences(recipes: Mapping[str, Recipe | None], told: Callable[[Any], Any]) -> list[dict[str, Any]]:
+    """[{field, help, values: {key: value}}]: only what isn't the same in all of them, names left out. None stands for a recipe that this
+    version can't read, which is said in a row of its own. `told` is what may be shown of a value."""
+    values = {key: flat(recipe) | of_stages(recipe) for key, recipe in recipes.items() if recipe is not None}
+    described = {field["name"]: field["help"] for field in fields() if field["name"] not in ("name", "then")}
+    later = sorted({name for known in values.values() for name in known} - set(described) - {"name", "then"})
+    found = []
+    for name in [*described, *later]:
+        of_each = {key: told(known.get(name)) for key, known in values.items()}
+        if len({json.dumps(value, sort_keys=True) for value in of_each.values()}) > 1:
+            found.append({"field": name, "help": described.get(name.rpartition(" ")[2], ""), "values": of_each})
+    if len(values) < len(recipes):
+        which = {key: "can be read" if key in values else "of another version" for key in recipes}
+        found.append({"field": "recipe", "help": "What another version of Thinker wrote can't be compared.", "values": which})
     return found
 
 

@@ -334,9 +334,17 @@ def test_a_recipe_of_another_version_is_shown_all_the_same(engine: Engine, stage
         from engine.store import schema
 
         connection.execute(update(schema.jobs).where(schema.jobs.c.id == job.id).values(recipe='{"method": "gone"}'))
-    assert engine.runs.chapters(engine.job(job.id)) == []
+    assert engine.runs.chapters(engine.job(job.id)) == [] == engine.runs.diagnose(engine.job(job.id), {})
     page: AppTest = open_page()
     assert not page.exception and "SFT" in texts(page)
+    page = open_page(job=job.id)
+    shown = texts(page)
+    assert not page.exception and not page.error and "Held-out loss has fallen" in shown and "## Log" in shown and "## Checkpoints" in shown
+    other = staged.begun()
+    page = open_page(ANALYTICS, runs=f"{job.id},{other.id}")
+    assert not page.exception and not page.error and "Nothing: the same recipe" not in texts(page)
+    told = engine.runs.differences([job.id, other.id])[-1]
+    assert told["field"] == "recipe" and told["values"] == {job.id: "of another version", other.id: "can be read"}
 
 
 @pytest.mark.parametrize("goal", [name for name, goal in knowledge.goals().items() if "try" in goal])
