@@ -125,10 +125,7 @@ class Diagnoser:
         except RecipeError as error:
             yield Sign("endpoint", False, error.message, error.next_step)
             return
-        place = next((place for place in places.look(self._owner) if place.name == job.endpoint), None)
-        if place is None:
-            yield Sign("endpoint", False, f"there is no endpoint {job.endpoint!r} any more", "Name it again in the settings.")
-            return
+        place = places.at(job.endpoint, self._owner)
         area_of = {"Memory": "memory", "Disk": "disk", "Key": "key"}
         for check in place.checks:
             if check.label in ("Processor", "GPU") or check.optional:

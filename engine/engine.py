@@ -193,9 +193,8 @@ class Engine(Areas):
         """
         job = self.job(job_id)
         guard.key(self.owner, job.endpoint)
-        if recipe := self.spending.raised(job, budget or {}):
-            self.store.change_recipe(job.id, recipe, self.owner)
-        job = self.store.resume(job.id, self.owner, most=self.policy.most_jobs)
+        recipe = self.spending.raised(job, budget or {})
+        job = self.store.resume(job.id, self.owner, recipe=recipe, most=self.policy.most_jobs)
         host.ensure_runner()
         return job
 

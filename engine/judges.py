@@ -179,8 +179,8 @@ def _asks(job: Job, name: str) -> bool:
     """Whether a run, in any of its stages, asks the server whose key has that name: as a judge, or as a teacher."""
     try:
         recipes = [stage.recipe for stage in job.recipe.stages()]
-        urls = [part.url for recipe in recipes for part in recipe.reward.parts] + [recipe.distill.teacher_url for recipe in recipes]
-        return any(url and key_for(url).name == name for url in urls)
+        urls = [part.url for recipe in recipes for part in (*recipe.reward.parts, *recipe.evaluation.judge)]
+        return any(url and key_for(url).name == name for url in (*urls, *(recipe.distill.teacher_url for recipe in recipes)))
     except RecipeError:
         # Written by another version.
         return False

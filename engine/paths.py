@@ -15,12 +15,21 @@ from pathlib import Path
 from engine import platforms
 from engine.errors import StorageError
 
+ROOT = Path(__file__).resolve().parents[1]
+"""Where this program lies; its processes are started there."""
+
 
 def home() -> Path:
     """The data directory, made if absent: `THINKER_HOME`, else the platform's usual place."""
     chosen = os.environ.get("THINKER_HOME")
     path = Path(chosen).expanduser() if chosen else platforms.default_home()
-    return _made(path)
+    return _made(path.absolute())
+
+
+def child_environment() -> dict[str, str]:
+    """For a Python process of ours: it finds this program and this data directory, wherever it is started."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
+    return {**os.environ, "THINKER_HOME": str(home()), "PYTHONPATH": path}
 
 
 def folder(*parts: str) -> Path:

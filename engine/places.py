@@ -50,11 +50,15 @@ def look(owner: str = "local", ask: bool = True) -> list[Place]:
 
     `ask`: those that are elsewhere are asked whether they are there and take the owner's key, which may take seconds.
     """
-    found = [_local(owner, ask) if name == LOCAL else _remote(name, owner, ask) for name in endpoints.names(owner)]
-    return sorted(found, key=lambda place: not place.ready)
+    return sorted((at(name, owner, ask) for name in endpoints.names(owner)), key=lambda place: not place.ready)
 
 
-def _local(owner: str, ask: bool) -> Place:
+def at(name: str, owner: str = "local", ask: bool = True) -> Place:
+    """One of them. Raises RecipeError for an unknown name."""
+    return _local() if name == LOCAL else _remote(name, owner, ask)
+
+
+def _local() -> Place:
     machine = system.probe(paths.home())
     gpu = gpu_names()
     checks = (

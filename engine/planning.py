@@ -81,14 +81,16 @@ class Planner:
 
     def models_at(self, endpoint: str) -> list[str]:
         """The base models that an endpoint has to choose from; empty where any can be named. Raises EngineError."""
-        return [] if endpoints.kind(endpoint, self._owner).weights else remote.models(endpoint, self._owner)
+        if endpoints.kind(endpoint, self._owner).weights:
+            return []
+        return [offer.name for offer in self._offers(endpoint) if offer.trainable]
 
     def about_model(self, endpoint: str, listed_as: str) -> list[str]:
         """What is known of a model where it would be trained: the most tokens that it takes at once, and its price. In words."""
         found = []
         with suppress(EngineError):
-            context = None if endpoints.kind(endpoint, self._owner).weights else remote.offer(endpoint, listed_as, self._owner).context
-            found += [f"takes up to {context:,} tokens at once (context)"] if context else []
+            if context := self._context(endpoint, listed_as):
+                found.append(f"takes up to {context:,} tokens at once (context)")
         price = pricing.find(endpoint, listed_as)
         if price is not None and not price.free:
             found.append(price.told)
@@ -287,7 +289,7 @@ class Planner:
         tokenizer = load_tokenizer(models.resolve(recipe.base_model, weights=False))
         limit = recipe.training.max_length
         with suppress(EngineError):
-            there = self._context(recipe)
+            there = self._context(recipe.endpoint, recipe.base_model)
             limit = min(filter(None, (limit, there)), default=None)
         report = data.check(path, layout, mapping, tokenizer, recipe.renderer, limit, shape, spec.transforms)
         epoch = order(recipe, loaded.train, [0] * len(loaded.train)).rows
@@ -326,20 +328,25 @@ class Planner:
     def _refused(self, recipe: Recipe) -> list[Concern]:
         """What a server elsewhere would say to it."""
         try:
-            fits(recipe, self._context(recipe))
+            fits(recipe, self._context(recipe.endpoint, recipe.base_model))
         except RecipeError as error:
             return [Concern("stop", _sentence(error.message), error.next_step, error.where.removeprefix("recipe "))]
         except EngineError as error:
             return [Concern("stop", _sentence(error.message), error.next_step, "endpoint")]
         return []
 
-    def _context(self, recipe: Recipe) -> int | None:
-        """The most tokens at once, as a server elsewhere lists them; asked again after some seconds. Raises EngineError."""
-        if endpoints.kind(recipe.endpoint, self._owner).weights:
+    def _context(self, endpoint: str, base_model: str) -> int | None:
+        """The most tokens at once, as a server elsewhere lists them. Raises EngineError."""
+        if endpoints.kind(endpoint, self._owner).weights:
             return None
-        key = ("context", recipe.endpoint, recipe.base_model, int(time.monotonic() / _ASKED_AGAIN_S))
+        return remote.chosen(endpoint, base_model, self._owner, self._offers(endpoint)).context
+
+    def _offers(self, endpoint: str) -> list[remote.Offer]:
+        """The models of a server elsewhere; asked again after some seconds. Raises EngineError."""
+        where = remote.address(endpoint, self._owner)
+        key = ("offers", where.url, hash(where.key(self._owner)), int(time.monotonic() / _ASKED_AGAIN_S))
         if key not in self._known:
-            self._remember(key, remote.offer(recipe.endpoint, recipe.base_model, self._owner).context)
+            self._remember(key, remote.offers(endpoint, self._owner))
         return self._known[key]
 
     def _speed(self, recipe: Recipe, model: estimates.ModelSize | None) -> tuple[float | None, str]:

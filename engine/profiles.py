@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine import data, guard, knowledge
-from engine.data.transforms import changed, texts_of
+from engine.data.transforms import each_changed, texts_of
 from engine.errors import NotFound, RecipeError
 from engine.library import Library
 from engine.recipe import Recipe, Transform
@@ -136,16 +136,15 @@ class Profiles:
     def _effects(self, recipe: Recipe, count: int) -> Effects:
         plain = recipe.merged({"profile": "", "system_prompt": "", "data": {"transforms": []}})
         raw = [example for example in data.load_data(plain, skills=False).train if example.kind == "task"]
+        made = each_changed(raw, recipe.data.transforms)
         shown = []
-        for example in raw[:count]:
-            kept, problems = changed([example, *raw[:50]], recipe.data.transforms)
-            gone = next((problem for problem in problems if problem.row == example.row), None)
-            after = [] if gone else texts_of(kept[0])
-            if after and recipe.system_prompt:
-                after = [("system", recipe.system_prompt), *after]
-            shown.append(Effect(example.row, texts_of(example), after, gone.message if gone else ""))
-        left_out = len(changed(raw, recipe.data.transforms)[1]) if recipe.data.transforms else 0
-        return Effects(shown, left_out, len(raw))
+        for example, found in list(zip(raw, made, strict=True))[:count]:
+            if isinstance(found, data.Problem):
+                shown.append(Effect(example.row, texts_of(example), [], found.message))
+                continue
+            told = [("system", recipe.system_prompt)] if recipe.system_prompt else []
+            shown.append(Effect(example.row, texts_of(example), [*told, *texts_of(found)]))
+        return Effects(shown, sum(isinstance(found, data.Problem) for found in made), len(raw))
 
 
 def settle(store: Store, owner: str, recipe: Recipe) -> Recipe:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engine import endpoints, lessons, models, policy, share
+from engine import endpoints, lessons, models, policy, share, starts
 from engine.amounts import size
 from engine.endpoints import backups
 from engine.errors import ModelError, NotFound, RecipeError, StateError
@@ -148,10 +148,9 @@ class Registry:
         job = self._origin(model)[0]
         if job is not None and job.state in states.ACTIVE:
             raise StateError(f"the run {job.name} is {states.LIGHTS[job.state].label} and may need the files", "Stop it first.")
-        for waiting in self._store.jobs(self._owner, states=tuple(set(states.STATES) - states.FINAL)):
-            if json.loads(waiting.recipe_json).get("start", {}).get("checkpoint") == model.id:
-                said = f"the run {waiting.name} is {states.LIGHTS[waiting.state].label} and goes on from it"
-                raise StateError(said, "Wait for its end, or stop it first.")
+        if model.weights_path and (waiting := starts.going_on_from(self._store, self._owner, model.weights_path)):
+            said = f"the run {waiting.name} is {states.LIGHTS[waiting.state].label} and goes on from it"
+            raise StateError(said, "Wait for its end, or stop it first.")
         self._store.delete_model(model.id, self._owner)
         for path in filter(None, (model.sampler_path, model.weights_path)):
             if self._store.weights_used(path):

@@ -12,13 +12,11 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import engine
 from engine import data, guard, keys, paths, platforms, settling
 from engine.endpoints import kind
 from engine.errors import RecipeError, StorageError
@@ -52,8 +50,6 @@ class Rehearsals:
         from engine.rehearsing.host import carry_out
 
         begun = self._begin(recipe)
-        process = {"pid": os.getpid(), "started_at": platforms.process_started_at(os.getpid())}
-        self._store.tell_rehearsal(begun.id, process=process)
         said: set[tuple[str, int]] = set()
 
         def tell(values: dict[str, Any]) -> None:
@@ -72,7 +68,7 @@ class Rehearsals:
     def get(self, rehearsal_id: str) -> Rehearsal:
         """As it stands. One whose process is gone is `lost`. Raises NotFound."""
         found = self._store.rehearsal(rehearsal_id, self._owner)
-        if not found.over and not _alive(found):
+        if not found.over and not _alive(found, self._store.now()):
             self._store.tell_rehearsal(found.id, state="lost")
             found = self._store.rehearsal(rehearsal_id, self._owner)
         return found
@@ -125,8 +121,6 @@ class Rehearsals:
     def _looked_at(self, recipe: Recipe) -> tuple[Recipe, str]:
         """(the recipe as it would be launched, what its files look like now). Raises EngineError, for somebody else's things as well."""
         guard.recipe(self._owner, recipe)
-        for stage in recipe.stages():
-            guard.data(self._owner, stage.recipe.data)
         if not (recipe.data.demo or recipe.data.path or recipe.data.dataset):
             raise RecipeError("the recipe names no data", "Give a demo, a file or a data set.", where="recipe data")
         library = Library(self._store, self._owner)
@@ -162,10 +156,10 @@ def _files(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(found).encode("utf-8", "replace")).hexdigest()[:16]
 
 
-def _alive(found: Rehearsal) -> bool:
+def _alive(found: Rehearsal, now: float) -> bool:
     if found.process:
         return platforms.same_process(found.process["pid"], found.process["started_at"])
-    return time.time() - found.created_at < _NOTHING
+    return now - found.created_at < _NOTHING
 
 
 def _keys_for(owner: str) -> list[list[str]]:
@@ -176,21 +170,15 @@ def _keys_for(owner: str) -> list[list[str]]:
 def _inline(store: Store, begun: Rehearsal) -> None:
     from engine.rehearsing.host import carry_out
 
-    process = {"pid": os.getpid(), "started_at": platforms.process_started_at(os.getpid())}
-    if store.tell_rehearsal(begun.id, process=process):
-        carry_out(store, begun)
+    carry_out(store, begun)
 
 
 def _spawn(rehearsal_id: str, held: list[list[str]]) -> None:
-    root = Path(engine.__file__).resolve().parents[1]
-    # The working directory may be another when a person's script starts it, and THINKER_HOME may be relative to that.
-    python_path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "THINKER_HOME": str(paths.home().resolve()), "PYTHONPATH": python_path}
-    options = {**platforms.detached_process_options(), "stdin": subprocess.PIPE}
+    options = {"cwd": paths.ROOT, "env": paths.child_environment(), **platforms.detached_process_options(), "stdin": subprocess.PIPE}
     with (paths.folder("logs") / "rehearsals.out").open("ab") as output:
         try:
             command = [sys.executable, "-m", "engine.rehearsing.host", rehearsal_id]
-            process = subprocess.Popen(command, cwd=root, env=environment, stdout=output, stderr=subprocess.STDOUT, **options)
+            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, **options)
         except OSError as error:
             raise StorageError(f"the rehearsal can't be started: {error}", "Close other programs and try again.") from error
     assert process.stdin is not None

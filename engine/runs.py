@@ -15,7 +15,7 @@ from typing import Any
 from engine import chapters, knowledge, models, paths, policy, share
 from engine.chapters import Chapter, Figure
 from engine.errors import EngineError, NotFound, RecipeError
-from engine.evaluation import doctor
+from engine.evaluation import doctor, outcome
 from engine.evaluation.curves import Curve
 from engine.jobs import logs, states
 from engine.recipe import METHODS, Recipe, fields
@@ -243,8 +243,8 @@ class Runs:
     def table(self, known: Mapping[str, dict[str, Any]] | None = None, search: str = "") -> list[dict[str, Any]]:
         """Key figures of all runs, newest first. What is `known` of runs that have come to an end is taken over unread.
 
-        id, name, state, method (all of them, in order), model, before, after (right answers), skills, the last value of each metric that
-        stands for a method, tokens, seconds, steps, rate, rank, batch, created_at.
+        id, name, state, method (all of them, in order), model, proof (in words), before, after (right answers), skills, the last value of
+        each metric that stands for a method, tokens, seconds, steps, rate, rank, batch, created_at.
         """
         light = self._store.light_jobs(self._owner, search or None)
         settled = {row["id"] for row in light if row["state"] in FINISHED and (known or {}).get(row["id"], {}).get("state") == row["state"]}
@@ -361,6 +361,7 @@ def _figures(job: Job, last: dict[str, float]) -> dict[str, Any]:
         "state": job.state,
         "method": methods,
         "model": job.base_model,
+        "proof": outcome.short(result),
         "before": before.get("exact_match"),
         "after": after.get("exact_match"),
         "skills": skills.get("after"),

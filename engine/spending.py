@@ -6,6 +6,7 @@ Reads what runs counted themselves; counts nothing. Knows no screen.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -85,11 +86,13 @@ class Spending:
         pricing.change(endpoint, listed_as, prices)
 
     def raised(self, job: Job, budget: Mapping[str, Any]) -> Recipe | None:
-        """The job's recipe with other limits; None where they stay as they are. Raises StateError where the run is at its limit."""
+        """The job's recipe with other limits; None where they stay as they are. Raises StateError where the run is at a limit that isn't
+        raised, RecipeError for one that can't be."""
         if unknown := set(budget) - set(LIMITS):
             raise RecipeError(f"there is no limit called {min(unknown)}", f"There are: {', '.join(LIMITS)}.", where="recipe budget")
+        spent_at = (job.error or {}) if (job.error or {}).get("kind") == "BudgetSpent" else {}
         if not budget:
-            if (job.error or {}).get("kind") == "BudgetSpent":
+            if spent_at:
                 raise StateError(f"{job.name} is at its limit", "Give a higher one to go on.", where=f"job {job.id}")
             return None
         recipe = job.recipe.merged({"budget": dict(budget)})
@@ -100,10 +103,18 @@ class Spending:
             )
         if new.max_tokens is not None and new.max_tokens <= (taken := sum(spent.counted.values())):
             raise RecipeError(f"the run has taken {taken:,} tokens already", "Give a higher limit.", where="recipe budget.max_tokens")
+        if (hit := spent_at.get("where", "").removeprefix("recipe budget.")) in LIMITS:
+            # It stops a step before it would go past, so what it has taken doesn't tell.
+            before, after = getattr(job.recipe.budget, hit), getattr(new, hit)
+            if before is not None and after is not None and after <= before:
+                unit = hit.removeprefix("max_")
+                raise StateError(
+                    f"{job.name} is at its limit in {unit}", f"Give more than {before:,} {unit} to go on.", where=f"job {job.id}"
+                )
         return recipe
 
     def _of(self, job: Job, last: Mapping[str, float]) -> Spent:
-        price = pricing.find(job.endpoint, job.base_model)
+        price = self._price(job)
         counted = {kind: int(last.get(f"{kind}_tokens", 0)) for kind in KINDS}
         # What a finished run counted includes its proof; before, the last step's numbers do.
         counted = {kind: max(count, int(((job.result or {}).get("counted") or {}).get(kind, 0))) for kind, count in counted.items()}
@@ -115,6 +126,12 @@ class Spending:
         if any(counted.values()) or (price and price.free):
             amount = (job.result or {}).get("dollars") or (price.dollars(counted) if price else None)
         return Spent(counted, amount, self._projected(job, price, amount), bool(price and price.free), budget)
+
+    def _price(self, job: Job) -> Price | None:
+        """None also where one's own prices can't be read: the settings say so, and runs can be looked at all the same."""
+        with suppress(RecipeError):
+            return pricing.find(job.endpoint, job.base_model)
+        return None
 
     def _projected(self, job: Job, price: Price | None, amount: float | None) -> float | None:
         """What was spent before the first step is spent once more at the end: both sides of the proof cost about the same."""

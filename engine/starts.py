@@ -5,13 +5,16 @@ Knows the store and what a checkpoint's folder says of itself; loads no weights.
 
 from __future__ import annotations
 
+import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from engine import models, paths, policy
 from engine.errors import NotFound, RecipeError
+from engine.jobs import states
 from engine.recipe import Lora, Recipe
 from engine.store import Job, Store
 from engine.store.artefacts import read_json
@@ -103,6 +106,16 @@ def settle(store: Store, owner: str, recipe: Recipe) -> Recipe:
     if recipe.renderer == "auto":
         changes["renderer"] = found.renderer
     return recipe.merged(changes)
+
+
+def going_on_from(store: Store, owner: str, path: str) -> Job | None:
+    """A run of the owner's that isn't over and begins with what is saved at that path, however its recipe calls it."""
+    for job in store.jobs(owner, states=tuple(set(states.STATES) - states.FINAL), limit=1000):
+        ref = (json.loads(job.recipe_json).get("start") or {}).get("checkpoint", "")
+        with suppress(NotFound, RecipeError):
+            if ref and find(store, owner, ref).path == path:
+                return job
+    return None
 
 
 def folder_of(path: str) -> Path | None:

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import endpoints, guard, paths
+from engine import endpoints, guard, paths, starts
 from engine.amounts import size
 from engine.endpoints import fetch, remote, tinker_cloud
 from engine.errors import EndpointError, NotFound, RecipeError, StateError
@@ -41,7 +41,7 @@ _MOST_ZIPPED = 2 * 1024**3
 class Kept:
     """One checkpoint there. `kind` is one of KINDS; times are unix seconds; `job_id` is the run of ours that saved it, empty for others.
 
-    `used_by` names models and unfinished runs of ours that stand on it. `page` is its place in Tinker's console, empty elsewhere.
+    `used_by` names models of ours that stand on it. `page` is its place in Tinker's console, empty elsewhere.
     """
 
     path: str
@@ -113,7 +113,10 @@ class Stored:
         self._ask(endpoint, tinker_path, "/ttl", "PUT", json={"ttl_seconds": seconds})
 
     def delete(self, endpoint: str, tinker_path: str) -> None:
-        """For good. Raises EngineError, StateError while a run of ours needs it."""
+        """For good. Raises EngineError, StateError while a run of ours needs it or begins with it."""
+        if waiting := starts.going_on_from(self._store, self._owner, tinker_path):
+            said = f"the run {waiting.name} is {states.LIGHTS[waiting.state].label} and goes on from it"
+            raise StateError(said, "Wait for its end, or stop it first.")
         for job in self._store.jobs(self._owner, states=tuple(set(states.STATES) - states.FINAL), limit=1000):
             if job.endpoint == endpoint and any(point.path == tinker_path for point in self._store.checkpoints(job.id, owner=self._owner)):
                 said = f"the run {job.name} is {states.LIGHTS[job.state].label} and may go on from it"

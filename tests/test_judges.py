@@ -104,13 +104,15 @@ def test_visitors_name_none(engine: Engine) -> None:
         assert other.judges.all() == [] and other.judges.key_source("https://judge.test/v1") == ""
 
 
-@pytest.mark.parametrize("kind", ["judge", "teacher"])
+@pytest.mark.parametrize("kind", ["judge", "teacher", "judge of the proof"])
 def test_a_run_that_waits_for_its_key_goes_on(engine: Engine, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr("engine.judges.runner.ensure_runner", lambda *_: None)
     url = "https://judge.test/v1"
     spec = {"method": "distill", "distill": {"kind": "answers", "teacher": "wise", "teacher_url": url}}
     if kind == "judge":
         spec = {"method": "rl", "reward": {"parts": [{"kind": "judge", "rubric": "Polite.", "model": "wise", "url": url}]}}
+    if kind == "judge of the proof":
+        spec = {"evaluation": {"judge": [{"kind": "judge", "rubric": "Polite.", "model": "wise", "url": url}]}}
     job = engine.store.create_job(Recipe.make({**spec, "data": {"demo": "piglatin"}}))
     engine.store.claim_job("test", job_id=job.id)
     engine.store.transition(job.id, "needs_key", attempt=1, error=KeyNeeded("it wants a key", "Give it.").to_dict())

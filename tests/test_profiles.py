@@ -79,6 +79,16 @@ def test_effects_show_the_first_row_and_what_is_left_out(engine: Engine, fenced:
     assert first.after[0] == ("system", "Answer with one line of JSON and nothing else.")
 
 
+def test_the_two_sides_of_a_pair_are_told_apart(engine: Engine, tmp_path: Path) -> None:
+    """They have the same row number, and only one of them is left out."""
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"p{n}", "chosen": "yes", "rejected": "no no no"}) + "\n" for n in range(6)))
+    spec = {"path": str(file), "held_out_fraction": 0, "transforms": [{"kind": "at_most_words", "words": 2}]}
+    found = engine.profiles.effects(Recipe.make({"method": "kto", "data": spec}), count=2)
+    assert (found.left_out, found.total) == (6, 12)
+    assert [bool(row.left_out) for row in found.rows] == [False, True] and found.rows[0].after[-1] == ("answer", "yes")
+
+
 def test_the_planner_counts_what_is_learned(engine: Engine, fenced: Path) -> None:
     plain = engine.planner.suggest({"data": {"path": str(fenced)}})
     found = engine.planner.suggest({"data": {"path": str(fenced)}, "profile": "JSON only"})

@@ -12,7 +12,7 @@ import pytest
 
 from engine import Engine, models, paths
 from engine.errors import NotFound, StateError
-from engine.store import Model
+from engine.store import Model, schema
 from tests.app.conftest import Runs
 
 RUN = "0a1b:train:0"
@@ -125,6 +125,18 @@ def test_deleting_takes_the_files_and_leaves_the_run(engine: Engine, model: Mode
     assert len(engine.checkpoints(job.id)) == before and row["path"] not in {found.path for found in engine.checkpoints(job.id)}
     engine.registry.delete(shared.id)
     assert not folder_of(model.sampler_path).exists() and engine.job(job.id).state == "done"
+
+
+@pytest.mark.parametrize("ref", ["{id}", "{path}", "{job}@100"])
+def test_a_run_that_begins_with_it_keeps_it(engine: Engine, model: Model, ref: str):
+    job = engine.job(model.job_id)
+    row = {"step": 100, "kind": "weights", "path": model.weights_path, "reason": "end", "loop_state": {}, "renderer": "chat_template"}
+    with engine.store.write() as connection:
+        connection.execute(schema.checkpoints.insert().values(**row | {"loop_state": "{}"}, job_id=job.id, attempt=job.attempt, at=0.0))
+    start = {"checkpoint": ref.format(id=model.id, path=model.weights_path, job=job.id)}
+    engine.store.create_job(engine.demo_recipe("piglatin").merged({"name": "Next", "start": start}))
+    with pytest.raises(StateError, match="Next is waiting its turn and goes on from it"):
+        engine.registry.delete(model.id)
 
 
 def test_a_run_that_may_need_the_files_keeps_them(engine: Engine):

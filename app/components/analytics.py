@@ -215,6 +215,7 @@ def _columns(engine: Engine) -> dict[str, Any]:
         "state": text("State"),
         "method": text("Method"),
         "model": text("Model"),
+        "proof": text("Proof", help="On held-out prompts, before and after training: right answers or a score, and wins."),
         "before": number("Right before", format="%.1f %%", help="Exact match on held-out prompts, before training."),
         "after": number("Right after", format="%.1f %%", help="Exact match on held-out prompts, after training."),
         "skills": number("General skills", format="%.1f %%", help="What it could do before and still can."),

@@ -72,6 +72,8 @@ def _lines(row: dict[str, Any]) -> list[str]:
     lines = []
     if row["after"] is not None:
         lines.append(f"Right answers {words.percent(row['before'])} → **{words.percent(row['after'])}**")
+    elif row["proof"]:
+        lines.append(f"**{words.literal(words.sentence(row['proof']))}**")
     figures = [f"{one.short} `{one.text}`" for one in figures_of(row)]
     if figures:
         lines.append(words.sentence(", ".join(figures)))

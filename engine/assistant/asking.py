@@ -7,22 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from engine import data, knowledge, paths, system
 from engine.amounts import size
-from engine.assistant import by_method
+from engine.assistant import by_method, ways
 from engine.assistant.desk import Desk, State
 from engine.assistant.explaining import suited
-from engine.assistant.reply import Action, Choice, Reply
+from engine.assistant.reply import DEMO, Action, Choice, Reply
 from engine.assistant.wording import safe
 
 if TYPE_CHECKING:
     from engine.assistant.meaning import Meaning
-
-_DEMO = Choice("Show me the one-minute demo", "Show me the one-minute demo")
-_SAY = {
-    "demo": "Show me the one-minute demo",
-    "answer": "It should answer questions",
-    "style": "It should follow a style",
-    "review": "It should review code",
-}
 
 
 def goal(state: State, meaning: Meaning) -> tuple[Reply, State]:
@@ -33,7 +25,7 @@ def goal(state: State, meaning: Meaning) -> tuple[Reply, State]:
 
 def goals() -> tuple[Choice, ...]:
     """Every goal; its own title is always understood."""
-    return tuple(Choice(known["title"], _SAY.get(name, known["title"])) for name, known in knowledge.goals().items())
+    return tuple(Choice(known["title"], ways.said_as(name)) for name, known in knowledge.goals().items())
 
 
 def rows(desk: Desk, state: State, intent: str, note: str) -> tuple[Reply, State]:
@@ -65,7 +57,7 @@ def rows(desk: Desk, state: State, intent: str, note: str) -> tuple[Reply, State
     elif shown := by_method.to_try(state):
         choices += shown
     elif not own:
-        choices.append(_DEMO)
+        choices.append(DEMO)
     choices.append(Choice("I have no data", "I have no data"))
     return Reply(intent, "".join(parts), tuple(choices), (Action("datasets", "Add a file"),)), replace(state, asked="data", proposed=False)
 

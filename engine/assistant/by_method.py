@@ -261,16 +261,10 @@ def _other_data(desk: Desk, state: State, unfit: LibrarySet, intent: str, note: 
     choices = [Choice(f"Use {found.name[:40]} ({found.examples:,})", f"Use the data set {found.name}") for found in able[:3]]
     goals = knowledge.goals()
     others = [name for name in desk.planner.goals_for(unfit.shape) if name != state.goal][:2]
-    choices += [Choice(f"{goals[name]['title']} from it", f"{_say(name)} with the data set {unfit.name}") for name in others]
+    choices += [Choice(f"{goals[name]['title']} from it", f"{ways.said_as(name)} with the data set {unfit.name}") for name in others]
     changes = {name: value for name, value in state.changes.items() if name not in ("data", "name")}
     after = replace(state, changes=changes, asked="data", proposed=False)
     return Reply(intent, text, (*choices, *to_try(state)), (Action("dataset", "Look at it", unfit.id),)), after
-
-
-def _say(goal: str) -> str:
-    return {"answer": "It should answer questions", "style": "It should follow a style", "review": "It should review code"}.get(
-        goal, knowledge.goals()[goal]["title"]
-    )
 
 
 def _shape(desk: Desk, state: State) -> str | None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from engine.amounts import duration
-from engine.assistant.desk import Desk, State, called, right
-from engine.assistant.of_models import proof_of
-from engine.assistant.of_runs import LOSSES, again, share_right, steps_of
-from engine.assistant.reply import Action, Choice, Reply
+from engine.assistant import proven
+from engine.assistant.desk import Desk, State, called
+from engine.assistant.of_runs import LOSSES, again, steps_of
+from engine.assistant.reply import DEMO, Action, Choice, Reply
 from engine.assistant.wording import figure, percent, safe
 from engine.errors import EngineError
+from engine.evaluation import outcome
 from engine.jobs import states
+from engine.recipe import OF_STAGE
 
 if TYPE_CHECKING:
     from engine.assistant.meaning import Meaning
     from engine.store import Job, Model
-
-_DEMO = Choice("Show me the one-minute demo", "Show me the one-minute demo")
 
 
 def compared(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
@@ -34,7 +34,7 @@ def compared(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     jobs = ended if len(ended) == 2 else desk.newest(limit=2)
     if len(jobs) < 2:
         have = f"There is only one run, {called(jobs[0])}; two are needed." if jobs else "There is no run yet; two are needed to compare."
-        return Reply("compare", have, (again(jobs[0]) if jobs else _DEMO,)), state
+        return Reply("compare", have, (again(jobs[0]) if jobs else DEMO,)), state
     return _against(desk, jobs), state
 
 
@@ -42,7 +42,7 @@ def _against(desk: Desk, jobs: list[Job], more: tuple[Action, ...] = ()) -> Repl
     """Two runs, and in which settings they differ."""
     last = desk.last([job.id for job in jobs])
     names = [job.name if job.name != jobs[1 - place].name else f"{job.name} ({job.id[:4]})" for place, job in enumerate(jobs)]
-    rows = [("right answers (exact match)", [share_right(job) for job in jobs])]
+    rows = [("proof, before → after", [proven.short(job.result) for job in jobs])]
     rows += [(title, [_figure(last.get(job.id, {}).get(name)) for job in jobs]) for name, title in LOSSES.items()]
     rows += [("steps", [steps_of(job) for job in jobs]), ("time in training", [duration(job.training_seconds) for job in jobs])]
     rows += _differences(desk, jobs)
@@ -56,12 +56,7 @@ def _without_runs(meaning: Meaning, model: Model | None, second: Model | None, b
         text = f"That is the same model twice: **{safe(model.name)}**. Against what shall I hold it?"
         return Reply("compare", text, (Choice("Compare my last two runs", "Compare my last two runs"),))
     text = "Of one of them the run is gone, and with it its curves and settings."
-    found = {one.name: proof_of(one) for one in (model, second) if one}
-    facts = tuple(
-        {"model": name, "before": percent(proof[0]["exact_match"]), "after": percent(proof[1]["exact_match"])}
-        for name, proof in found.items()
-        if proof
-    )
+    facts = tuple({"model": one.name, "proof": said} for one in (model, second) if one and (said := outcome.short(one.proof)))
     if facts:
         text += " What was proven of them:"
     elif beside:
@@ -77,12 +72,14 @@ def _one(desk: Desk, meaning: Meaning) -> Reply:
     others = [other for other in desk.newest((states.DONE, states.STOPPED), 6) if job is None or other.id != job.id][:3]
     choices = tuple(Choice(f"With {other.name[:40]}", f"Compare {about} and run {other.id}") for other in others)
     lines = []
-    if found := (right(job) if job else None) or (proof_of(model) if model else None):
-        before, after = (percent(side["exact_match"]) for side in found)
-        lines.append(f"Against what it was made from, **{name}** went from {before} to **{after}** right answers on the same new prompts.")
-    elif model:
+    result = next((one for one in (job and job.result, model and model.proof) if outcome.short(one)), None)
+    if found := outcome.headline(result):
+        went = f"{found.called} went from {found.was} to **{found.now}** on the same new prompts"
+        lines.append(f"Against what **{name}** was made from, {went}.")
+    lines += filter(None, [proven.wins(result)])
+    if not lines and model:
         lines.append(f"Nothing was proven of **{name}**; ask it and its base model side by side to see what training changed.")
-    else:
+    elif not lines:
         lines.append(f"**{name}** has no model and no proof yet.")
     if choices:
         lines.append("Or hold it against another run:")
@@ -93,29 +90,59 @@ def _one(desk: Desk, meaning: Meaning) -> Reply:
 
 
 def _verdict(jobs: list[Job]) -> str:
-    proofs = [right(job) for job in jobs]
-    if not all(proofs):
+    if not all(outcome.short(job.result) for job in jobs):
         return "Not both have a proof, so only their curves and settings can be compared."
-    (_, new), (_, old) = proofs  # type: ignore[misc]
-    apart = new["exact_match"] - old["exact_match"]
-    better, points = (jobs[0], apart) if apart >= 0 else (jobs[1], -apart)
+    won = [(job, found) for job in jobs if (found := outcome.judged(job.result))]
+    wins = [f"{called(job)} wins {percent(found.rate)} against what its last stage began with." for job, found in won]
+    return " ".join([_by_figure(jobs), *wins])
+
+
+def _by_figure(jobs: list[Job]) -> str:
+    """Which is better, by the most telling number that both have."""
+    known = [{one.name: one for one in outcome.numbers(job.result) if one.gain is not None} for job in jobs]
+    heads = [one.name for job in jobs if (one := outcome.headline(job.result))]
+    name = next((name for name in heads if all(name in one for one in known)), "")
+    if not name or (name != "exact_match" and _judge(jobs[0]) != _judge(jobs[1])):
+        return "They were judged by different things, which can't be held against each other."
+    mine, other = (one[name] for one in known)
     if _examples(jobs[0]) != _examples(jobs[1]):
-        return "They were tested on different examples, so their shares of right answers can't be held against each other."
-    if abs(points) < 0.0005:
+        return f"They were tested on different examples, so how they did ({mine.called}) can't be held against each other."
+    apart = outcome.measured(name, other.after, mine.after)
+    gain = apart.gain or 0.0
+    better, high, low = (jobs[0], mine, other) if gain >= 0 else (jobs[1], other, mine)
+    if name == "exact_match":
+        return _by_right_answers(jobs, better, abs(gain))
+    if not apart.changed:
+        return f"Both come out alike: {mine.called} {mine.now} and {other.now}."
+    return f"{called(better)} is better: {mine.called} {high.now} against {low.now}."
+
+
+def _by_right_answers(jobs: list[Job], better: Job, apart: float) -> str:
+    if apart < 0.0005:
         return "Both give as many right answers."
-    clear = max(new.get("exact_match_low", 0), old.get("exact_match_low", 0)) > min(
-        new.get("exact_match_high", 1), old.get("exact_match_high", 1)
-    )
+    sides = [(job.result or {})["held_out"]["after"] for job in jobs]
+    clear = max(side.get("exact_match_low", 0) for side in sides) > min(side.get("exact_match_high", 1) for side in sides)
     sure = "more than chance would explain" if clear else "little enough to be chance: their 95 % intervals overlap"
-    return f"{called(better)} is better by {100 * points:.1f} points, {sure}."
+    return f"{called(better)} is better by {100 * apart:.1f} points, {sure}."
 
 
 def _examples(job: Job) -> Any:
+    """What the proof of a run was made on: the last stage's."""
     try:
-        recipe = job.recipe
+        recipe = job.recipe.stages()[-1].recipe
     except EngineError:
         return job.id
     return recipe.data.model_dump(), recipe.seed if not recipe.data.demo else 0
+
+
+def _judge(job: Job) -> Any:
+    """By what a run's answers were scored, where it isn't by right answers. What a run trained to judge itself judges no other."""
+    try:
+        recipe = job.recipe.stages()[-1].recipe
+    except EngineError:
+        return job.id
+    own = any(part.model.startswith(OF_STAGE) for part in recipe.reward.parts)
+    return recipe.method, recipe.reward.model_dump(), recipe.distill.teacher, recipe.distill.teacher_prompt, job.id if own else ""
 
 
 def _differences(desk: Desk, jobs: list[Job]) -> list[tuple[str, list[str]]]:

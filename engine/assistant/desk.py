@@ -129,10 +129,3 @@ class Desk:
 def called(job: Job) -> str:
     """A run's name for Markdown."""
     return f"**{safe(job.name)}**"
-
-
-def right(job: Job) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """What was measured on held-out examples before and after; None without a proof by right answers."""
-    held_out = (job.result or {}).get("held_out") or {}
-    before, after = held_out.get("before"), held_out.get("after")
-    return (before, after) if before and after and "exact_match" in before and "exact_match" in after else None

@@ -12,7 +12,7 @@ from engine import abilities, estimates, knowledge, models
 from engine.amounts import size
 from engine.assistant import topics
 from engine.assistant.desk import Desk, State, called
-from engine.assistant.reply import Action, Choice, Reply
+from engine.assistant.reply import DEMO, Action, Choice, Reply
 from engine.assistant.wording import figure, safe
 from engine.errors import EngineError
 from engine.recipe import fields
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _GUIDE = Action("guide", "Read on in the guide")
 _BYTES = 4
 _OF_DATA = ("how much data", "data format")
-_DEMO = Choice("Show me the one-minute demo", "Show me the one-minute demo")
 
 
 def term(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
@@ -135,7 +134,7 @@ def machine(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     if able.within_an_hour is not None:
         hour = _count(min(able.within_an_hour, able.fits))
         lines.append(f"Up to about **{hour}** go {abilities.PASSES} times through {abilities.EXAMPLES} short examples within an hour.")
-    choices = (_DEMO, Choice("Which base model should I use?", "Which base model should I use?"))
+    choices = (DEMO, Choice("Which base model should I use?", "Which base model should I use?"))
     return Reply("machine", " ".join(lines), choices, (), facts=models_that_fit(desk, able)), state
 
 

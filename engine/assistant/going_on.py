@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from engine import lessons
 from engine.assistant import by_method, proposing
 from engine.assistant.desk import Desk, State
-from engine.assistant.reply import Action, Choice, Reply
+from engine.assistant.reply import DEMO, Action, Choice, Reply
 from engine.assistant.settings_said import merged
 from engine.assistant.wording import safe
 from engine.errors import EngineError, RecipeError
@@ -16,8 +16,6 @@ from engine.errors import EngineError, RecipeError
 if TYPE_CHECKING:
     from engine.assistant.meaning import Meaning
     from engine.store import Model
-
-_DEMO = Choice("Show me the one-minute demo", "Show me the one-minute demo")
 
 
 def further(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
@@ -27,7 +25,7 @@ def further(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
         text = "There is no tuned model to go on from yet: each finished run leaves one."
         if meaning.run and (job := desk.job(meaning.run)):
             text = f"**{safe(job.name)}** has left no model yet, so nothing can go on from it."
-        return Reply("further", text, (_DEMO,), (Action("models", "Models"),)), state
+        return Reply("further", text, (DEMO,), (Action("models", "Models"),)), state
     if not model.weights_path:
         text = (
             f"**{safe(model.name)}** was kept for use only, without the weights to go on from. Its run can be trained once more, as it was."

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 from engine import endpoints, knowledge
 from engine.assistant.desk import Desk, State
-from engine.assistant.reply import Action, Choice, Reply
+from engine.assistant.reply import DEMO, Action, Choice, Reply
 
 if TYPE_CHECKING:
     from engine.assistant.meaning import Meaning
 
-_DEMO = Choice("Show me the one-minute demo", "Show me the one-minute demo")
 _CAN = (
     "- **put together a training** from a goal: “make it talk like a pirate”, “I have 500 support questions”, “fewer steps”, “with Qwen”\n"
     "- **train in other ways**: “learn from thumbs up and down”, “from pairs”, “optimise a score”, “do without my long prompt”, “RLHF”\n"
@@ -45,7 +44,7 @@ def openings(desk: Desk) -> tuple[Choice, ...]:
         if len(newest) > 1:
             found.append(Choice("Compare my last two runs", "Compare my last two runs"))
     else:
-        found.append(_DEMO)
+        found.append(DEMO)
     if desk.library.find():
         found.append(Choice("Train on my latest upload", "Use my latest upload"))
     found += [
@@ -111,13 +110,13 @@ def limit(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
             "Thinker trains language models: text in, text out. Pictures, sound and video it can't do. The nearest is text about them, "
             "such as "
             "captions or descriptions, learned from examples.",
-            (examples, _DEMO),
+            (examples, DEMO),
             (),
         ),
         "closed": (
             "That model's weights aren't public, so it can't be trained here. Open models can: nano, which ships with Thinker"
             f"{'.' if desk.policy.shared else ', or one from the hub.'}",
-            (Choice("Which base model should I use?", "Which base model should I use?"), _DEMO),
+            (Choice("Which base model should I use?", "Which base model should I use?"), DEMO),
             (),
         ),
         "export": (
@@ -142,7 +141,7 @@ def limit(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
         "general": (
             "I only know about training models. A model that you have trained, or a base model, can be asked such things in the "
             "Playground.",
-            (_DEMO,),
+            (DEMO,),
             (Action("chat", "Talk to a model"),),
         ),
     }

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 from engine import knowledge
 from engine.assistant import by_method
 from engine.assistant.desk import Desk, State
-from engine.assistant.reply import Action, Choice, Reply
+from engine.assistant.reply import DEMO, Action, Choice, Reply
 
 if TYPE_CHECKING:
     from engine.assistant.meaning import Meaning
-
-_DEMO = Choice("Show me the one-minute demo", "Show me the one-minute demo")
 
 
 def no_data(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
@@ -23,7 +21,7 @@ def no_data(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     collect = " ".join(shape["collect"].split())
     text = f"Then begin with a few: {method['needs'][0].lower()}{method['needs'][1:]} {collect} "
     text += "Meanwhile the example sets show how it goes." if way == "sft" else "Meanwhile a demo shows how it goes."
-    choices = (*(by_method.to_try(state) or (_DEMO,)), Choice("What should my data look like?", "What should my data look like?"))
+    choices = (*(by_method.to_try(state) or (DEMO,)), Choice("What should my data look like?", "What should my data look like?"))
     return Reply("no_data", text, choices, (Action("datasets", "Look at the example sets"),)), state
 
 
@@ -41,7 +39,7 @@ def data_sets(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]
     )
     choices = tuple(Choice(f"Use {found.name[:40]}", f"Use the data set {found.name}") for found in own[:3] if found.state != "unmapped")
     shown = [{"kind": "data", "id": found.id} for found in [*own[:8], *ships]]
-    reply = Reply(meaning.intent, text, choices or (_DEMO,), (Action("datasets", "Open Datasets"),), facts=rows)
+    reply = Reply(meaning.intent, text, choices or (DEMO,), (Action("datasets", "Open Datasets"),), facts=rows)
     return reply, replace(state, shown=shown)
 
 

@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING
 
 from engine import endpoints, knowledge
 from engine.amounts import duration
-from engine.assistant.desk import Desk, State, called, right
+from engine.assistant import proven
+from engine.assistant.desk import Desk, State, called
 from engine.assistant.going_on import further
 from engine.assistant.guiding import key_waited_for
-from engine.assistant.reply import Action, Choice, Reply
-from engine.assistant.wording import figure, percent, safe
+from engine.assistant.reply import DEMO, Action, Choice, Reply
+from engine.assistant.wording import figure, safe
 from engine.errors import EngineError
-from engine.evaluation import outcome
 from engine.jobs import states
 
 if TYPE_CHECKING:
     from engine.assistant.meaning import Meaning
     from engine.store import Job
 
-_DEMO = Choice("Show me the one-minute demo", "Show me the one-minute demo")
 _CONTROLS = {"pause": "Pause", "stop": "Stop and keep", "resume": "Resume"}
 
 
@@ -41,7 +40,7 @@ def progress(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     if job is None:
         return _nothing_yet(meaning), state
     lines = [_where(desk, job)]
-    if said := result_line(job):
+    if said := proven.sentences(job.result):
         lines.append(said)
     if job.state == states.NEEDS_KEY:
         lines.append(key_waited_for(_place(job)))
@@ -104,7 +103,8 @@ def listed(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     counts = {group: count for group, count in desk.runs.counts().items() if count}
     said = ", ".join(f"{count:,} {group}" for group, count in counts.items())
     rows = tuple(
-        {"run": job.name, "state": states.LIGHTS[job.state].label, "steps": steps_of(job), "right": share_right(job)} for job in jobs
+        {"run": job.name, "state": states.LIGHTS[job.state].label, "steps": steps_of(job), "proof": proven.short(job.result)}
+        for job in jobs
     )
     more = "" if sum(counts.values()) <= len(rows) else f" The newest {len(rows)}:"
     choices = tuple(Choice(f"How is {job.name[:40]}?", f"How is run {job.id}?") for job in (desk.moving() or jobs)[:3])
@@ -164,7 +164,7 @@ def figure_now(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State
             title, (first, was), (step, value) = knowledge.metric(name)["title"].lower(), curve[0], curve[-1]
             began = f", from {figure(was)} at step {first:,}" if step != first else ""
             lines.append(f"- **{title}: {figure(value)}** at step {step:,}{began}")
-    if not lines and (said := result_line(job)):
+    if not lines and (said := proven.sentences(job.result)):
         lines.append(said)
     if not lines:
         lines.append("It has reported nothing of that yet." if states.moving(job.state) else "It reported nothing of that.")
@@ -174,27 +174,12 @@ def figure_now(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State
     return Reply("figure", text, (*explain, *choices, *_next_choices(job)[:1]), (_open(job), *_controls(job))), _about(state, job)
 
 
-def result_line(job: Job) -> str:
-    """The proof in a sentence; nothing without one."""
-    if not (found := right(job)):
-        return ""
-    before, after = found
-    line = (
-        f"On {after['count']:,} prompts it had never seen, right answers went from {percent(before['exact_match'])} to "
-        f"**{percent(after['exact_match'])}**."
-    )
-    skills = (job.result or {}).get("skills") or {}
-    if skills.get("before") is not None and skills.get("after") is not None:
-        line += f" General skills: {percent(skills['before'])} before, {percent(skills['after'])} after."
-    return line
-
-
 LOSSES = {"train_loss": "training loss", "held_out_loss": "held-out loss"}
 
 
 def _told(desk: Desk, job: Job, intent: str) -> Reply:
     lines = [_where(desk, job)]
-    if said := result_line(job):
+    if said := proven.sentences(job.result):
         lines.append(said)
     if job.state == states.NEEDS_KEY:
         lines.append(key_waited_for(_place(job)))
@@ -249,9 +234,7 @@ def _meant(desk: Desk, meaning: Meaning, state: State) -> Job | None:
 
 
 def _nothing_yet(meaning: Meaning) -> Reply:
-    return Reply(
-        meaning.intent, "There is no run yet. The demo is the quickest way to see one: about a minute, nothing to bring.", (_DEMO,)
-    )
+    return Reply(meaning.intent, "There is no run yet. The demo is the quickest way to see one: about a minute, nothing to bring.", (DEMO,))
 
 
 def _next_choices(job: Job) -> tuple[Choice, ...]:
@@ -284,15 +267,6 @@ def _about(state: State, job: Job) -> State:
 def steps_of(job: Job) -> str:
     """How far it is."""
     return f"{job.step:,} of {job.total_steps:,}" if job.total_steps else f"{job.step:,}"
-
-
-def share_right(job: Job) -> str:
-    """Right answers before and after, else what its method is judged by; a dash without a proof."""
-    found = outcome.headline(job.result)
-    if found is None or found.before is None:
-        return "–"
-    before, after = (percent(value) if found.unit == "share" else figure(value) for value in (found.before, found.after))
-    return f"{before} → {after}" + ("" if found.name == "exact_match" else f" ({found.title.lower()})")
 
 
 def _place(job: Job) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from engine import knowledge
 from engine.assistant import asking, by_method, drawing_up, rules
 from engine.assistant.desk import Desk, State, called
-from engine.assistant.reply import Action, Choice, Reply
+from engine.assistant.reply import DEMO, Action, Choice, Reply
 from engine.assistant.settings_said import merged
 from engine.assistant.wording import safe
 from engine.errors import EngineError
@@ -21,7 +21,6 @@ from engine.recipe.chain import written
 if TYPE_CHECKING:
     from engine.assistant.meaning import Meaning
 
-_DEMO = Choice("Show me the one-minute demo", "Show me the one-minute demo")
 _NUDGED_LEAST = {"training.batch_size": 1, "lora.rank": 1, "training.steps": 1, "training.max_length": 8}
 
 
@@ -88,7 +87,7 @@ def again(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
     """The recipe of a run once more, with what was said changed in it."""
     job = desk.job(meaning.run) or desk.job(state.run) or next(iter(desk.newest(limit=1)), None)
     if job is None:
-        return Reply("again", "There is no run to train again yet.", (_DEMO,)), state
+        return Reply("again", "There is no run to train again yet.", (DEMO,)), state
     try:
         values = job.recipe.model_dump(mode="json") | {"name": job.name}
         changes = nudged(desk, merged(values, meaning.changes), meaning.nudges)
@@ -153,7 +152,7 @@ def estimate(desk: Desk, meaning: Meaning, state: State) -> tuple[Reply, State]:
             f"That depends on data, model and steps: tell me what you have, and I work it out. On this machine training costs nothing "
             f"({prices['endpoints']['local']['note'][:-1].lower()})."
         )
-        return Reply("estimate", text, (_DEMO, *asking.goals()[1:])), state
+        return Reply("estimate", text, (DEMO, *asking.goals()[1:])), state
     try:
         made = drawing_up.proposal(desk, state)
     except EngineError as error:

@@ -36,6 +36,9 @@ class Choice:
     say: str
 
 
+DEMO = Choice("Show me the one-minute demo", "Show me the one-minute demo")
+
+
 @dataclass(frozen=True)
 class Action:
     """Something that can be done about the reply. `about` names what it is done to: a run, a model, a data set, runs joined by commas,

@@ -135,8 +135,12 @@ _HUB_TEACHER = re.compile(
     r"\b(?:teacher|imitate|mimic|copy|distil\w*|learn(?:s|ing)?\s+from)\s+(?:(?:is|the|model|from|teacher)\s+)*([A-Za-z0-9][\w.-]*/[\w.-]*\w)",
     re.I,
 )
-
-
+_SAID_AS = {
+    "demo": "Show me the one-minute demo",
+    "answer": "It should answer questions",
+    "style": "It should follow a style",
+    "review": "It should review code",
+}
 _URL_TEACHER = re.compile(r"\bteacher\s+(\S+)\s+at\s+(https?://[^\s?#@]+)", re.I)
 
 
@@ -161,6 +165,11 @@ def method(text: str) -> str:
 def goal_of(name: str) -> str:
     """The goal that a method serves; for learning from examples the plainest."""
     return next((goal for goal, known in knowledge.goals().items() if known["method"] == name and "demo" not in known), "answer")
+
+
+def said_as(goal: str) -> str:
+    """A sentence that wishes for a goal: one of the plain goals, else its own title, which is always understood."""
+    return _SAID_AS.get(goal) or str(knowledge.goals()[goal]["title"])
 
 
 def first(text: str) -> bool | None:

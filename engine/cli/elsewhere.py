@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -105,23 +106,28 @@ def list_stored(at: At = "tinker", as_json: JsonFlag = False) -> None:
 
 @stored.command("label")
 def label(
-    path: Path_, text: Annotated[str, typer.Argument(help="What to call it here; empty forgets it.")] = "", at: At = "tinker"
+    path: Path_,
+    text: Annotated[str, typer.Argument(help="What to call it here; empty forgets it.")] = "",
+    at: At = "tinker",
+    as_json: JsonFlag = False,
 ) -> None:
     """Call it something of your own; the server isn't told."""
-    _done(lambda engine: engine.stored.label(at, path, text), f"{path} is called {text}" if text else f"{path} has no label")
+    told = f"{path} is called {text}" if text else f"{path} has no label"
+    _done(lambda engine: engine.stored.label(at, path, text), told, as_json, {"path": path, "label": text})
 
 
 @stored.command("publish")
-def publish(path: Path_, at: At = "tinker", yes: Yes = False) -> None:
+def publish(path: Path_, at: At = "tinker", yes: Yes = False, as_json: JsonFlag = False) -> None:
     """Let anybody who knows its path use it."""
     _sure(f"Anybody who knows {path} can use it then. Publish it?", yes)
-    _done(lambda engine: engine.stored.publish(at, path), f"{path} is public")
+    _done(lambda engine: engine.stored.publish(at, path), f"{path} is public", as_json, {"path": path, "public": True})
 
 
 @stored.command("unpublish")
-def unpublish(path: Path_, at: At = "tinker") -> None:
+def unpublish(path: Path_, at: At = "tinker", as_json: JsonFlag = False) -> None:
     """Take that back."""
-    _done(lambda engine: engine.stored.publish(at, path, False), f"{path} is yours alone again")
+    told = f"{path} is yours alone again"
+    _done(lambda engine: engine.stored.publish(at, path, False), told, as_json, {"path": path, "public": False})
 
 
 @stored.command("expire")
@@ -129,20 +135,19 @@ def expire(
     path: Path_,
     hours: Annotated[float, typer.Option(help="Have it deleted after so many hours; 0 keeps it for good.")],
     at: At = "tinker",
+    as_json: JsonFlag = False,
 ) -> None:
     """Say how long it is kept there."""
     seconds = round(hours * 3600) or None
-    _done(
-        lambda engine: engine.stored.expire(at, path, seconds),
-        f"{path} is kept {'for good' if seconds is None else f'for {hours:g} hours'}",
-    )
+    told = f"{path} is kept {'for good' if seconds is None else f'for {hours:g} hours'}"
+    _done(lambda engine: engine.stored.expire(at, path, seconds), told, as_json, {"path": path, "seconds": seconds})
 
 
 @stored.command("delete")
-def delete(path: Path_, at: At = "tinker", yes: Yes = False) -> None:
+def delete(path: Path_, at: At = "tinker", yes: Yes = False, as_json: JsonFlag = False) -> None:
     """Delete it there, for good."""
     _sure(f"Delete {path} at {at} for good?", yes)
-    _done(lambda engine: engine.stored.delete(at, path), f"{path} is deleted")
+    _done(lambda engine: engine.stored.delete(at, path), f"{path} is deleted", as_json, {"deleted": path})
 
 
 @stored.command("download")
@@ -181,7 +186,9 @@ def _sure(question: str, yes: bool) -> None:
     typer.confirm(question, abort=True)
 
 
-def _done(action: Any, told: str) -> None:
+def _done(action: Callable[[Engine], Any], told: str, as_json: bool, values: dict[str, Any]) -> None:
     with Engine() as engine:
         action(engine)
-    console(False).print(told, markup=False)
+    console(as_json).print(told, markup=False)
+    if as_json:
+        print_json(values)

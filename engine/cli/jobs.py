@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 from pathlib import Path
@@ -13,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from engine import knowledge
-from engine.amounts import duration, measure, size
-from engine.cli.screen import Watch, console, main_figures, plain, print_json, result_table
+from engine.amounts import duration, size
+from engine.cli.screen import Watch, console, main_figures, plain, print_json, result_table, short_proof
 from engine.engine import Engine
 from engine.errors import DataError, EngineError, RecipeError
 from engine.evaluation import outcome
@@ -22,18 +23,17 @@ from engine.jobs import states
 from engine.recipe import FORMATS, METHODS, Recipe
 from engine.store import Job
 
-_METHOD_DEMOS = tuple(knowledge.method_demos())
-_SHORT = {"exact_match": ""}
+METHOD_DEMOS = tuple(knowledge.method_demos())
 JsonFlag = Annotated[bool, typer.Option("--json", help="Last line on stdout: one JSON object.")]
 JobId = Annotated[str, typer.Argument(help="The job's id, or the beginning of it.")]
 
 
 def train(
-    data: Annotated[Path | None, typer.Argument(help="Your data (JSONL, JSON, CSV, Parquet), or a recipe (.yaml).")] = None,
+    data: Annotated[Path | None, typer.Argument(help="Your data (JSONL, JSON, CSV, Parquet), or a recipe (.yaml, .json).")] = None,
     demo: Annotated[
         str,
         typer.Option(
-            help=f"Train a demo that ships with Thinker: {', '.join(knowledge.demos())}; or of a method: {', '.join(_METHOD_DEMOS)}."
+            help=f"Train a demo that ships with Thinker: {', '.join(knowledge.demos())}; or of a method: {', '.join(METHOD_DEMOS)}."
         ),
     ] = "",
     dataset: Annotated[str, typer.Option(help="Train on a data set of your library, by its id.")] = "",
@@ -64,7 +64,7 @@ def train(
     as_json: JsonFlag = False,
 ) -> int:
     """Fine-tune a model, see it learn, and get proof that it did."""
-    changes = _changes(
+    changes = changes_of(
         {
             "name": name,
             "method": method,
@@ -89,7 +89,7 @@ def train(
     )
     out = console(as_json)
     with Engine() as engine:
-        recipe = _recipe(engine, data, demo, dataset, recipe_file, changes)
+        recipe = recipe_of(engine, data, demo, dataset, recipe_file, changes)
         if dry_run:
             out.print(recipe.to_yaml(), markup=False)
             if as_json:
@@ -181,11 +181,9 @@ def list_jobs(
         for title in ("job", "name", "state", "step", "method", "model", "held-out"):
             table.add_column(title)
         for job in jobs:
-            best = outcome.headline(job.result)
             steps = f"{job.step}/{job.total_steps}" if job.total_steps else "-"
             label = states.LIGHTS[job.state].label
-            after = f"{_SHORT.get(best.name, best.title.lower())} {measure(best.after, best.unit)}".strip() if best else "-"
-            table.add_row(job.id, plain(job.name), label, steps, methods_of(job), plain(job.base_model), after)
+            table.add_row(job.id, plain(job.name), label, steps, methods_of(job), plain(job.base_model), short_proof(job.result))
         out.print(table if jobs else "no runs yet: python thinker.py train --demo piglatin")
         if as_json:
             print_json({"jobs": [job.to_dict() for job in jobs]})
@@ -300,12 +298,12 @@ def _outcome(engine: Engine, job: Job, out: Console) -> None:
             out.print(won, markup=False)
 
 
-def _recipe(engine: Engine, data: Path | None, demo: str, dataset: str, recipe_file: Path | None, changes: dict[str, Any]) -> Recipe:
-    if recipe_file is None and data is not None and data.suffix in (".yaml", ".yml"):
+def recipe_of(engine: Engine, data: Path | None, demo: str, dataset: str, recipe_file: Path | None, changes: dict[str, Any]) -> Recipe:
+    if recipe_file is None and data is not None and _is_recipe(data):
         recipe_file, data = data, None
     given = [source for source in (demo, dataset, recipe_file, data) if source]
     if len(given) != 1:
-        demos = ", ".join((*knowledge.demos(), *_METHOD_DEMOS))
+        demos = ", ".join((*knowledge.demos(), *METHOD_DEMOS))
         raise RecipeError(
             "give one of: a data file, --demo NAME, or --recipe FILE" if not given else "give a data file, a demo or a recipe, not several",
             f"For example: thinker train my_data.jsonl, or thinker train --demo NAME (there are: {demos}).",
@@ -322,7 +320,18 @@ def _recipe(engine: Engine, data: Path | None, demo: str, dataset: str, recipe_f
     return engine.file_recipe(data, changes)
 
 
-def _changes(flags: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
+def _is_recipe(file: Path) -> bool:
+    """Whether a file is a recipe rather than data: YAML is, and JSON that is an object which names some."""
+    if file.suffix != ".json":
+        return file.suffix in (".yaml", ".yml")
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and bool({"data", "method", "base_model"} & set(found))
+
+
+def changes_of(flags: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     """Flags that were given, and `--set a.b=value`, as one nested change. Raises RecipeError."""
     flat = {field: value for field, value in flags.items() if value not in (None, "")}
     for assignment in assignments:

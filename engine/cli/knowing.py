@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 import typer
@@ -49,7 +50,7 @@ def _found(name: str) -> tuple[str, dict[str, Any]]:
         return f"{guide.metric_title(name)}\n\n{guide.metric_text(name)}", {"kind": "metric", "name": name, **knowledge.metric(name)}
     settings = {field["name"]: field for field in fields()}
     if name in settings:
-        return _setting(settings[name]), {"kind": "setting", **settings[name]}
+        return _setting(settings[name]), {**settings[name], "kind": "setting", "type": settings[name]["kind"]}
     demos = {**knowledge.demos(), **knowledge.method_demos()}
     if name in demos:
         lines = [demos[name]["title"], "", demos[name]["task"], demos[name]["learns"], "", f"To expect: {demos[name]['expect']}"]
@@ -65,7 +66,8 @@ def _method(name: str) -> str:
     known = knowledge.method(name)
     shape = knowledge.shapes()[knowledge.shape(name)]
     lines = [f"{known['title']}: {known['term']}", known["meaning"], "", "Use it when:", *_listed(known["use_when"]), "Rather not when:"]
-    lines += [*_listed(known["not_when"]), f"It needs: {known['needs']}", f"A row: {shape['row']}", f"Flow: {' -> '.join(known['flow'])}"]
+    row = json.dumps(shape["row"], ensure_ascii=False)
+    lines += [*_listed(known["not_when"]), f"It needs: {known['needs']}", f"A row: {row}", f"Flow: {' -> '.join(known['flow'])}"]
     if own := [field for field in fields() if name in field["methods"]]:
         lines += [
             "",

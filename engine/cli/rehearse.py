@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from engine import knowledge
-from engine.cli.jobs import JsonFlag, _changes, _recipe
+from engine.cli.jobs import METHOD_DEMOS, JsonFlag, changes_of, recipe_of
 from engine.cli.screen import console, plain, print_json
 from engine.engine import Engine
 from engine.rehearsing.report import Check, checks
@@ -28,18 +27,15 @@ _ENDS = {
 
 def rehearse(
     data: Annotated[Path | None, typer.Argument(help="A recipe (.yaml or .json), or your data (JSONL, JSON, CSV, Parquet).")] = None,
-    demo: Annotated[str, typer.Option(help=f"A demo that ships with Thinker: {', '.join(knowledge.demos())}.")] = "",
+    demo: Annotated[str, typer.Option(help=f"A demo that ships with Thinker: {', '.join((*knowledge.demos(), *METHOD_DEMOS))}.")] = "",
     dataset: Annotated[str, typer.Option(help="A data set of your library, by its id.")] = "",
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any recipe field: method=dpo. May be given more than once.")] = None,
     as_json: JsonFlag = False,
 ) -> int:
     """Try a run small before it costs hours or money: all its stages for a few updates, here, on a small model."""
     out = console(as_json)
-    recipe_file, file = (
-        (data, None) if data is not None and data.suffix in (".yaml", ".yml", ".json") and _is_recipe(data) else (None, data)
-    )
     with Engine() as engine:
-        recipe = _recipe(engine, file, demo, dataset, recipe_file, _changes({}, set_ or []))
+        recipe = recipe_of(engine, data, demo, dataset, None, changes_of({}, set_ or []))
 
         def told(check: Check) -> None:
             mark, color = _MARKS.get(check.state, ("·", "dim"))
@@ -85,14 +81,3 @@ def list_profiles(as_json: JsonFlag = False) -> None:
                 for one in profiles
             ]
             print_json({"profiles": values})
-
-
-def _is_recipe(file: Path) -> bool:
-    """Whether a JSON file is a recipe rather than data: an object that names some."""
-    if file.suffix != ".json":
-        return True
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(found, dict) and bool({"data", "method", "base_model"} & set(found))

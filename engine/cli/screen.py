@@ -128,6 +128,12 @@ def main_figures(engine: Engine, job: Job) -> list[str]:
     return [f"{one.short} {one.text}" for one in engine.runs.figures(job)]
 
 
+def short_proof(result: dict[str, Any] | None) -> str:
+    """What was proven in a cell of a table: "96.3 %" right answers, "score 0.88"."""
+    found = outcome.headline(result)
+    return "-" if found is None else found.now if found.name == "exact_match" else f"{found.called} {found.now}"
+
+
 def _value(one: outcome.Measured, value: float) -> str:
     # Two columns of percentages are read down: each has its decimal.
     return percent(value) if one.name == "exact_match" else measure(value, one.unit)

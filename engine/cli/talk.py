@@ -11,7 +11,7 @@ from rich.table import Table
 
 from engine import share
 from engine.cli.jobs import JsonFlag
-from engine.cli.screen import console, percent, plain, print_json
+from engine.cli.screen import console, percent, plain, print_json, short_proof
 from engine.engine import Engine
 from engine.errors import EngineError, StateError
 from engine.recipe import Recipe
@@ -32,9 +32,8 @@ def list_models(as_json: JsonFlag = False) -> None:
             table.add_column(title)
         for model in models:
             proof = model.proof or {}
-            after = (proof.get("held_out") or {}).get("after") or {}
             skills = (proof.get("skills") or {}).get("after")
-            known = percent(after.get("exact_match")), percent(skills), model.job_id or "-"
+            known = short_proof(proof), percent(skills), model.job_id or "-"
             table.add_row(model.id, plain(model.name), plain(model.base_model), *known)
         out.print(table if models else "no tuned models yet: python thinker.py train --demo piglatin")
         if as_json:

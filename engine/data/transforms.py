@@ -94,23 +94,25 @@ def transformed(report: Report, transforms: Sequence[Transform], unit: str = "li
 
 def changed(examples: Iterable[Example], transforms: Sequence[Transform], unit: str = "line") -> tuple[list[Example], list[Problem]]:
     """(the examples changed, a problem for each that is left out). Older skills that are mixed in stay as they are."""
-    kept, problems = [], []
+    found = each_changed(examples, transforms, unit)
+    return [one for one in found if isinstance(one, Example)], [one for one in found if isinstance(one, Problem)]
+
+
+def each_changed(examples: Iterable[Example], transforms: Sequence[Transform], unit: str = "line") -> list[Example | Problem]:
+    """Of each example what becomes of it, in order: itself changed, or why it is left out."""
+    found: list[Example | Problem] = []
     columns: set[str] = set()
     if any(change.kind == "template" for change in transforms):
         examples = list(examples)
         columns = {str(name) for example in examples for name in example.columns}
     for example in examples:
-        if example.kind == "replay":
-            kept.append(example)
-            continue
-        found = _one(example, transforms, columns)
-        if isinstance(found, Example):
-            kept.append(found)
-        else:
-            field, why = found
+        made = example if example.kind == "replay" else _one(example, transforms, columns)
+        if not isinstance(made, Example):
+            field, why = made
             advice = "Correct the row, or take that change out of the profile or of data.transforms."
-            problems.append(Problem(example.row, field, why, advice, unit))
-    return kept, problems
+            made = Problem(example.row, field, why, advice, unit)
+        found.append(made)
+    return found
 
 
 def _one(example: Example, transforms: Sequence[Transform], columns: set[str]) -> Example | tuple[str, str]:

@@ -50,14 +50,16 @@ class Endpoint(Protocol):
     def chat_url(self) -> str:
         """Where it speaks OpenAI's API: what comes before /chat/completions."""
 
-    def ready(self, say: Callable[[str], None]) -> None:
-        """Returns when requests are answered; tells the stages. Raises EndpointError."""
+    def ready(self, say: Callable[[str], None], heed: Callable[[], object] | None = None) -> None:
+        """Returns when requests are answered; tells the stages. `heed` is called several times a second meanwhile, and ends the waiting by
+        raising. Raises EndpointError."""
 
     def alive(self) -> bool:
         """Whether the same life of the server still answers."""
 
-    def context(self) -> int | None:
-        """The most tokens that the model takes at once there; None where only the model itself says. Raises EngineError."""
+    def context(self, heed: Callable[[], object] | None = None) -> int | None:
+        """The most tokens that the model takes at once there; None where only the model itself says. `heed` as in `ready`. Raises
+        EngineError."""
 
     def key(self) -> str:
         """The API key; never stored anywhere else."""

@@ -26,6 +26,10 @@ FILE, RUN = "backup.json", "run.json"
 COPIED = 2 * 1024**3
 
 
+class _Damaged(Exception):
+    """What is to be backed up isn't what was saved."""
+
+
 def keep(job_id: str, step: int, kept: Mapping[str, str]) -> bool:
     """Backs up what was saved at a step: {kind: path}. -> whether it is backed up now; what isn't whole isn't. Raises StorageError."""
     place = _home(job_id) / str(step)
@@ -36,7 +40,8 @@ def keep(job_id: str, step: int, kept: Mapping[str, str]) -> bool:
     if not kept or None in folders.values():
         return False
     linked = sum(saved.weight(folder) for folder in folders.values() if folder) > COPIED
-    with whole_folder(place) as draft:
+    # What stood there stays unless the new one is whole.
+    with suppress(_Damaged), whole_folder(place) as draft:
         for kind, folder in folders.items():
             assert folder is not None
             (draft / kind).mkdir()
@@ -44,10 +49,11 @@ def keep(job_id: str, step: int, kept: Mapping[str, str]) -> bool:
                 if file.is_file() and not file.name.startswith("."):
                     _copy(file, draft / kind / file.name, linked=linked)
             if not saved.sound(draft / kind):
-                return False
+                raise _Damaged
             _copy_run(folder, draft)
         write_json_atomic(draft / FILE, {"paths": dict(kept)})
-    return True
+        return True
+    return False
 
 
 def only(job_id: str, steps: Collection[int]) -> None:

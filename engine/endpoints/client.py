@@ -10,7 +10,6 @@ import concurrent.futures
 import logging
 import os
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,9 +19,8 @@ from typing import Any
 
 import engine
 from engine.endpoints import Endpoint
+from engine.endpoints.waiting import SLICE_SECONDS, on_a_thread
 from engine.errors import EndpointError, EndpointLost, EngineError, KeyNeeded, PaymentNeeded
-
-SLICE_SECONDS = 0.25
 
 
 class Client:
@@ -45,7 +43,7 @@ class Client:
             # The session is created on first use, and its failure belongs here.
             return service, service.holder
 
-        self._service, self._holder = self._wait(_on_a_thread(connect), "connecting")
+        self._service, self._holder = self._wait(on_a_thread(connect), "connecting")
 
     def create(self, base_model: str, rank: int, seed: int, train_mlp: bool, train_attn: bool, train_unembed: bool) -> Any:
         """A training client for a new adapter."""
@@ -204,20 +202,6 @@ def _prepare_environment() -> None:
     for name in ("NO_PROXY", "no_proxy"):
         hosts = [host for host in os.environ.get(name, "").split(",") if host]
         os.environ[name] = ",".join([*hosts, *(host for host in ("127.0.0.1", "localhost", "::1") if host not in hosts)])
-
-
-def _on_a_thread(call: Callable[[], Any]) -> concurrent.futures.Future:
-    """For what the SDK does without giving a future, and tries for minutes. A daemon, so that nobody ever waits for its end."""
-    future: concurrent.futures.Future = concurrent.futures.Future()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="sdk", daemon=True).start()
-    return future
 
 
 def _settles(endpoint: Endpoint) -> bool:

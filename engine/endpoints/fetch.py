@@ -1,15 +1,10 @@
 """Weights from an endpoint elsewhere to this machine: packed there as a PEFT folder, then fetched file by file over signed links.
 
-Packing needs the SDK, so it happens in a process of its own: `python -m engine.endpoints.fetch` reads {url, key, path} as JSON and writes
-the packed checkpoint's path as the last line of its output. What was packed is deleted there after a day. Knows nothing of runs.
+Packing needs the SDK, so it happens in a process of its own (`apart`). What was packed is deleted there after a day. Knows nothing of runs.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from engine.amounts import size
-from engine.endpoints import named
+from engine.endpoints import apart, named
 from engine.errors import EndpointError, StateError, StorageError
 from engine.store import artefacts
 
@@ -26,23 +21,10 @@ KEPT_S = 86400  # for which the packed copy stays there
 _NAMES = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
-def pack(url: str, key: str, path: str, seconds: float = SECONDS) -> str:
+def pack(url: str, key: str, path: str) -> str:
     """Has a `weights` checkpoint packed. -> the packed one's path. Raises EndpointError."""
-    root = str(Path(__file__).resolve().parents[2])
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")])), "TINKER_TELEMETRY": "0"}
-    asked = json.dumps({"url": url, "key": key, "path": path})
-    command = [sys.executable, "-m", "engine.endpoints.fetch"]
-    try:
-        done = subprocess.run(command, input=asked, capture_output=True, text=True, timeout=seconds, env=env, cwd=root)
-        found = json.loads(done.stdout.strip().splitlines()[-1])
-    except subprocess.TimeoutExpired as error:
-        raise EndpointError("packing the weights took too long", "Try again when the server is less busy.", where=path) from error
-    except (ValueError, IndexError, OSError) as error:
-        raise EndpointError("the weights couldn't be packed", "Run the command doctor, and see to what is missing.", where=path) from error
-    if found.get("error"):
-        told = found["error"].replace(key, "***")[:300]
-        raise EndpointError(f"the weights couldn't be packed: {told}", "See that it is still there, then try again.", where=path)
-    return found["path"]
+    asked, advice = {"url": url, "key": key, "path": path}, "See that it is still there, then try again."
+    return apart.ask("engine.endpoints.fetch", asked, SECONDS, "packing the weights", advice=advice, where=path)["path"]
 
 
 def files(links: Mapping[str, str], target: Path, say: Callable[[str], None], most: int | None = None) -> None:
@@ -103,17 +85,5 @@ def _packed(url: str, key: str, path: str) -> str:
         service.close("success").result(timeout=5)
 
 
-def main() -> int:
-    """The process's own work."""
-    asked = json.loads(sys.stdin.read())
-    try:
-        found = {"path": _packed(asked["url"], asked["key"], asked["path"])}
-    except Exception as error:
-        found = {"error": f"{type(error).__name__}: {error}"}
-    print(json.dumps(found), flush=True)
-    # Threads of the SDK that still wait for an answer don't hold this up.
-    os._exit(0)
-
-
 if __name__ == "__main__":
-    main()
+    apart.answer(lambda asked: {"path": _packed(**asked)})

@@ -21,7 +21,6 @@ from typing import Any
 
 import httpx
 
-import engine
 from engine import paths, platforms, system
 from engine.errors import EndpointError, EndpointLost
 from engine.server import NOT_ALONE
@@ -52,33 +51,15 @@ class LocalServer:
         self._log_start = 0
         self._begin()
 
-    def ready(self, say: Callable[[str], None]) -> None:
+    def ready(self, say: Callable[[str], None], heed: Callable[[], object] | None = None) -> None:
         """Waits until it answers. Raises EndpointError with the end of the server's log, EndpointLost when somebody killed it."""
         if self.url:
             return
         say("loading model weights")
-        deadline = time.monotonic() + START_SECONDS
-        while not self._adopt():
-            if self._process is not None and self._process.poll() is not None:
-                self._release_lock()
-                if self._process.returncode == NOT_ALONE:
-                    self._process = None
-                    continue
-                if self._process.returncode < 0:
-                    # By a signal, of the system's memory guard perhaps: it had no say in it, and the next one may live.
-                    killed = f"the server for {self.base_model} was killed while it was starting"
-                    raise EndpointLost(killed, "Try again; a job does so by itself.")
-                raise EndpointError(
-                    f"the server for {self.base_model} could not start: {self._last_words()}",
-                    "Look at the server's log for more.",
-                    where=str(self.log_file),
-                )
-            if self._process is None:
-                self._begin()
-            if time.monotonic() > deadline:
-                raise EndpointError("the server didn't answer in ten minutes", "Look at its log.", where=str(self.log_file))
-            time.sleep(0.05)
-        self._release_lock()
+        try:
+            self._wait(heed or (lambda: None))
+        finally:
+            self._release_lock()
 
     def alive(self) -> bool:
         """Its process is there and, asked now and then, it is the same life of the same server."""
@@ -95,7 +76,7 @@ class LocalServer:
         platforms.kill(self.pid)
         return False
 
-    def context(self) -> None:
+    def context(self, heed: Callable[[], object] | None = None) -> None:
         """The model's own files say."""
 
     def key(self) -> str:
@@ -132,15 +113,36 @@ class LocalServer:
         command += ["--port", "0", "--checkpoints", str(paths.folder("checkpoints")), "--key-file", str(paths.folder("servers") / KEY_FILE)]
         command += ["--ready-file", str(self._folder / "server.json"), "--idle-exit", str(IDLE_EXIT_SECONDS)]
         command += ["--only-one", str(self._folder / "life")]
-        root = str(Path(engine.__file__).resolve().parents[1])
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))}
+        options = {"cwd": paths.ROOT, "env": paths.child_environment(), **platforms.detached_process_options()}
         with self.log_file.open("ab") as log:
             self._log_start = log.tell()
-            self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, env=environment, cwd=root, **platforms.detached_process_options()
-            )
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, **options)
         # Somebody has to take note of its end, else it stays in the list of processes.
         threading.Thread(target=self._process.wait, name="server-reaper", daemon=True).start()
+
+    def _wait(self, heed: Callable[[], object]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not self._adopt():
+            if self._process is not None and self._process.poll() is not None:
+                self._release_lock()
+                if self._process.returncode == NOT_ALONE:
+                    self._process = None
+                    continue
+                if self._process.returncode < 0:
+                    # By a signal, of the system's memory guard perhaps: it had no say in it, and the next one may live.
+                    killed = f"the server for {self.base_model} was killed while it was starting"
+                    raise EndpointLost(killed, "Try again; a job does so by itself.")
+                raise EndpointError(
+                    f"the server for {self.base_model} could not start: {self._last_words()}",
+                    "Look at the server's log for more.",
+                    where=str(self.log_file),
+                )
+            if self._process is None:
+                self._begin()
+            if time.monotonic() > deadline:
+                raise EndpointError("the server didn't answer in ten minutes", "Look at its log.", where=str(self.log_file))
+            heed()
+            time.sleep(0.05)
 
     def _alone(self) -> bool:
         """Whether no server lives, or is starting. One that has been silent for too long is ended."""

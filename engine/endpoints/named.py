@@ -5,10 +5,7 @@ Where others use the machine too nobody names any: a URL would make this machine
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import secrets
 from dataclasses import asdict, dataclass, field, replace
 from ipaddress import ip_address
 from typing import Any
@@ -16,8 +13,9 @@ from typing import Any
 import httpx
 
 from engine import paths, policy
-from engine.errors import NotAllowed, NotFound, RecipeError, StorageError
+from engine.errors import NotAllowed, NotFound, RecipeError
 from engine.keys import Need
+from engine.store.artefacts import read_json, write_json_atomic
 
 FILE = "endpoints.json"
 NO_KEY = "tml-none"
@@ -119,19 +117,9 @@ def checked_url(url: str) -> str:
 
 
 def _all() -> dict[str, dict[str, dict[str, Any]]]:
-    try:
-        found = json.loads((paths.home() / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    found = read_json(paths.home() / FILE)
     return found if isinstance(found, dict) else {}
 
 
 def _write(known: dict[str, dict[str, dict[str, Any]]]) -> None:
-    file = paths.home() / FILE
-    draft = file.with_name(f".{FILE}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
-        draft.write_text(json.dumps({owner: servers for owner, servers in known.items() if servers}, indent=1), encoding="utf-8")
-        os.replace(draft, file)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise StorageError(f"the server can't be kept: {error.strerror}", "Make room, then try again.", where=FILE) from error
+    write_json_atomic(paths.home() / FILE, {owner: servers for owner, servers in known.items() if servers})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import httpx
 
 from engine import keys
 from engine.endpoints import TINKER, TINKER_KEY, named, tinker_cloud
+from engine.endpoints.waiting import heeding
 from engine.errors import EndpointError, KeyNeeded, ModelError, NotFound, PaymentNeeded, RecipeError
 from engine.keys import Need
 
@@ -23,7 +25,20 @@ ASK_EVERY = 10.0  # seconds between asking whether it still answers
 SILENT_SECONDS = 120.0  # after which a server that doesn't answer counts as gone
 PATIENCE_SECONDS = 45.0  # for which a run asks again, where a page says at once that nobody answers
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
+_GONE = {404, 410}
 _PAUSES = (0.25, 8.0)  # seconds between two tries, at first and at most
+
+
+@dataclass(frozen=True)
+class Patience:
+    """For how many seconds a server is asked again where nobody answers, or only to say that it can't just now. `heed` is called several
+    times a second meanwhile, and ends it by raising."""
+
+    seconds: float = 0.0
+    heed: Callable[[], object] | None = None
+
+
+AT_ONCE = Patience()
 
 
 @dataclass(frozen=True)
@@ -74,10 +89,10 @@ class Remote:
     def chat_url(self) -> str:
         return f"{self.url}/{self.address.chat}"
 
-    def ready(self, say: Callable[[str], None]) -> None:
+    def ready(self, say: Callable[[str], None], heed: Callable[[], object] | None = None) -> None:
         """Whether it lets the key in and has the model. Raises KeyNeeded, PaymentNeeded, ModelError and EndpointError."""
         say(f"asking {self.address.host} for {self.base_model}")
-        offer(self.address.name, self.base_model, self._owner, patience=PATIENCE_SECONDS)
+        offer(self.address.name, self.base_model, self._owner, Patience(PATIENCE_SECONDS, heed))
         self._life = _life(self.url, self.key())
         self._asked_at = self._answered_at = time.monotonic()
 
@@ -100,9 +115,9 @@ class Remote:
         self._answered_at = now
         return not self._life or _life(self.url, self.key()) in ("", self._life)
 
-    def context(self) -> int | None:
+    def context(self, heed: Callable[[], object] | None = None) -> int | None:
         """As the server lists it. Raises as `offer`."""
-        return offer(self.address.name, self.base_model, self._owner, patience=PATIENCE_SECONDS).context
+        return offer(self.address.name, self.base_model, self._owner, Patience(PATIENCE_SECONDS, heed)).context
 
     def key(self) -> str:
         """Raises KeyNeeded."""
@@ -126,9 +141,8 @@ def address(name: str, owner: str) -> Address:
     return Address(name, name, found.url, found.need, found.found.get("chat") or "oai/api/v1")
 
 
-def offers(name: str, owner: str, *, patience: float = 0.0) -> list[Offer]:
-    """The base models, as the server lists them for the owner's key; `patience` as in `asked`. Raises KeyNeeded, PaymentNeeded and
-    EndpointError."""
+def offers(name: str, owner: str, patience: Patience = AT_ONCE) -> list[Offer]:
+    """The base models, as the server lists them for the owner's key. Raises as `asked`."""
     where = address(name, owner)
     listed = asked(where, "get_server_capabilities", where.key(owner), patience=patience).get("supported_models") or []
     # What isn't said to be for sampling only can be trained.
@@ -145,7 +159,8 @@ def offers(name: str, owner: str, *, patience: float = 0.0) -> list[Offer]:
 
 
 def storage(name: str, owner: str) -> str:
-    """The registry's: a server of ours says what it keeps checkpoints in; any other keeps its own. Raises KeyNeeded and EndpointError."""
+    """The registry's: a server of ours says what it keeps checkpoints in; any other keeps its own. Raises KeyNeeded, PaymentNeeded and
+    EndpointError."""
     where = address(name, owner)
     try:
         return str(asked(where, "thinker/status", where.key(owner)).get("storage") or where.url)
@@ -158,9 +173,13 @@ def models(name: str, owner: str) -> list[str]:
     return [found.name for found in offers(name, owner) if found.trainable]
 
 
-def offer(name: str, base_model: str, owner: str, *, patience: float = 0.0) -> Offer:
+def offer(name: str, base_model: str, owner: str, patience: Patience = AT_ONCE) -> Offer:
     """The model there. Raises ModelError where it can't be trained, else as `offers`."""
-    known = offers(name, owner, patience=patience)
+    return chosen(name, base_model, owner, offers(name, owner, patience))
+
+
+def chosen(name: str, base_model: str, owner: str, known: Collection[Offer]) -> Offer:
+    """The model among those that the server offers. Raises ModelError where it can't be trained."""
     for found in known:
         if found.name == base_model and found.trainable:
             return found
@@ -174,9 +193,8 @@ def missing(where: Address, base_model: str, known: Collection[str]) -> ModelErr
     return ModelError(f"{where.host} doesn't train {base_model}", advice, where="base_model")
 
 
-def asked(where: Address, what: str, key: str, method: str = "GET", *, patience: float = 0.0, **options: Any) -> dict[str, Any]:
-    """A JSON object from the server. For `patience` seconds it is asked again where nobody answers, or only to say that it can't just
-    now. Raises KeyNeeded, PaymentNeeded, NotFound and EndpointError."""
+def asked(where: Address, what: str, key: str, method: str = "GET", *, patience: Patience = AT_ONCE, **options: Any) -> dict[str, Any]:
+    """A JSON object from the server. Raises KeyNeeded, PaymentNeeded, NotFound where it knows no such thing, and EndpointError."""
     setting = tinker_cloud.URL_VARIABLE if where.name == TINKER else "its address in the settings"
     try:
         reply = _until_answered(patience, lambda: get(where.url, what, key, method, **options))
@@ -188,12 +206,12 @@ def asked(where: Address, what: str, key: str, method: str = "GET", *, patience:
         body = reply.json() if reply.content else {}
     except ValueError:
         body = None
-    if reply.status_code == 404 and isinstance(body, dict) and body.get("message"):
+    if reply.status_code in _GONE and isinstance(body, dict) and body.get("message"):
         raise NotFound(str(body["message"]), str(body.get("next_step") or "Look at the list again."), where=where.host)
     if reply.status_code >= 300 or not isinstance(body, dict):
-        said = _said(body)
+        error = NotFound if reply.status_code in _GONE else EndpointError
         advice = f"See that {setting} is right; else try again later."
-        raise EndpointError(f"{where.title} answered with the status {reply.status_code}{said}", advice, where=where.host)
+        raise error(f"{where.title} answered with the status {reply.status_code}{_said(body)}", advice, where=where.host)
     return body
 
 
@@ -222,13 +240,13 @@ def get(url: str, what: str, key: str = "", method: str = "GET", **options: Any)
         return client.request(method, f"{url}/api/v1/{what}", headers=headers, **options)
 
 
-def _until_answered(patience: float, ask: Callable[[], httpx.Response]) -> httpx.Response:
-    """The last reply within so many seconds, where it is one that may pass. Raises httpx's errors."""
-    deadline, pause = time.monotonic() + patience, _PAUSES[0]
+def _until_answered(patience: Patience, ask: Callable[[], httpx.Response]) -> httpx.Response:
+    """The last reply within the patience, where it is one that may pass. Raises httpx's errors."""
+    deadline, pause = time.monotonic() + patience.seconds, _PAUSES[0]
     while True:
         wait, reply, failed = pause, None, None
         try:
-            reply = ask()
+            reply = heeding(ask, patience.heed)
             if reply.status_code not in _PASSING:
                 return reply
             wait = max(pause, _wished(reply))
@@ -238,7 +256,7 @@ def _until_answered(patience: float, ask: Callable[[], httpx.Response]) -> httpx
             if reply is None:
                 raise failed
             return reply
-        time.sleep(wait)
+        heeding(partial(time.sleep, wait), patience.heed)
         pause = min(2 * pause, _PAUSES[1])
 
 

@@ -10,6 +10,7 @@ import hashlib
 import os
 import secrets
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,21 +40,15 @@ def size(endpoint: str, owner: str, path: str) -> int | None:
     return next((one.get("size_bytes") for one in listed if one.get("tinker_path") == path), None)
 
 
-def whole(endpoint: str, owner: str, path: str) -> bool:
+def whole(endpoint: str, owner: str, path: str, patience: remote.Patience = remote.AT_ONCE) -> bool:
     """Whether it is there and, as far as can be seen from here, undamaged. Raises EndpointError and KeyNeeded where nobody answers."""
     if here(endpoint, owner):
         folder = starts.folder_of(path)
         return folder is not None and sound(folder)
     try:
-        # A run goes on from it or not: worth asking again.
-        _asked(endpoint, owner, "weights_info", "POST", patience=remote.PATIENCE_SECONDS, json={"tinker_path": path})
+        _asked(endpoint, owner, "weights_info", "POST", patience=patience, json={"tinker_path": path})
     except NotFound:
         return False
-    except EndpointError as error:
-        # A server that says plainly that it doesn't know the path, in words of its own.
-        if "status 404" in error.message or "status 410" in error.message:
-            return False
-        raise
     return True
 
 
@@ -80,13 +75,8 @@ def discard(endpoint: str, owner: str, path: str) -> None:
     """Does away with it for good; what is gone already is all right. Raises EndpointError, KeyNeeded and StorageError."""
     if not here(endpoint, owner):
         run, kind, name = path.removeprefix("tinker://").split("/")
-        try:
+        with suppress(NotFound):
             _asked(endpoint, owner, f"training_runs/{run}/checkpoints/{kind}/{name}", "DELETE")
-        except NotFound:
-            return
-        except EndpointError as error:
-            if "status 404" not in error.message:
-                raise
         return
     folder = starts.folder_of(path)
     if folder is None:

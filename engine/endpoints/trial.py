@@ -1,52 +1,23 @@
 """Tries out what a server doesn't tell of itself: which losses it takes, and whether it trains all weights. Costs a few dozen tokens.
 
-A process of its own, for it needs the SDK: `python -m engine.endpoints.trial` reads {url, key, model} as JSON from its input and writes
-what it found as the last line of its output. Leaves nothing behind but an adapter that nobody saves.
+In a process of its own, for it needs the SDK (`apart`). Leaves nothing behind but an adapter that nobody saves.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
-from engine.errors import EndpointError
+from engine.endpoints import apart
 
 LOSSES = ("cross_entropy", "importance_sampling", "ppo", "cispo", "dro", "gspo")
 SECONDS = 300.0
 _TOKENS = [1, 2, 3, 4]
 
 
-def run(url: str, key: str, model: str, seconds: float = SECONDS) -> dict[str, Any]:
+def run(url: str, key: str, model: str) -> dict[str, Any]:
     """-> {losses: those it takes, full}. Raises EndpointError where nothing could be tried."""
-    root = str(Path(__file__).resolve().parents[2])
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")])), "TINKER_TELEMETRY": "0"}
-    asked = json.dumps({"url": url, "key": key, "model": model})
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "engine.endpoints.trial"],
-            input=asked,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            env=env,
-            cwd=root,
-        )
-        found = json.loads(done.stdout.strip().splitlines()[-1])
-    except subprocess.TimeoutExpired as error:
-        raise EndpointError("trying it out took too long", "Try again when the server is less busy.", where=model) from error
-    except (ValueError, IndexError, OSError) as error:
-        raise EndpointError(
-            "trying it out failed before anything was asked", "Run the command doctor, and see to what is missing."
-        ) from error
-    if found.get("error"):
-        raise EndpointError(
-            f"trying it out failed: {found['error'].replace(key, '***')[:300]}", "Try with another of its models.", where=model
-        )
-    return found
+    asked, advice = {"url": url, "key": key, "model": model}, "Try with another of its models."
+    return apart.ask("engine.endpoints.trial", asked, SECONDS, "trying it out", advice=advice, where=model)
 
 
 def _try(url: str, key: str, model: str) -> dict[str, Any]:
@@ -88,17 +59,5 @@ def _trains_all(service: Any, model: str) -> bool:
         return False
 
 
-def main() -> int:
-    """The process's own work."""
-    asked = json.loads(sys.stdin.read())
-    try:
-        found = _try(asked["url"], asked["key"], asked["model"])
-    except Exception as error:
-        found = {"error": f"{type(error).__name__}: {error}"}
-    print(json.dumps(found), flush=True)
-    # Threads of the SDK that still wait for an answer don't hold this up.
-    os._exit(0)
-
-
 if __name__ == "__main__":
-    main()
+    apart.answer(lambda asked: _try(**asked))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine import knowledge
+from engine.amounts import measure
 from engine.errors import NotFound
 from engine.evaluation.winrate import WinRate
 
@@ -36,6 +37,21 @@ class Measured:
         if self.before is None or self.better == "neither":
             return None
         return self.after - self.before if self.better == "up" else self.before - self.after
+
+    @property
+    def called(self) -> str:
+        """Its name within a sentence."""
+        return "right answers" if self.name == "exact_match" else self.title.lower()
+
+    @property
+    def was(self) -> str:
+        """Before, in words."""
+        return "–" if self.before is None else measure(self.before, self.unit)
+
+    @property
+    def now(self) -> str:
+        """After, in words."""
+        return measure(self.after, self.unit)
 
     @property
     def changed(self) -> bool:
@@ -82,6 +98,19 @@ def wins(result: Mapping[str, Any] | None) -> WinRate | None:
     return WinRate.of(found) if found.get("count") else None
 
 
+def judged(result: Mapping[str, Any] | None) -> WinRate | None:
+    """The same by a judge alone: by right answers it says nothing that their share doesn't."""
+    exact = ((result or {}).get("win_rate") or {}).get("judge") in (None, [], ["exact"])
+    return None if exact else wins(result)
+
+
+def short(result: Mapping[str, Any] | None) -> str:
+    """The proof in a few words: "right answers 0 % → 96.5 %", "score 0.24 → 0.88, wins 74 %"; empty without one."""
+    found, won = headline(result), judged(result)
+    said = [f"{found.called} {found.was} → {found.now}"] if found else []
+    return ", ".join(said + ([f"wins {100 * won.rate:.0f} %"] if won else []))
+
+
 def wins_sentence(result: Mapping[str, Any] | None) -> str:
     """The same in words: how often, what is sure, by which judge. Says why where the judge failed; empty where there was none."""
     about = (result or {}).get("win_rate") or {}
@@ -98,9 +127,10 @@ def wins_sentence(result: Mapping[str, Any] | None) -> str:
     }[found.surely]
     other = "the model that its last stage began with" if about.get("against") == "stage" else "the start model"
     judge = " + ".join(about.get("judge") or ["exact"])
+    unjudged = f"; of {left:,} more an answer couldn't be scored" if (left := about.get("unjudged")) else ""
     return (
         f"Wins {100 * found.rate:.0f} % against {other} by {judge}, {sure} "
-        f"({found.wins:,} answers better, {found.ties:,} as good, {found.losses:,} worse; those as good count half)."
+        f"({found.wins:,} answers better, {found.ties:,} as good, {found.losses:,} worse; those as good count half{unjudged})."
     )
 
 

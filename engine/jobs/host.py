@@ -206,15 +206,10 @@ def _announce(port: int | None = None) -> None:
 
 def _spawn(execute: str | None) -> subprocess.Popen:
     command = [sys.executable, "-m", "engine.jobs.host", *(["--execute", execute] if execute else [])]
-    root = Path(__file__).resolve().parents[2]
-    # The working directory may be another when the person's script starts it, and THINKER_HOME may be relative to that.
-    python_path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
-    env = {**os.environ, "THINKER_HOME": str(paths.home().resolve()), "PYTHONPATH": python_path}
+    options = {"cwd": paths.ROOT, "env": paths.child_environment(), **platforms.detached_process_options()}
     with (paths.folder("logs") / "runner.out").open("ab") as output:
         try:
-            child = subprocess.Popen(
-                command, cwd=root, env=env, stdout=output, stderr=subprocess.STDOUT, **platforms.detached_process_options()
-            )
+            child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, **options)
         except OSError as error:
             raise StorageError(f"The runner can't be started: {error}.", "Close other programs and try again.") from error
     # Somebody has to take note of its end, else it stays in the list of processes for as long as this one lives.

@@ -110,7 +110,7 @@ class JobRun:
         """What asks other models over HTTP in its owner's name."""
         if self._asker is None:
             # One for the whole attempt: it remembers what is open, and what a server doesn't take.
-            self._asker = Asker(self._store, self.owner)
+            self._asker = Asker(self._store, self.owner, self.recipe.endpoint)
         return self._asker
 
     def progress(self, step: int, total_steps: int, tokens: int, training_seconds: float) -> None:
@@ -184,6 +184,13 @@ class JobRun:
             **known,
         )
         return model.name
+
+    def keep_last(self) -> None:
+        """Registers what earlier attempts had learned by their last checkpoint, if there is one to use."""
+        last = self._store.last_checkpoint(self.job_id, "sampler_weights", owner=None)
+        if last is not None and last.step > 0:
+            weights = self.resume.path if self.resume is not None else ""
+            self.model(sampler_path=last.path, weights_path=weights, renderer=last.renderer, proof=None)
 
     def log(self, level: str, text: str, **fields: Any) -> None:
         """One line in the job's log and the common one."""

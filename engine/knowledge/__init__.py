@@ -155,6 +155,11 @@ def rewards() -> dict[str, dict[str, Any]]:
 def terms() -> dict[str, dict[str, Any]]:
     """Every term of the trade by name: title, also (other words for it), see; and meaning, or the metric, field or method it stands for.
     Metrics that have no entry are terms by their own name."""
+    return copy.deepcopy(_terms())
+
+
+@cache
+def _terms() -> dict[str, dict[str, Any]]:
     known = copy.deepcopy(_load("terms"))
     told = {entry.get("metric") for entry in known.values()}
     said = {words.lower() for name, entry in known.items() for words in (name, entry["title"], *entry.get("also", []))}

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Any
 
 import yaml
@@ -62,7 +63,7 @@ def find(endpoint: str, base_model: str) -> Price | None:
     for name in (base_model, "*"):
         if name in own:
             return Price(endpoint, name, **own[name], source=OWN)
-    shipped = knowledge.prices()
+    shipped = _shipped()
     about = shipped["endpoints"].get(endpoint)
     if about is None:
         return None
@@ -77,7 +78,7 @@ def find(endpoint: str, base_model: str) -> Price | None:
 
 def table() -> list[Price]:
     """Every price that is known: the person's own, then the list that ships, less what is free."""
-    shipped = knowledge.prices()
+    shipped = _shipped()
     own = [Price(endpoint, name, **each, source=OWN) for endpoint, names in _own().items() for name, each in names.items()]
     origin = {"as_of": str(shipped["as_of"]), "source": shipped["source"]}
     listed = [
@@ -102,6 +103,11 @@ def change(endpoint: str, model: str, prices: Mapping[str, float] | None) -> Non
     else:
         own.setdefault(endpoint, {})[model] = {kind: _amount(kind, prices.get(kind)) for kind in KINDS}
     _write({name: models for name, models in own.items() if models})
+
+
+@cache
+def _shipped() -> dict[str, Any]:
+    return knowledge.prices()
 
 
 def _amount(kind: str, value: Any) -> float:

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Collection
 from pathlib import Path
 
-from sqlalchemy import Connection, Row, and_, delete, func, or_, select, update
+from sqlalchemy import Connection, Row, and_, delete, func, or_, select
 
 from engine.errors import NotAllowed, NotFound, StateError
 from engine.jobs import states
@@ -101,15 +101,6 @@ class JobQueries(Database):
         query = query.order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit).offset(offset)
         with self.read() as connection:
             return [as_job(row) for row in connection.execute(query)]
-
-    def change_recipe(self, job_id: str, recipe: Recipe, owner: str | None = "local") -> Job:
-        """What the job goes on with. Raises NotFound, and StateError while it runs."""
-        with self.write() as connection:
-            row = job_row(connection, job_id, owner, lock=True)
-            if row.state in states.ACTIVE:
-                raise StateError(f"Job {job_id} is {states.LIGHTS[row.state].label}.", "Pause it first.")
-            connection.execute(update(jobs).where(jobs.c.id == job_id).values(recipe=recipe.to_json()))
-            return as_job(job_row(connection, job_id, owner))
 
     def delete_job(self, job_id: str, owner: str | None = "local") -> None:
         """Forgets the job and all its numbers; its models stay. Raises StateError while it runs. Files are the caller's."""

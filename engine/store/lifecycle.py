@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, and_, case, func, or_, select, update
 
 from engine.errors import EngineError, StateError
 from engine.jobs import states
+from engine.recipe import Recipe
 from engine.store import schema
 from engine.store.database import Database, from_json, to_json
 from engine.store.jobs import as_job, attempts_of, clean, job_row, require_turn
@@ -113,11 +114,13 @@ class Lifecycle(Database):
         job_id: str,
         owner: str | None = "local",
         *,
+        recipe: Recipe | None = None,
         most: int | None = None,
         reserve_for: str | None = None,
         reserve_s: float = 15.0,
     ) -> Job:
-        """Puts a paused, stopped, failed or interrupted job back in the queue, to go on from its last checkpoint.
+        """Puts a paused, stopped, failed or interrupted job back in the queue, to go on from its last checkpoint, with another recipe if
+        one is given.
 
         `most`: so many turns has its owner; raises NotAllowed where others have them all.
         """
@@ -132,7 +135,8 @@ class Lifecycle(Database):
             require_turn(connection, owner, most, beside=job_id)
             fresh = {"attempt": row.attempt + 1, "error": None, "finished_at": None, "control": None}
             lease = {"lease_owner": reserve_for, "lease_until": self.now() + reserve_s if reserve_for else None}
-            self._move(connection, row, states.QUEUED, **fresh, **lease)
+            changed = {"recipe": recipe.to_json()} if recipe else {}
+            self._move(connection, row, states.QUEUED, **fresh, **lease, **changed)
             return as_job(job_row(connection, job_id, owner))
 
     def transition(self, job_id: str, to: str, *, runner_id: str | None = None, attempt: int | None = None, **fields: Any) -> Job:

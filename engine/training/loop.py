@@ -45,10 +45,26 @@ def execute(run: JobRun, read: Callable[[Recipe], DataSet] = load_data) -> str:
 
     `read` gives the rows of a stage's recipe.
     """
+
+    def heed() -> None:
+        if asked := run.control():
+            raise Asked(asked)
+
+    try:
+        return _attempt(run, read, heed)
+    except Asked as asked:
+        # Before its first step an attempt has nothing to save; what those before it saved may be all there will be.
+        if asked.what == "stop":
+            run.keep_last()
+        return RESTS[asked.what]
+
+
+def _attempt(run: JobRun, read: Callable[[Recipe], DataSet], heed: Callable[[], None]) -> str:
+    """`heed` is called wherever it waits before its first step, and ends that by raising Asked."""
     recipe = run.recipe
     place = kind(recipe.endpoint, run.owner)
     if asked := run.wait_for_key(place.key):
-        return RESTS[asked]
+        raise Asked(asked)
     folder = models.resolve(recipe.base_model, weights=place.weights)
     winning.check(recipe)
     run.stage("preparing the examples")
@@ -58,18 +74,18 @@ def execute(run: JobRun, read: Callable[[Recipe], DataSet] = load_data) -> str:
     # While the endpoint gets ready in its own process, this one does what takes long here.
     renderer = get_renderer(recipe.renderer, load_tokenizer(folder))
     load_sdk()
-    context = endpoint.context()
+    context = endpoint.context(heed)
     for stage, _ in found:
         fits(stage.recipe, context)
     own = models.context_length(folder)
     stages = [_ready(stage, data, renderer, min(own, context or own)) for stage, data in found]
     tell(run, stages)
-    endpoint.ready(run.stage)
+    endpoint.ready(run.stage, heed)
     run.stage("connecting")
-    client = Client(endpoint, {"job": run.job_id, "attempt": str(run.attempt)}, poll=run.control)
+    client = Client(endpoint, {"job": run.job_id, "attempt": str(run.attempt)}, poll=heed)
     lost, at = False, Attempt(run, client, renderer, stages)
     try:
-        return _drive(_begin(at))
+        return _drive(_begin(at, heed))
     except EndpointLost:
         lost = True
         raise
@@ -82,15 +98,16 @@ def execute(run: JobRun, read: Callable[[Recipe], DataSet] = load_data) -> str:
 
 def _ready(stage: Stage, data: DataSet, renderer: Renderer, context: int) -> StageWork:
     method = make_method(stage.recipe, data, renderer, context)
-    answered = [example for example in data.held_out if example.answer]
+    answered = [example for example in data.held_out if example.expected]
     limit = min(stage.recipe.training.max_length or context, context)
     answers = rows.rendered(answered, renderer, limit, "held-out", [])[0] if stage.recipe.evaluation.proof else []
     return StageWork(stage.recipe, stage.begins, data, method, total_steps(stage.recipe.training, method.rows), answers, limit)
 
 
-def _begin(at: Attempt) -> Attempt:
+def _begin(at: Attempt, heed: Callable[[], None]) -> Attempt:
     run = at.run
-    way_back(at)
+    way_back(at, heed)
+    at.client.poll = run.control
     if run.resume is not None:
         at.restore(run.resume.step, run.resume.path, run.resume.loop_state)
         if _over(at) and at.stage + 1 < len(at.stages):
@@ -190,10 +207,12 @@ def _doubt(at: Attempt) -> str | None:
 
 
 def _leave(at: Attempt) -> None:
-    if at.recipe.training.keep_best and at.best:
-        at.run.log("info", f"keeping step {at.best['step']:,}, where {at.work.method.watched} was best: {at.best['value']:.4g}")
+    step = at.step
+    if at.best:
+        step = at.best["step"]
+        at.run.log("info", f"keeping step {step:,}, where {at.work.method.watched} was best: {at.best['value']:.4g}")
         at.weights_path, at.sampler_path = at.best["weights_path"], at.best["sampler_path"]
-    at.left[at.stage] = {"weights_path": at.weights_path, "sampler_path": at.sampler_path, "step": at.step}
+    at.left[at.stage] = {"weights_path": at.weights_path, "sampler_path": at.sampler_path, "step": step}
 
 
 def _rest(at: Attempt, asked: str) -> str:
@@ -315,8 +334,7 @@ def _measure(at: Attempt) -> None:
     scale = at.watch.scale
     best = at.watch.see(values[watched], at.step, training, at.work.method.better)
     if best and training.keep_best and at.own_step:
-        checkpoint(at, "best")
-        at.best = {"step": at.step, "value": values[watched], "weights_path": at.weights_path, "sampler_path": at.sampler_path}
+        checkpoint(at, "best", values[watched])
     if at.watch.scale != scale:
         at.run.log("info", f"{watched} hasn't got better for a while: the learning rate is lowered to {at.watch.scale:.3g} of its schedule")
     if at.watch.enough(training) and at.step < at.end:

@@ -5,10 +5,11 @@ Looked at before anything is loaded, so that no run goes on from damage. Knows n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from engine.endpoints import backups, saved
+from engine.endpoints import backups, remote, saved
 from engine.errors import StorageError
 from engine.store import Checkpoint
 
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
     from engine.training.attempt import Attempt
 
 
-def way_back(at: Attempt) -> None:
-    """Has the run go on from the newest state that is whole. Raises StorageError where it has saved some and none is."""
+def way_back(at: Attempt, heed: Callable[[], object]) -> None:
+    """Has the run go on from the newest state that is whole; `heed` is called while a server elsewhere is asked. Raises StorageError where
+    it has saved some and none is."""
     run = at.run
     if run.resume is None:
         return
-    found = sound_state(run)
+    found = sound_state(run, heed)
     if found is None:
         raise StorageError(
             "none of the run's checkpoints is whole, and there is no backup of them",
@@ -36,9 +38,11 @@ def way_back(at: Attempt) -> None:
     _mend_what_it_stands_on(run, found.loop_state)
 
 
-def sound_state(run: JobRun) -> Checkpoint | None:
+def sound_state(run: JobRun, heed: Callable[[], object] | None = None) -> Checkpoint | None:
     """The newest that can be loaded; what has a backup is put back on the way."""
     endpoint, newest_first = run.recipe.endpoint, list(reversed(run.checkpoints()))
+    # The run goes on from it or not: worth asking again.
+    patience = remote.Patience(remote.PATIENCE_SECONDS, heed)
     if saved.here(endpoint, run.owner):
         for state in newest_first:
             if _put_back(run, state.path, f"the checkpoint of step {state.step:,}"):
@@ -46,10 +50,10 @@ def sound_state(run: JobRun) -> Checkpoint | None:
         return None
     spare = {str(step): path for state in reversed(newest_first) for step, path in state.loop_state.get("spare", {}).items()}
     for state in newest_first:
-        if saved.whole(endpoint, run.owner, state.path):
+        if saved.whole(endpoint, run.owner, state.path, patience):
             return state
         second = spare.get(str(state.step))
-        if second and saved.whole(endpoint, run.owner, second):
+        if second and saved.whole(endpoint, run.owner, second, patience):
             run.log("warning", f"the checkpoint of step {state.step:,} is gone; its backup is used")
             return replace(state, path=second)
     return None

@@ -15,6 +15,7 @@ from engine.training.desk import Desk
 
 FILE = "rollouts.jsonl"
 SHOWN_CHARACTERS = 4000
+WATCHED_PROMPTS = 64  # held-out prompts that are answered at each measurement; the proof takes all
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 from streamlit.testing.v1 import AppTest
 
 from engine import Engine, keys
+from engine.store import schema
 from tests.app.conftest import ROOT, Runs, open_page, texts
 from tests.server.harness import KEY, RunningServer
 
@@ -109,7 +111,9 @@ def test_a_run_at_its_limit_goes_on_with_a_higher_one(engine: Engine, runs: Runs
     engine.store.transition(job.id, "stopping", attempt=job.attempt)
     error = {"kind": "BudgetSpent", "message": "the run stops at $1.50, for its limit is $1.60", "next_step": "Raise it.", "where": ""}
     engine.store.transition(job.id, "stopped", attempt=job.attempt, error=error)
-    engine.store.change_recipe(job.id, job.recipe.merged({"budget": {"max_dollars": 1.6}}))
+    limited = job.recipe.merged({"budget": {"max_dollars": 1.6}}).to_json()
+    with engine.store.write() as connection:
+        connection.execute(update(schema.jobs).where(schema.jobs.c.id == job.id).values(recipe=limited))
     test = open_page(job=job_id)
     assert "its limit is $1.60" in texts(test) and not [button for button in test.button if button.label == "Resume"]
     test.number_input(key=f"limit.max_dollars.{job_id}").set_value(1.2)

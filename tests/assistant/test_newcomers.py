@@ -13,8 +13,9 @@ from engine import Engine, Recipe, paths, policy
 from engine.assistant import Reply, pointing
 from engine.assistant.meaning import Names, read
 from engine.errors import KeyNeeded
+from engine.evaluation.winrate import compare
 from engine.jobs import host
-from engine.store import Model
+from engine.store import Job, Model
 from tests.app.conftest import Runs
 from tests.assistant.test_assistant import Conversation, kinds
 from tests.test_planning import rows
@@ -273,3 +274,62 @@ def test_others_models_are_not_found(engine: Engine) -> None:
         state = {"model": tutor.id, "run": tutor.job_id, "shown": [{"kind": "model", "id": tutor.id}]}
         for said in ("train it further", "the first one", "chat with it", "how do I correct its answers"):
             assert "Tutor" not in repr(ask(said, state)[0].to_dict()), said
+
+
+def scored(engine: Engine, name: str, before: float, after: float, won: float | None = None, metric: str = "reward", **changes: Any) -> Job:
+    """A finished run whose proof is a score, and how often a judge prefers its answers."""
+    recipe = {"method": "rl", "name": name, "data": {"demo": "piglatin"}, "reward": {"parts": [{"kind": "numeric"}]}, **changes}
+    job = engine.store.create_job(Recipe.make(recipe))
+    job = engine.store.claim_job("test", lease_s=3600, job_id=job.id)
+    proof: dict[str, Any] = {"held_out": {"before": {"count": 64, metric: before}, "after": {"count": 64, metric: after}}}
+    if won is not None:
+        wins = compare([1.0] * round(64 * won) + [0.0] * (64 - round(64 * won)), [0.5] * 64)
+        proof["win_rate"] = {"judge": ["judge"], "against": "stage", **wins.to_dict()}
+    engine.store.set_fields(job.id, job.attempt, result=proof)
+    known = {
+        "base_model": "nano",
+        "endpoint": "local",
+        "renderer": "chat_template",
+        "sampler_path": f"tinker://made/sampler_weights/{job.id}",
+    }
+    engine.store.add_model(name, job_id=job.id, proof=proof, **known)
+    for state in ("training", "evaluating", "done"):
+        job = engine.store.transition(job.id, state, attempt=job.attempt)
+    return job
+
+
+def test_scores_and_wins_are_told_as_right_answers_are(engine: Engine, say: Conversation) -> None:
+    scored(engine, "Sums", 0.24, 0.88, 0.75), scored(engine, "Counts", 0.24, 0.5)
+    told = say("how did sums go?").text
+    assert "On 64 prompts it had never seen, score went from 0.24 to **0.88**." in told and "Wins 75 % against" in told
+    assert "score went from 0.24 to **0.88**" in say("tell me about sums").text
+    compared = say("compare sums and counts")
+    assert "**Sums** is better: score 0.88 against 0.5." in compared.text and "**Sums** wins 75 %" in compared.text
+    assert compared.facts[0]["Sums"] == "score 0.24 → 0.88, wins 75 %" and compared.facts[0]["Counts"] == "score 0.24 → 0.5"
+    base = say("is sums better than its base model?").text
+    assert "score went from 0.24 to **0.88**" in base and "Wins 75 %" in base and "no proof" not in base
+    best = say("which is my best model?")
+    assert best.text.startswith("**Sums**: score went from 0.24 to 0.88 on 64 prompts") and len(best.facts) == 2
+    assert [row["proof"] for row in say("which models do I have?").facts] == ["score 0.24 → 0.5", "score 0.24 → 0.88, wins 75 %"]
+    assert {row["proof"] for row in say("list my runs").facts} == {"score 0.24 → 0.5", "score 0.24 → 0.88, wins 75 %"}
+    assert engine.runs.table()[0]["proof"] == "score 0.24 → 0.5"
+
+
+def test_what_was_scored_otherwise_isnt_held_against_each_other(engine: Engine, say: Conversation) -> None:
+    scored(engine, "Sums", 0.2, 0.9), scored(engine, "Texts", 0.2, 0.5, reward={"parts": [{"kind": "exact"}]})
+    scored(engine, "Taught", 0.0, 0.7, metric="agreement", method="distill", distill={"kind": "answers", "teacher": "nano"})
+    tuned(engine, "Tutor")
+    for other in ("texts", "taught", "tutor"):
+        assert "judged by different things" in say(f"compare sums and {other}").text, other
+    scored(engine, "Elsewhere", 0.2, 0.4, data={"demo": "addition"})
+    assert "different examples" in Conversation(engine)("compare sums and elsewhere").text
+    best = say("which is my best model?")
+    assert best.text.startswith("**Tutor**: right answers") and "of one kind" in best.text
+    assert [row["model"] for row in best.facts][:2] == ["Tutor", "Sums"]
+
+
+def test_a_model_elsewhere_can_be_talked_to_though_its_files_arent_here(engine: Engine, say: Conversation) -> None:
+    known = {"base_model": "Qwen/Qwen3-8B", "endpoint": "tinker", "renderer": "qwen3"}
+    engine.store.add_model("Afar", job_id=None, sampler_path="tinker://a/sampler_weights/b", weights_path="tinker://a/weights/b", **known)
+    reply = say("tell me about afar")
+    assert "gone" not in reply.text and kinds(reply) == ["chat", "model"] and reply.choices[0].label == "Train it further"

@@ -112,6 +112,13 @@ def test_ask(call, job_id):
     assert call("jobs", "--json", fresh=True).json == {"jobs": []}
 
 
+def test_explain_says_what_kind_of_thing_it_is(call):
+    kinds = {name: call("explain", name, "--json", fresh=True).json["kind"] for name in ("dpo", "reward", "training.warmup", "piglatin")}
+    assert kinds == {"dpo": "method", "reward": "metric", "training.warmup": "setting", "piglatin": "demo"}
+    row = next(line for line in call("explain", "dpo", fresh=True).out.splitlines() if line.startswith("A row: "))
+    assert {"chosen", "rejected"} <= set(json.loads(row.removeprefix("A row: ")))
+
+
 def test_data_check(call, tmp_path: Path):
     file = shouting(tmp_path / "fine.jsonl", 12)
     fine = call("data", "check", file)
@@ -151,6 +158,7 @@ def test_a_dry_run_is_a_recipe_file(call, tmp_path: Path):
     kept.with_suffix(".json").write_text(json.dumps(recipe), encoding="utf-8")
     again = call("train", "--recipe", kept.with_suffix(".json"), "--steps", "9", "--dry-run", "--json", fresh=True).json["recipe"]
     assert again == {**recipe, "training": {**recipe["training"], "steps": 9}}
+    assert call("train", kept.with_suffix(".json"), "--dry-run", "--json", fresh=True).json["recipe"] == recipe
     assert call("jobs", "--json", fresh=True).json == {"jobs": []}
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from engine import Engine, keys, places
-from engine.endpoints import named, remote
+from engine import Engine, endpoints, keys, places
+from engine.endpoints import named, remote, saved
 from engine.errors import EndpointError, KeyNeeded, ModelError, NotAllowed, NotFound, PaymentNeeded, RecipeError, StateError
 from engine.jobs import host
 from tests.running import files_with
@@ -55,6 +55,8 @@ def other() -> Iterator[Callable[[Answer], str]]:
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
                 self.wfile.write(text)
+
+            do_POST = do_GET
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -240,3 +242,30 @@ def test_billing_that_ends_during_a_run_is_noticed(engine: Engine, other: Callab
     paid = False
     with pytest.raises(PaymentNeeded, match="nothing left"):
         there.alive()
+
+
+def test_what_a_server_offers_is_asked_for_once(engine: Engine, other: Callable[[Answer], str]) -> None:
+    """A page looks at it several times in a row; another server isn't asked for what is wrong with a run at this one."""
+    asked: list[str] = []
+
+    def of(name: str) -> Answer:
+        models = {"supported_models": [{"model_name": "Qwen/Qwen3-0.6B", "max_context_length": 2048}]}
+        return lambda path: (asked.append(f"{name} {path}"), (200, models) if path == "get_server_capabilities" else (404, {}))[1]
+
+    for name in ("one", "two"):
+        engine.remotes.add(name, other(of(name)), needs_key=False)
+    for _ in range(3):
+        assert engine.planner.models_at("one") == ["Qwen/Qwen3-0.6B"]
+        assert engine.planner.about_model("one", "Qwen/Qwen3-0.6B") == ["takes up to 2,048 tokens at once (context)"]
+    assert asked.count("one get_server_capabilities") <= 2, asked
+    job = engine.store.create_job(engine.demo_recipe("piglatin", {**SHORT, "endpoint": "one", "base_model": "Qwen/Qwen3-0.6B"}))
+    assert any(sign.area == "endpoint" and sign.ok for sign in engine.diagnosis.of(job.id).signs)
+    assert not [one for one in asked if one.startswith("two")], asked
+
+
+def test_a_server_of_another_make_keeps_its_own_checkpoints(engine: Engine, other: Callable[[Answer], str]) -> None:
+    """What it says of a path that it doesn't know is in its own words."""
+    url = other(lambda path: (404, {"detail": "Not Found"}))
+    engine.remotes.add("plain", url, needs_key=False)
+    assert endpoints.storage("plain", engine.owner) == url
+    assert not saved.whole("plain", engine.owner, "tinker://a/weights/b")

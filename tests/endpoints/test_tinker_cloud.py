@@ -13,7 +13,7 @@ import pytest
 
 from engine import Engine, keys, places
 from engine.endpoints import TINKER_KEY, remote, tinker_cloud
-from engine.errors import EndpointError, KeyNeeded, ModelError, RecipeError, StateError
+from engine.errors import EndpointError, KeyNeeded, ModelError, NotFound, RecipeError, StateError
 from engine.jobs import host
 from engine.jobs.runner import Runner
 from engine.playground import Settings
@@ -202,7 +202,7 @@ def test_a_server_that_isnt_there_is_told(engine: Engine, monkeypatch: pytest.Mo
 def test_something_else_that_answers_is_told(engine: Engine, server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
     engine.keys.give("tinker", KEY)
     monkeypatch.setenv("TINKER_BASE_URL", f"{server.url}/elsewhere")
-    with pytest.raises(EndpointError, match="status 404"):
+    with pytest.raises(NotFound, match="status 404"):
         engine.keys.check("tinker")
 
 

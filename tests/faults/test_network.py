@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from engine.server.checkpoints import CheckpointPath, CheckpointStore
 from engine.store import Job
 from tests.fakes.faulty import Faulty, Rule
 from tests.faults import recipes
+from tests.running import until
 from tests.server.harness import KEY, RunningServer
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(240)]
@@ -175,3 +178,36 @@ def test_one_kind_of_request_that_never_gets_through(
     assert job.state == "failed", engine.log(job.id, 10)
     assert "cut off 4 times" in job.error["message"] and "status 503 while learning" in job.error["message"]
     assert "resume" in job.error["next_step"] and engine.store.last_checkpoint(job.id).step == 4
+
+
+@pytest.mark.parametrize("fault", [Rule("status", "get_server_capabilities"), Rule("hang", "get_server_capabilities", seconds=60)])
+@pytest.mark.parametrize("asked", ["pause", "stop"])
+def test_a_pause_is_heeded_while_a_silent_server_is_asked_again(
+    engine: Engine, server: RunningServer, tmp_path: Path, fault: Rule, asked: str
+) -> None:
+    """It would be asked for most of a minute; what an earlier attempt saved is kept, and a stop makes a model of it."""
+    faulty = Faulty(server.url)
+    engine.remotes.add("lab", faulty.url, key=KEY)
+    changes = {"evaluation": {"proof": False, "samples_every": 0, "eval_every": 0}, "checkpoints": {"every_steps": 4}}
+    job = engine.launch(recipes.small(tmp_path, "sft", STEPS, endpoint="lab", **changes))
+
+    def when(ready: Callable[[], bool], control: str) -> None:
+        def soon() -> None:
+            until(ready)
+            getattr(engine, control)(job.id)
+
+        threading.Thread(target=soon, daemon=True).start()
+
+    when(lambda: engine.job(job.id).step >= 2, "pause")
+    job = Runner(engine.store, host.resolve()).run_one(job.id)
+    assert job.state == "paused" and not engine.models(job.id)
+    engine.resume(job.id)
+    faulty.rules[:] = [replace(fault)]
+    when(lambda: bool(faulty.faults), asked)
+    began = time.monotonic()
+    after = Runner(engine.store, host.resolve()).run_one(job.id)
+    assert after.state == {"pause": "paused", "stop": "stopped"}[asked] and time.monotonic() - began < 12, engine.log(job.id, 5)
+    assert after.step == job.step == engine.store.last_checkpoint(job.id).step
+    kept = engine.store.last_checkpoint(job.id, "sampler_weights").path
+    assert [model.sampler_path for model in engine.models(job.id)] == ([kept] if asked == "stop" else [])
+    faulty.close()

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from engine import Engine
-from engine.errors import NotAllowed, RecipeError
+from engine.errors import BudgetSpent, NotAllowed, RecipeError, StateError
 from engine.knowledge import pricing
 
 
@@ -73,3 +73,25 @@ def test_a_file_that_cant_be_read_says_so(thinker_home: Path, text: str) -> None
     (thinker_home / pricing.FILE).write_text(text)
     with pytest.raises(RecipeError, match="prices"):
         pricing.find("tinker", "Qwen/Qwen3-8B")
+    with Engine() as engine:
+        job = engine.store.create_job(engine.demo_recipe("piglatin"))
+        assert engine.spending.of(job).dollars is None and engine.runs.card(job.id).spent == "", "runs can be looked at all the same"
+        with pytest.raises(RecipeError, match="prices"):
+            engine.spending.table()
+
+
+@pytest.mark.parametrize("hit", ["max_minutes", "max_tokens", "max_dollars"])
+def test_a_run_at_a_limit_goes_on_once_that_one_is_raised(hit: str) -> None:
+    with Engine() as engine:
+        job = engine.store.create_job(engine.demo_recipe("piglatin", {"budget": {hit: 10}}))
+        job = engine.store.claim_job("test", job_id=job.id)
+        error = BudgetSpent("it is at its limit", "Raise it.", where=f"recipe budget.{hit}").to_dict()
+        engine.store.transition(job.id, "stopping", attempt=job.attempt)
+        job = engine.store.transition(job.id, "stopped", attempt=job.attempt, error=error)
+        other = "max_tokens" if hit != "max_tokens" else "max_minutes"
+        for budget in ({}, {hit: 10}, {hit: 9}, {other: 1000}):
+            with pytest.raises(StateError, match="at its limit"):
+                engine.spending.raised(job, budget)
+        for value in (11, None):
+            recipe = engine.spending.raised(job, {hit: value})
+            assert recipe is not None and getattr(recipe.budget, hit) == value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.errors import NotFound, StateError
+from engine.errors import NotAllowed, NotFound, StateError
 from tests.store.test_lifecycle import save
 
 
@@ -67,13 +67,16 @@ def test_light_jobs_totals_and_names(store, recipe):
         store.rename_job(job.id, "mine now", "ann")
 
 
-def test_a_recipe_is_changed_while_the_job_rests(store, recipe):
+def test_a_recipe_is_changed_when_the_job_is_resumed_and_only_then(store, recipe):
     job = made(store, recipe)
     changed = job.recipe.merged({"budget": {"max_dollars": 3}})
-    with pytest.raises(StateError, match="Pause it first"):
-        store.change_recipe(job.id, changed)
+    for owner, error in (("local", StateError), ("ann", NotFound)):
+        with pytest.raises(error):
+            store.resume(job.id, owner, recipe=changed)
     store.set_control(job.id, "pause")
     store.transition(job.id, "paused", attempt=job.attempt)
-    assert store.change_recipe(job.id, changed).recipe.budget.max_dollars == 3
-    with pytest.raises(NotFound):
-        store.change_recipe(job.id, changed, "ann")
+    with pytest.raises(NotAllowed):
+        store.resume(job.id, recipe=changed, most=0)
+    assert store.job(job.id).recipe.budget.max_dollars is None, "what isn't resumed isn't changed"
+    resumed = store.resume(job.id, recipe=changed)
+    assert (resumed.state, resumed.recipe.budget.max_dollars) == ("queued", 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -10,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from engine import Engine, Recipe, keys, starts
+from engine import Engine, Recipe, keys, paths, starts
 from engine.endpoints import backups, saved
 from engine.errors import EndpointLost, NotFound, StateError, StorageError
 from engine.store import Job
 from engine.training import loop, saving
 from tests.running import until
 from tests.server.harness import KEY, RunningServer
+from tests.training.held import held
 
 pytestmark = pytest.mark.timeout(240)
 QUIET = {"proof": False, "skills": False, "samples_every": 0, "eval_every": 0}
@@ -64,6 +66,17 @@ def test_the_last_few_and_the_best_are_kept(engine: Engine, shouts: Path) -> Non
     weights = [c for c in engine.checkpoints(found.job_id) if c.kind == "weights"]
     assert taken.going_on == sum(c.bytes for c in weights) == sum(saved.weight(starts.folder_of(c.path)) for c in weights)
     assert (engine.job(found.job_id).id, taken.going_on + taken.to_use) in [(job.id, size) for job, size in engine.keeping.biggest(100)]
+
+
+def test_the_best_that_an_earlier_stage_left_is_backed_up(engine: Engine, shouts: Path) -> None:
+    """What follows stands on it, and not on the last that the stage saved."""
+    ruinous = {"learning_rate": 0.05, "schedule": "constant", "keep_best": True}
+    then = [{"method": "sft", "training": {"steps": 4, "learning_rate": 1e-5, "keep_best": False}}]
+    found = engine.run(recipe(shouts, training=ruinous, evaluation={"eval_every": 2}, then=then))
+    losses = {step: loss for step, loss in engine.curve(found.job_id, "held_out_loss") if 0 < step < 16}
+    best = min(losses, key=losses.__getitem__)
+    left = engine.store.last_checkpoint(found.job_id).loop_state["left"]["0"]
+    assert left["step"] == best and best in backups.steps(found.job_id) and backups.has(left["weights_path"])
 
 
 def test_what_is_pinned_stays(engine: Engine, shouts: Path) -> None:
@@ -123,15 +136,12 @@ def straight(in_place: pytest.MonkeyPatch, shouts: Path) -> list[tuple[int, floa
 
 
 def paused(engine: Engine, wanted: Recipe) -> Job:
-    """A run that was paused somewhere in its second half, or failing that as early as could be."""
-    job = engine.launch(wanted)
-    until(lambda: engine.job(job.id).step >= 5, 90)
+    """A run that was paused in the middle."""
+    job = engine.launch(held(wanted, 6))
+    until(lambda: engine.job(job.id).step >= 6, 90)
     engine.pause(job.id)
-    until(lambda: engine.job(job.id).state in ("paused", "done"), 60)
-    found = engine.job(job.id)
-    if found.state == "done":
-        pytest.skip("this machine is too fast for a pause in sixteen steps")
-    return found
+    until(lambda: engine.job(job.id).state == "paused", 60)
+    return engine.job(job.id)
 
 
 def gone_on(engine: Engine, job: Job) -> Job:
@@ -168,6 +178,20 @@ def test_a_damaged_checkpoint_is_put_back(engine: Engine, shouts: Path, straight
     assert [step for step, _ in curve] == list(range(1, 17))
     assert [value for _, value in curve] == pytest.approx([value for _, value in straight], rel=0, abs=1e-5)
     assert saved.sound(folder) and any("put back from its backup" in line["text"] for line in engine.log(job.id, 200))
+
+
+def test_a_backup_stays_where_the_new_one_isnt_whole(engine: Engine, tmp_path: Path) -> None:
+    def saved_at(name: str, content: bytes, noted: bytes) -> str:
+        folder = paths.folder("checkpoints", "made", "weights", name)
+        (folder / "adapter_model.safetensors").write_bytes(content)
+        about = {"digests": {"adapter_model.safetensors": hashlib.sha256(noted).hexdigest()}}
+        (folder / "checkpoint.json").write_text(json.dumps(about))
+        return f"tinker://made/weights/{name}"
+
+    whole, damaged = saved_at("first", b"one", b"one"), saved_at("second", b"broken", b"two")
+    assert backups.keep("j", 4, {"weights": whole}) and not backups.keep("j", 4, {"weights": damaged})
+    assert backups.steps("j") == [4] and backups.has(whole) and not backups.has(damaged)
+    assert backups.size("j") == saved.weight(starts.folder_of(whole))
 
 
 def test_without_a_backup_an_earlier_checkpoint_does(engine: Engine, shouts: Path, straight: list[tuple[int, float]]) -> None:
