@@ -16,6 +16,7 @@ from engine.recipe import METHODS
 from engine.store import Job
 from engine.store.artefacts import write_json_atomic
 from engine.training import rollouts
+from engine.travel import Travel
 from tests.app.conftest import ANALYTICS, ROOT, Runs, open_page, texts
 from tests.app.test_wizard_page import PAIRS, open_wizard
 
@@ -231,6 +232,17 @@ def test_what_a_run_tries_is_shown_with_its_score(engine: Engine, staged: Staged
     assert "best of 39" in texts(page) and not page.exception
     with Engine(owner="somebody else") as stranger, pytest.raises(Exception, match="no job"):
         stranger.runs.rollouts(job)
+
+
+def test_time_travel_stands_beside_what_the_run_is_judged_by(engine: Engine, staged: Staged, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = staged.second(staged.begun("score"), 40, SCORED, {"held_out_reward": 0.4})
+    monkeypatch.setattr(Travel, "stops", lambda self, job_id: [0, 12, 40])
+    page = open_page(job=job.id)
+    page.session_state["thinker.travels"] = {(job.id, ""): {0: "a", 12: "b", 40: "c"}}
+    page.run()
+    drawn = [json.loads(chart.proto.spec) for chart in page.get("vega_lite_chart")]
+    beside = [spec for spec in drawn if spec.get("height") == 220]
+    assert not page.exception and [spec["encoding"]["y"]["axis"]["title"] for spec in beside] == ["held-out score"]
 
 
 def test_a_run_that_asks_before_it_goes_on(engine: Engine, staged: Staged) -> None:
