@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine import data, endpoints, estimates, guard, knowledge, models, paths, places, profiles, starts, system, tokens_ahead, workloads
 from engine.advice import Concern, limits, unprepared, warnings
+from engine.data.dataset import stamp
 from engine.data.files import read_rows
 from engine.defaults import Defaults
 from engine.endpoints import remote
@@ -262,7 +263,7 @@ class Planner:
             recipe.training.max_length,
             recipe.seed,
         )
-        key = ("figures", data.stamp(spec), spec.model_dump_json(), *told)
+        key = ("figures", stamp(spec), spec.model_dump_json(), *told)
         if key not in self._known:
             self._remember(key, self._figures(recipe))
         return dict(self._known[key])
@@ -272,7 +273,7 @@ class Planner:
         guard.recipe(self._owner, recipe)
         self._own(recipe.data)
         told = (recipe.method, recipe.base_model, recipe.renderer, recipe.system_prompt, recipe.seed, count)
-        key = ("seen", data.stamp(recipe.data), recipe.data.model_dump_json(), *told)
+        key = ("seen", stamp(recipe.data), recipe.data.model_dump_json(), *told)
         if key not in self._known:
             tokenizer = load_tokenizer(models.resolve(recipe.base_model, weights=False))
             render = get_renderer(recipe.renderer, tokenizer)

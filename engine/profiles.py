@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine import data, guard, knowledge
+from engine.data.dataset import stamp
 from engine.data.transforms import each_changed, texts_of
 from engine.errors import NotFound, RecipeError
 from engine.library import Library
@@ -128,7 +129,7 @@ class Profiles:
             if part.dataset:
                 library.usable(part.dataset)
         recipe = settle(self._store, self._owner, recipe)
-        key = (data.stamp(recipe.data), recipe.data.model_dump_json(), recipe.system_prompt, recipe.method, recipe.seed, count)
+        key = (stamp(recipe.data), recipe.data.model_dump_json(), recipe.system_prompt, recipe.method, recipe.seed, count)
         if key not in self._known:
             self._known = {key: self._effects(recipe, count)}
         return self._known[key]

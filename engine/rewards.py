@@ -15,8 +15,9 @@ from statistics import fmean, pstdev
 from typing import Any, Literal
 
 from engine import guard, knowledge, models, policy, recipe, starts
-from engine.data import load_data, read_examples, stamp
+from engine.data import load_data, read_examples
 from engine.data import source as source_of
+from engine.data.dataset import stamp
 from engine.data.examples import DataSet, Example
 from engine.errors import DataError, RecipeError
 from engine.judges import Judges
