@@ -94,6 +94,14 @@ def source(spec: DataSpec | Mixed, shape: Shape) -> tuple[Path, str, dict[str, s
     return Path(spec.path).expanduser(), spec.format, spec.mapping
 
 
+def stamp(spec: DataSpec) -> tuple[tuple[int, int], ...]:
+    """Changes with the files that the data is read from."""
+    paths_given = [spec.held_out_path, *(part.path for part in (spec, *spec.mix))]
+    files = [Path(path).expanduser() for path in paths_given if path]
+    files += [shelf.chats_file(part.dataset) for part in (spec, *spec.mix) if part.dataset]
+    return tuple((stat.st_mtime_ns, stat.st_size) for stat in (file.stat() for file in files if file.is_file()))
+
+
 def _read(file: Path | str, format: str, mapping: dict[str, str], shape: Shape, spec: DataSpec) -> Report:
     """A file's rows after what the recipe does to every example."""
     report = read_examples(file, format, mapping, shape)
