@@ -34,7 +34,7 @@ def measure(value: float, unit: str = "") -> str:
         return "not a number" if math.isnan(value) else "beyond measure"
     if unit == "share":
         return f"{100 * value:.1f}".removesuffix(".0") + " %"
-    if value and abs(value) < 1e-3:
+    if value and abs(value) < 1e-4:
         return f"{value:.1e}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
 
-from engine.amounts import dollars, duration
+from engine.amounts import dollars, duration, size
 from engine.knowledge.pricing import Price
 
 Size = Literal["small", "moderate", "large"]
@@ -158,13 +158,13 @@ def memory(model: ModelSize, load: Workload, free: int, *, full: bool, trained: 
     return Estimate(
         "memory",
         total,
-        f"about {_bytes(min(usual, max(total, free)))}, at least {_bytes(total)}, of {_bytes(free)} free",
+        f"about {size(min(usual, max(total, free)))}, at least {size(total)}, of {size(free)} free",
         _size(share, 0.5, 0.9),
         (
-            f"{_bytes(base)} for the model ({model.parameters / 1e6:,.1f} million parameters, {base_bytes} bytes each)",
-            f"{_bytes(states)} to train {what} ({trained / 1e6:,.2f} million parameters, 16 bytes each)",
-            f"at least {_bytes(row)} for the longest example ({load.longest:,} tokens, layers recomputed), usually {_bytes(kept)} for "
-            f"{at_once:,.0f} tokens at once; {_bytes(PROCESS_BYTES)} for the server",
+            f"{size(base)} for the model ({model.parameters / 1e6:,.1f} million parameters, {base_bytes} bytes each)",
+            f"{size(states)} to train {what} ({trained / 1e6:,.2f} million parameters, 16 bytes each)",
+            f"at least {size(row)} for the longest example ({load.longest:,} tokens, layers recomputed), usually {size(kept)} for "
+            f"{at_once:,.0f} tokens at once; {size(PROCESS_BYTES)} for the server",
         ),
     )
 
@@ -184,10 +184,3 @@ def money(counted: Mapping[str, float], price: Price | None) -> Estimate | None:
 
 def _size(value: float, small: float, moderate: float) -> Size:
     return "small" if value <= small else "moderate" if value <= moderate else "large"
-
-
-def _bytes(value: float) -> str:
-    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
-        if value >= factor:
-            return f"{value / factor:.1f} {unit}"
-    return f"{value / 1e3:.0f} kB"

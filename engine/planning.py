@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine import data, endpoints, estimates, guard, knowledge, models, paths, places, profiles, starts, system, tokens_ahead, workloads
 from engine.advice import Concern, limits, unprepared, warnings
+from engine.data.dataset import stamp
 from engine.data.files import read_rows
 from engine.defaults import Defaults
 from engine.endpoints import remote
@@ -262,7 +263,7 @@ class Planner:
             recipe.training.max_length,
             recipe.seed,
         )
-        key = ("figures", self._stamp(spec), spec.model_dump_json(), *told)
+        key = ("figures", stamp(spec), spec.model_dump_json(), *told)
         if key not in self._known:
             self._remember(key, self._figures(recipe))
         return dict(self._known[key])
@@ -272,7 +273,7 @@ class Planner:
         guard.recipe(self._owner, recipe)
         self._own(recipe.data)
         told = (recipe.method, recipe.base_model, recipe.renderer, recipe.system_prompt, recipe.seed, count)
-        key = ("seen", self._stamp(recipe.data), recipe.data.model_dump_json(), *told)
+        key = ("seen", stamp(recipe.data), recipe.data.model_dump_json(), *told)
         if key not in self._known:
             tokenizer = load_tokenizer(models.resolve(recipe.base_model, weights=False))
             render = get_renderer(recipe.renderer, tokenizer)
@@ -370,13 +371,6 @@ class Planner:
         for part in (spec, *spec.mix):
             if part.dataset:
                 self._library.usable(part.dataset)
-
-    def _stamp(self, spec: DataSpec) -> tuple:
-        """Changes with the files."""
-        paths_given = [spec.held_out_path, *(part.path for part in (spec, *spec.mix))]
-        files = [Path(path).expanduser() for path in paths_given if path]
-        files += [data.chats_file(part.dataset) for part in (spec, *spec.mix) if part.dataset]
-        return tuple((stat.st_mtime_ns, stat.st_size) for stat in (file.stat() for file in files if file.is_file()))
 
     def _remember(self, key: tuple, value: Any) -> None:
         while len(self._known) >= 32:

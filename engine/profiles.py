@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine import data, guard, knowledge
+from engine.data.dataset import stamp
 from engine.data.transforms import each_changed, texts_of
 from engine.errors import NotFound, RecipeError
 from engine.library import Library
@@ -71,6 +72,7 @@ class Profiles:
 
     def __init__(self, store: Store, owner: str):
         self._store, self._owner = store, owner
+        self._known: dict[tuple, Effects] = {}
 
     def list(self) -> list[Profile]:
         """Those that ship first, then the person's own by name."""
@@ -119,13 +121,20 @@ class Profiles:
         self._store.set_setting(self._owner, _KEPT, kept or None)
 
     def effects(self, recipe: Recipe, count: int = 1) -> Effects:
-        """What the recipe's profile and changes do to the first rows of its data. Raises EngineError."""
+        """What the recipe's profile and changes do to the first rows of its data; remembered while these stay as they are. Raises
+        EngineError."""
         guard.recipe(self._owner, recipe)
         library = Library(self._store, self._owner)
         for part in (recipe.data, *recipe.data.mix):
             if part.dataset:
                 library.usable(part.dataset)
         recipe = settle(self._store, self._owner, recipe)
+        key = (stamp(recipe.data), recipe.data.model_dump_json(), recipe.system_prompt, recipe.method, recipe.seed, count)
+        if key not in self._known:
+            self._known = {key: self._effects(recipe, count)}
+        return self._known[key]
+
+    def _effects(self, recipe: Recipe, count: int) -> Effects:
         plain = recipe.merged({"profile": "", "system_prompt": "", "data": {"transforms": []}})
         raw = [example for example in data.load_data(plain, skills=False).train if example.kind == "task"]
         made = each_changed(raw, recipe.data.transforms)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engine import endpoints, lessons, models, policy, starts
+from engine import endpoints, lessons, models, policy, share, starts
 from engine.amounts import size
 from engine.endpoints import backups
 from engine.errors import ModelError, NotFound, RecipeError, StateError
@@ -235,13 +235,17 @@ class Registry:
 
 
 def _changes(recipe: Recipe) -> list[Change]:
-    found = []
-    for known in fields():
+    """Later stages' settings each by itself."""
+    found, of_field = [], {known["name"]: known for known in fields()}
+    for known in of_field.values():
         value: Any = recipe
         for part in known["name"].split("."):
             value = getattr(value, part)
-        if value != known["default"] and known["name"] != "name":
+        if value != known["default"] and known["name"] not in ("name", "then"):
             found.append(Change(known["name"], known["help"], value, known["default"]))
+    for name, value in share.of_stages(recipe).items():
+        known = of_field[name.rpartition(" ")[2]]
+        found.append(Change(name, known["help"], value, known["default"]))
     return found
 
 

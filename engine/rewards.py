@@ -17,6 +17,7 @@ from typing import Any, Literal
 from engine import guard, knowledge, models, policy, recipe, starts
 from engine.data import load_data, read_examples
 from engine.data import source as source_of
+from engine.data.dataset import stamp
 from engine.data.examples import DataSet, Example
 from engine.errors import DataError, RecipeError
 from engine.judges import Judges
@@ -109,6 +110,7 @@ class Rewards:
 
     def __init__(self, store: Store, owner: str):
         self._store, self._owner = store, owner
+        self._columns: dict[tuple, list[str]] = {}
 
     def kinds(self) -> dict[str, RewardKind]:
         """Every kind by name, in the order to show."""
@@ -178,10 +180,11 @@ class Rewards:
         if not spec.path:
             return []
         guard.data(self._owner, spec)
-        path, layout, mapping = source_of(spec, "prompts")
-        return sorted(
-            {name for example in read_examples(path, layout, mapping, "prompts").examples[:_LOOKED_AT] for name in example.columns}
-        )
+        key = (stamp(spec), spec.model_dump_json())
+        if key not in self._columns:
+            examples = read_examples(*source_of(spec, "prompts"), "prompts").examples[:_LOOKED_AT]
+            self._columns = {key: sorted({name for example in examples for name in example.columns})}
+        return list(self._columns[key])
 
     def key_source(self, url: str) -> str:
         """Where the key for a judge's server is from (memory, file, environment); empty where there is none. Raises RecipeError."""

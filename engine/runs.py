@@ -18,7 +18,7 @@ from engine.errors import EngineError, NotFound, RecipeError
 from engine.evaluation import doctor, outcome
 from engine.evaluation.curves import Curve
 from engine.jobs import logs, states
-from engine.recipe import METHODS, Recipe, fields, written
+from engine.recipe import METHODS, Recipe, fields
 from engine.spending import Spending
 from engine.store import Job, Store
 
@@ -158,8 +158,12 @@ class Runs:
         return self._rates[base_model, method]
 
     def diagnose(self, job: Job, curves: Mapping[str, Curve]) -> list[doctor.Finding]:
-        """What the run doctor says of its curves; of a later stage's by what was measured since that began."""
-        recipe, began = self._stage(job)
+        """What the run doctor says of its curves; of a later stage's by what was measured since that began. Nothing of a run whose recipe
+        this version can't read."""
+        try:
+            recipe, began = self._now(job)
+        except EngineError:
+            return []
         if began:
             # In training, what was measured at its first step is still the stage's before it.
             curves = {name: curve.since(began + (not name.startswith("held_out_"))) for name, curve in curves.items()}
@@ -193,7 +197,10 @@ class Runs:
 
     def main_curves(self, job: Job) -> tuple[str, str]:
         """The two metrics that its present stage is first of all judged by: in training and held out."""
-        return chapters.main_curves(self._stage(job)[0])
+        try:
+            return chapters.main_curves(self._stage(job))
+        except EngineError:
+            return doctor.LOSSES
 
     def figures(self, job: Job) -> list[Figure]:
         """The main figures of its present stage, as they are now."""
@@ -207,7 +214,10 @@ class Runs:
 
         return rollouts.shown(paths.job_folder(self._job(job.id).id), last)
 
-    def _stage(self, job: Job) -> tuple[Recipe, int]:
+    def _stage(self, job: Job) -> Recipe:
+        return self._now(job)[0]
+
+    def _now(self, job: Job) -> tuple[Recipe, int]:
         """The recipe of the stage that the run is in, and the step after which that began."""
         stages = job.recipe.stages()
         now = self.present(job) if len(stages) > 1 else None
@@ -254,19 +264,13 @@ class Runs:
         return self._store.totals(self._owner)
 
     def differences(self, job_ids: Sequence[str]) -> list[dict[str, Any]]:
-        """[{field, help, values: {job id: value}}]: only what isn't the same in all of these runs' recipes, names left out."""
-        jobs = self._known(job_ids)
-        values = {job.id: share.flat(job.recipe) | _of_stages(job.recipe) for job in jobs}
-        described = {field["name"]: field["help"] for field in fields() if field["name"] not in ("name", "then")}
-        later = sorted({name for flat in values.values() for name in flat} - set(described) - {"name", "then"})
-        told = policy.of(self._owner).told
-        found = []
-        for name in [*described, *later]:
-            of_each = {job_id: told(flat.get(name)) for job_id, flat in values.items()}
-            if len({json.dumps(value, sort_keys=True) for value in of_each.values()}) > 1:
-                plain = name.rpartition(" ")[2]
-                found.append({"field": name, "help": described.get(plain, ""), "values": of_each})
-        return found
+        """[{field, help, values: {job id: value}}]: only what isn't the same in all of these runs' recipes; see share.differences."""
+        recipes: dict[str, Recipe | None] = {}
+        for job in self._known(job_ids):
+            recipes[job.id] = None
+            with suppress(EngineError):
+                recipes[job.id] = job.recipe
+        return share.differences(recipes, policy.of(self._owner).told)
 
     def overlay(self, job_ids: Sequence[str], metric: str, along: str = "step") -> dict[str, list[tuple[float, float]]]:
         """{job id: [(where, value)]}: one metric of several runs along their steps, `tokens` or `seconds`.
@@ -332,17 +336,6 @@ def telling() -> tuple[str, ...]:
 def figures_of(row: Mapping[str, Any]) -> list[Figure]:
     """The main figures of a row of `table`, in words."""
     return chapters.figures(telling(), {name: row[name] for name in telling() if row.get(name) is not None})
-
-
-def _of_stages(recipe: Recipe) -> dict[str, Any]:
-    """What later stages say anew: {'stage 2 training.steps': 60}."""
-    found = {}
-    for number, (said, stage) in enumerate(zip(recipe.then, written(recipe)[1:], strict=True), 2):
-        whole = share.flat(stage)
-        for part, values in said.items():
-            names = [f"{part}.{leaf}" for leaf in values] if isinstance(values, dict) else [part]
-            found |= {f"stage {number} {name}": whole[name] for name in names if name in whole}
-    return found
 
 
 @cache

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import pprint
 import shlex
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
 
 from engine import knowledge
-from engine.recipe import Recipe, fields
+from engine.recipe import Recipe, fields, written
 
 _FLAGS = {
     "name": "--name",
@@ -102,6 +103,34 @@ def flat(recipe: Recipe) -> dict[str, Any]:
             place = place[part]
         values[field["name"]] = place
     return values
+
+
+def of_stages(recipe: Recipe) -> dict[str, Any]:
+    """What later stages say anew: {'stage 2 training.steps': 60}."""
+    found = {}
+    for number, (said, stage) in enumerate(zip(recipe.then, written(recipe)[1:], strict=True), 2):
+        whole = flat(stage)
+        for part, values in said.items():
+            names = [f"{part}.{leaf}" for leaf in values] if isinstance(values, dict) else [part]
+            found |= {f"stage {number} {name}": whole[name] for name in names if name in whole}
+    return found
+
+
+def differences(recipes: Mapping[str, Recipe | None], told: Callable[[Any], Any]) -> list[dict[str, Any]]:
+    """[{field, help, values: {key: value}}]: only what isn't the same in all of them, names left out. None stands for a recipe that this
+    version can't read, which is said in a row of its own. `told` is what may be shown of a value."""
+    values = {key: flat(recipe) | of_stages(recipe) for key, recipe in recipes.items() if recipe is not None}
+    described = {field["name"]: field["help"] for field in fields() if field["name"] not in ("name", "then")}
+    later = sorted({name for known in values.values() for name in known} - set(described) - {"name", "then"})
+    found = []
+    for name in [*described, *later]:
+        of_each = {key: told(known.get(name)) for key, known in values.items()}
+        if len({json.dumps(value, sort_keys=True) for value in of_each.values()}) > 1:
+            found.append({"field": name, "help": described.get(name.rpartition(" ")[2], ""), "values": of_each})
+    if len(values) < len(recipes):
+        which = {key: "can be read" if key in values else "of another version" for key in recipes}
+        found.append({"field": "recipe", "help": "What another version of Thinker wrote can't be compared.", "values": which})
+    return found
 
 
 def _words(name: str, value: Any) -> list[str]:

@@ -76,7 +76,7 @@ def test_memory() -> None:
     assert found.size == "small"
     # 32 x 40 tokens at once, two layers of 9 x 100 + 3 x 400 numbers each; 6 bytes more a weight.
     usual = 600e6 + 4e6 + adapter * 16 + 32 * 40 * 2 * (900 + 1200) * 4 + 6e6
-    assert found.text == f"about {usual / 1e6:.1f} MB, at least {found.value / 1e6:.1f} MB, of 2.0 GB free"
+    assert found.text == f"about {usual / 1e6:.0f} MB, at least {found.value / 1e6:.0f} MB, of 2 GB free"
     assert estimates.memory(model, LOAD, int(5e8), full=True, trained=10**6).size == "large"
     assert "all weights" in estimates.memory(model, LOAD, int(5e8), full=True, trained=10**6).assumptions[1]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import Engine, Recipe
+from engine import Engine, Recipe, data
 from engine.errors import NotFound, RecipeError
 
 
@@ -122,3 +122,15 @@ def test_what_ships_cannot_be_deleted(engine: Engine) -> None:
 def test_what_another_version_kept_is_passed_over(engine: Engine) -> None:
     engine.store.set_setting("local", "profiles", {"Odd": {"transforms": [{"kind": "from the future"}]}, "Fine": {"stop": ["x"]}})
     assert [profile.name for profile in engine.profiles.list() if profile.own] == ["Fine"]
+
+
+def test_effects_are_worked_out_once_until_something_changes(engine: Engine, fenced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Recipe] = []
+    load = data.load_data
+    monkeypatch.setattr(data, "load_data", lambda recipe, **how: read.append(recipe) or load(recipe, **how))
+    recipe = Recipe.make({"profile": "JSON only", "data": {"path": str(fenced)}})
+    first = engine.profiles.effects(recipe)
+    assert engine.profiles.effects(recipe) == first and len(read) == 1 and (first.left_out, first.total) == (1, 28)
+    with fenced.open("a", encoding="utf-8") as file:
+        file.write('{"prompt": "More", "completion": "No."}\n')
+    assert engine.profiles.effects(recipe) != first and len(read) == 2

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from engine import Engine, Recipe, endpoints, models, policy
+from engine import Engine, Recipe, endpoints, models, policy, rewards
 from engine.errors import DataError, NotAllowed, NotFound, RecipeError
 from engine.recipe.methods import REWARDS
 from engine.rendering import get_renderer, load_tokenizer
@@ -103,6 +103,17 @@ def test_errors_are_those_that_a_run_would_end_with(engine: Engine, rows: dict[s
         engine.rewards.check(with_parts(rows, {"kind": "reward_model", "model": "stage:0"}))
     with pytest.raises(DataError, match="names no data"):
         engine.rewards.check(with_parts({}, {"kind": "exact"}))
+
+
+def test_columns_of_a_file_are_read_once_until_it_changes(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, read = tmp_path / "sums.jsonl", []
+    file.write_text('{"prompt": "2 + 2", "answer": "4", "level": 1}\n' * 3)
+    known = rewards.read_examples
+    monkeypatch.setattr(rewards, "read_examples", lambda *how: read.append(how) or known(*how))
+    changes = {"data": {"path": str(file)}}
+    assert engine.rewards.columns(changes) == engine.rewards.columns(changes) == ["answer", "level"] and len(read) == 1
+    file.write_text('{"prompt": "2 + 2", "answer": "4", "grade": 1, "level": 2}\n' * 3)
+    assert engine.rewards.columns(changes) == ["answer", "grade", "level"] and len(read) == 2
 
 
 def test_who_judges_the_proof_is_tried_too(engine: Engine, rows: dict[str, Any]) -> None:

@@ -145,10 +145,10 @@ def _curves(engine: Engine, picked: list[str], names: dict[str, str], metrics: l
         st.download_button(
             "Curves (CSV)", lambda: _curves_csv(told, along), "curves.csv", "text/csv", icon=":material/download:", on_click="ignore"
         )
-    title, unit = titles[metric]
+    title, _ = titles[metric]
     st.markdown(f"### {words.literal(_finding(engine, metric, told))}", help=explain.meaning(engine, metric), anchors=False)
-    axis = f"{title.lower()} ({unit})" if unit else title.lower()
-    charts.overlay(told, _ALONG[along], axis, f"{title} of {len(told)} runs along {_ALONG[along]}", window=_WINDOWS[window], log=log)
+    alt = f"{title} of {len(told)} runs along {_ALONG[along]}"
+    charts.overlay(told, _ALONG[along], explain.axis(engine, metric), alt, window=_WINDOWS[window], log=log)
     silent = [names[job_id] for job_id in picked if names[job_id] not in told]
     if silent:
         st.caption(f"Not measured in: {', '.join(map(words.literal, silent))}")

@@ -126,19 +126,20 @@ def overlay(
     _draw(frame, spec, f"chart.overlay.{log:d}", alt)
 
 
-def beside(points: Curve, marks: Sequence[int], alt: str) -> None:
-    """A curve with the steps at which something was saved marked on it."""
+def beside(points: Curve, marks: Sequence[int], axis: str, alt: str) -> None:
+    """A curve with the steps at which something was saved marked on it, as far as it goes; `axis` is what it is of."""
+    marks = [step for step in marks if points[0][0] <= step <= points[-1][0]]
     frame = _joined([_rows(points, MOST_POINTS // 4, ""), (np.array(marks), np.interp(marks, *points.finite()), "saved")])
     spec = {
         "height": 220,
-        "encoding": {"x": _steps(int(points[-1][0])), "y": _values("held-out loss (nats/token)", 4, ".2~g")},
+        "encoding": {"x": _steps(int(points[-1][0])), "y": _values(axis, 4, ".2~g")},
         "layer": [
             {"transform": [{"filter": "datum.of == ''"}], "mark": {"type": "line", "strokeWidth": 2, "color": TEAL}},
             {
                 "transform": [{"filter": "datum.of == 'saved'"}],
                 "mark": {"type": "point", "filled": True, "size": 90, "color": BLUE, "opacity": 1},
             },
-            _hover("held-out loss", {"filter": "true"}),
+            _hover(axis, {"filter": "true"}),
         ],
     }
     _draw(frame, spec, "chart.travel", alt)

@@ -29,6 +29,12 @@ def title(engine: Engine, metric: str) -> tuple[str, str]:
     return known["title"], known["unit"]
 
 
+def axis(engine: Engine, metric: str) -> str:
+    """What stands at an axis: held-out loss (nats/token)."""
+    called, unit = title(engine, metric)
+    return f"{called.lower()} ({unit})" if unit else called.lower()
+
+
 def panel(*metrics: str) -> None:
     """A link that opens the guide's sections on the metrics; nothing for those that the guide doesn't know."""
     texts = []

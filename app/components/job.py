@@ -101,7 +101,7 @@ def _view(job_id: str, moving: bool) -> None:
                 navigation.link(navigation.SETTINGS, "Give the key")
             job_cost.raise_limit(engine, job)
         if job.result:
-            proof.show(engine, job, data.curves)
+            proof.show(engine, job, data.curves, chapters)
         # A run that failed before its first step has nothing to draw, and never will.
         if moving or data.curves or data.samples:
             if data.curves:

@@ -96,17 +96,25 @@ def disk(engine: Engine, job: Job, taken: Disk) -> None:
     """What the run takes, what its policy is, and less of it."""
     if not taken.total:
         return
-    kept = job.recipe.checkpoints
     parts = [(taken.going_on, "to go on from"), (taken.to_use, "to use"), (taken.undone, "undone"), (taken.backups, "backups")]
     told = ", ".join(f"`{size(count)}` {what}" for count, what in parts if count)
-    policy = "All states to go on from are kept" if kept.keep_last is None else f"The last {kept.keep_last} states to go on from are kept"
-    most = f", at most {kept.max_gb:g} GB in all" if kept.max_gb is not None else ""
-    st.caption(f"On the disk: {told}. {policy}{most}; the best, the last and what you pin always are.")
+    st.caption(f"On the disk: {told}. {_policy(job)}")
     if not engine.moving(job) and taken.going_on + taken.undone > 0:
         with st.popover("Make room", icon=":material/delete_sweep:"):
             st.markdown("Deletes what this run doesn't need: the best, the last, the ends of stages, what is pinned and models stay.")
             st.button("States to go on from", key="tidy", on_click=_tidy, args=(job.id, False))
             st.button("Also those to use", key="tidy.all", on_click=_tidy, args=(job.id, True), help="Time travel has fewer stops then.")
+
+
+def _policy(job: Job) -> str:
+    """Empty for a recipe that this version can't read."""
+    try:
+        kept = job.recipe.checkpoints
+    except EngineError:
+        return ""
+    policy = "All states to go on from are kept" if kept.keep_last is None else f"The last {kept.keep_last} states to go on from are kept"
+    most = f", at most {kept.max_gb:g} GB in all" if kept.max_gb is not None else ""
+    return f"{policy}{most}; the best, the last and what you pin always are."
 
 
 def _tidy(job_id: str, samplers: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
@@ -15,18 +15,19 @@ from engine.errors import NotFound
 from engine.evaluation import outcome
 
 if TYPE_CHECKING:
+    from engine.chapters import Chapter
     from engine.evaluation.curves import Curve
     from engine.store import Job
 
-_RANKED = "held_out_preference_accuracy"
+_RANKED, _JUDGED_BY = "held_out_preference_accuracy", "held_out_preference_loss"
 _LABELS = {"exact_match": "Right answers", "token_f1": "Shared words (F1)"}
 
 
-def show(engine: Engine, job: Job, curves: Mapping[str, Curve]) -> None:
-    """The proof in figures, in sentences and in examples; nothing of it where nothing was proven."""
+def show(engine: Engine, job: Job, curves: Mapping[str, Curve], chapters: Sequence[Chapter]) -> None:
+    """The proof in figures, in sentences and in examples; nothing of it where nothing was proven. `chapters` are the run's stages."""
     result = job.result or {}
     sentences = words.proof_sentences(result)
-    if ranked := _ranked(job, result, curves):
+    if ranked := _ranked(result, curves, chapters):
         sentences = [*sentences, ranked]
     if sentences:
         st.header("The proof", anchor=False)
@@ -36,7 +37,7 @@ def show(engine: Engine, job: Job, curves: Mapping[str, Curve]) -> None:
     _chat(engine, job.id)
     _examples(result.get("examples") or [])
     for note in result.get("notes") or []:
-        st.caption(words.literal(note))
+        st.caption(words.literal(words.sentence(note).removesuffix(".")) + ".")
 
 
 def figures(engine: Engine, result: dict[str, Any]) -> None:
@@ -71,15 +72,19 @@ def figure(engine: Engine, metric: str, label: str, before: float | None, after:
     st.metric(label, value, delta, help=explain.meaning(engine, metric), delta_color=color, delta_arrow=arrow)  # type: ignore[arg-type]
 
 
-def _ranked(job: Job, result: dict[str, Any], curves: Mapping[str, Curve]) -> str:
+def _ranked(result: dict[str, Any], curves: Mapping[str, Curve], chapters: Sequence[Chapter]) -> str:
     """Of pairs that it never trained on: how many it ranks rightly. A sentence, empty where there are none."""
     curve = curves.get(_RANKED)
     if not curve or {_RANKED, "preference_accuracy"} & {one.name for one in outcome.numbers(result)}:
         return ""
     share = words.percent(curve[-1][1])
-    if job.method == "reward_model":
-        return f"Held-out pairs ranked rightly: {words.percent(curve[0][1])} → {share}."
-    return f"Of the held-out pairs, it has come to prefer the better answer in {share}."
+    by = next((one for one in reversed(chapters) if one.main[1] == _JUDGED_BY), None)
+    if by is None or by.method != "reward_model":
+        return f"Of the held-out pairs, it has come to prefer the better answer in {share}."
+    if by is not chapters[-1]:
+        return f"The reward model that scored its tries ranks {share} of the held-out pairs rightly."
+    first = next(value for step, value in curve if step >= by.begins)
+    return f"Held-out pairs ranked rightly: {words.percent(first)} → {share}."
 
 
 def _advice(engine: Engine, result: dict[str, Any]) -> None:

@@ -73,7 +73,10 @@ def _sizes() -> None:
         else:
             st.caption("Still counting.")
         job_keeping.biggest(services.engine())
-        st.caption("Deleting models and data sets on their pages makes room. Models fetched from the hub lie in the hub's own cache.")
+        st.caption(
+            "Deleting models and data sets on their pages makes room, and so does “Make room” on a run's. Models fetched from the hub lie "
+            "in the hub's own cache."
+        )
 
 
 def defaults() -> None:

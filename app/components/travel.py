@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from app import services, session
-from app.components import charts, trouble, words
+from app.components import charts, explain, trouble, words
 from engine import Engine
 
 if TYPE_CHECKING:
@@ -57,9 +57,10 @@ def _answers(engine: Engine, job: Job, answers: dict[int, str]) -> None:
             named = [words.at_slider(_name(step)) for step in steps]
             chosen = st.select_slider("After step", steps, steps[-1], key="travel.at", format_func=dict(zip(steps, named, strict=True)).get)
         st.code(answers[chosen] or "(nothing)", language=None, wrap_lines=True)
-        held_out = session.run_data(job.id).curve("held_out_loss")
+        name = engine.runs.main_curves(job)[1]
+        held_out, axis = session.run_data(job.id).curve(name), explain.axis(engine, name)
         if len(held_out) > 1:
-            charts.beside(held_out, steps, "Held-out loss against steps, with the checkpoints that were asked marked on it")
+            charts.beside(held_out, steps, axis, f"{words.sentence(axis)} against steps, with the checkpoints that were asked marked on it")
     with right:
         lines = [f"{'▸' if step == chosen else '·'} **{_name(step)}** {words.code(answers[step])}" for step in steps]
         st.markdown("  \n".join(lines))

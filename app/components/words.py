@@ -72,13 +72,7 @@ def percent(share: float | None) -> str:
 
 def figure(value: float | None) -> str:
     """Three figures that count, as short as they go."""
-    if value is None:
-        return "–"
-    if not math.isfinite(value):
-        return "not a number" if math.isnan(value) else "beyond measure"
-    if value and abs(value) < 1e-3:
-        return f"{value:.1e}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return "–" if value is None else measure(value)
 
 
 def ago(seconds: float) -> str:

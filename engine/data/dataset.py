@@ -75,6 +75,15 @@ def load_data(recipe: Recipe, skills: bool | None = None, shape: Shape | None = 
     return DataSet(name, train, held_out, problems, replayed, skill_examples, shape, notes, (1 - sum(weights), *weights))
 
 
+def unseen(data: DataSet, learned: DataSet) -> DataSet:
+    """The same without the held-out rows whose prompts are learned in the other, which comes before it in the same run."""
+    held_out, repeated = _apart(data.held_out, learned.train)
+    if not repeated:
+        return data
+    note = f"{len(repeated):,} held-out rows were left out of the proof: an earlier stage learns their prompts"
+    return replace(data, held_out=held_out, notes=[*data.notes, note])
+
+
 def source(spec: DataSpec | Mixed, shape: Shape) -> tuple[Path, str, dict[str, str]]:
     """Where its rows are, and how they are to be read: (file, format, mapping). Raises DataError."""
     if spec.demo:
@@ -83,6 +92,14 @@ def source(spec: DataSpec | Mixed, shape: Shape) -> tuple[Path, str, dict[str, s
         # What couldn't be used was left out, with the person's knowledge, when the file was added.
         return shelf.chats_file(spec.dataset), KEPT, {}
     return Path(spec.path).expanduser(), spec.format, spec.mapping
+
+
+def stamp(spec: DataSpec) -> tuple[tuple[int, int], ...]:
+    """Changes with the files that the data is read from."""
+    paths_given = [spec.held_out_path, *(part.path for part in (spec, *spec.mix))]
+    files = [Path(path).expanduser() for path in paths_given if path]
+    files += [shelf.chats_file(part.dataset) for part in (spec, *spec.mix) if part.dataset]
+    return tuple((stat.st_mtime_ns, stat.st_size) for stat in (file.stat() for file in files if file.is_file()))
 
 
 def _read(file: Path | str, format: str, mapping: dict[str, str], shape: Shape, spec: DataSpec) -> Report:

@@ -143,7 +143,9 @@ async def client_config(request: Request) -> JSONResponse:
             "sample_use_retrieve_futures": False,
             "custom_loss_server_side": False,
             "sample_join_sampling_session": True,
-        }
+        },
+        # The SDK asks this over a connection of its own, which it never uses again and never closes.
+        headers={"Connection": "close"},
     )
 
 

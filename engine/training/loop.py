@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from engine import models
-from engine.data import load_data
+from engine.data import load_data, unseen
 from engine.data.examples import DataSet
 from engine.endpoints import kind, start
 from engine.endpoints.client import Client, load_sdk
@@ -68,7 +68,7 @@ def _attempt(run: JobRun, read: Callable[[Recipe], DataSet], heed: Callable[[], 
     folder = models.resolve(recipe.base_model, weights=place.weights)
     winning.check(recipe)
     run.stage("preparing the examples")
-    found = [(stage, read(stage.recipe)) for stage in recipe.stages()]
+    found = _read(recipe, read)
     # It loads the model while the examples are rendered; what is wrong with the data is said before.
     endpoint = start(recipe.endpoint, recipe.base_model, folder, run.owner)
     # While the endpoint gets ready in its own process, this one does what takes long here.
@@ -94,6 +94,18 @@ def _attempt(run: JobRun, read: Callable[[Recipe], DataSet], heed: Callable[[], 
             work.method.close()
         previews.close(at)
         client.close(lost=lost)
+
+
+def _read(recipe: Recipe, read: Callable[[Recipe], DataSet]) -> list[tuple[Stage, DataSet]]:
+    """Each stage with its rows; nothing is proven on what a stage that it goes on from has learned."""
+    found: list[tuple[Stage, DataSet]] = []
+    for stage in recipe.stages():
+        data, before = read(stage.recipe), stage.begins
+        while before >= 0:
+            earlier, learned = found[before]
+            data, before = unseen(data, learned), earlier.begins
+        found.append((stage, data))
+    return found
 
 
 def _ready(stage: Stage, data: DataSet, renderer: Renderer, context: int) -> StageWork:

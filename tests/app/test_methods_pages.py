@@ -16,6 +16,7 @@ from engine.recipe import METHODS
 from engine.store import Job
 from engine.store.artefacts import write_json_atomic
 from engine.training import rollouts
+from engine.travel import Travel
 from tests.app.conftest import ANALYTICS, ROOT, Runs, open_page, texts
 from tests.app.test_wizard_page import PAIRS, open_wizard
 
@@ -235,6 +236,17 @@ def test_what_a_run_tries_is_shown_with_its_score(engine: Engine, staged: Staged
         stranger.runs.rollouts(job)
 
 
+def test_time_travel_stands_beside_what_the_run_is_judged_by(engine: Engine, staged: Staged, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = staged.second(staged.begun("score"), 40, SCORED, {"held_out_reward": 0.4})
+    monkeypatch.setattr(Travel, "stops", lambda self, job_id: [0, 12, 40])
+    page = open_page(job=job.id)
+    page.session_state["thinker.travels"] = {(job.id, ""): {0: "a", 12: "b", 40: "c"}}
+    page.run()
+    drawn = [json.loads(chart.proto.spec) for chart in page.get("vega_lite_chart")]
+    beside = [spec for spec in drawn if spec.get("height") == 220]
+    assert not page.exception and [spec["encoding"]["y"]["axis"]["title"] for spec in beside] == ["held-out score"]
+
+
 def test_a_run_that_asks_before_it_goes_on(engine: Engine, staged: Staged) -> None:
     job = staged.begun()
     staged.saved(job, 12, "stage", stage=0, began=0)
@@ -271,6 +283,18 @@ def test_a_proof_by_score_alone(engine: Engine, staged: Staged) -> None:
     assert engine.next_steps.find() and engine.assistant.say("how is my run?")
 
 
+def test_who_ranks_pairs_rightly_is_said_as_it_is(engine: Engine, staged: Staged) -> None:
+    """Of a policy that a reward model scored, its answers are proven; the pairs were the reward model's."""
+    result = {"seconds": 1.0, "tokens": 1, "steps": 100, "checkpoint": "", "notes": ["two rows are short"], "held_out": {"before": {}}}
+    said = {"judged": "The reward model that scored its tries ranks 48 % of the held-out pairs rightly.",
+            "pairs": "Of the held-out pairs, it has come to prefer the better answer in 48 %."}  # fmt: skip
+    for demo, sentence in said.items():
+        job = staged.second(staged.begun(demo), 40, PREFERRED, HELD)
+        engine.store.set_fields(job.id, job.attempt, result=result)
+        shown = texts(open_page(job=job.id))
+        assert sentence in shown and "Two rows are short." in shown
+
+
 def test_mixed_methods_are_compared(engine: Engine, staged: Staged, runs: Runs) -> None:
     one = staged.second(staged.begun(), 40, PREFERRED, HELD)
     two = staged.second(staged.begun("score"), 40, SCORED, {"held_out_reward": 0.4})
@@ -296,6 +320,16 @@ def test_a_models_page_names_all_its_stages(engine: Engine, staged: Staged) -> N
     model = engine.store.add_model("Two steps", job_id=staged.begun().id, sampler_path="tinker://made/two", **known)
     page = open_page(str(ROOT / "pages" / "models.py"), model=model.id)
     assert not page.exception and "Learn from examples (SFT), then Learn from preferences (DPO)" in texts(page)
+    told = {change.field: change.value for change in engine.registry.about(model.id).changes}
+    assert (told["training.steps"], told["stage 2 method"], told["stage 2 training.steps"]) == (12, "dpo", 60) and "then" not in told
+
+
+def test_a_reward_model_is_told_from_the_model_that_it_scores(engine: Engine) -> None:
+    page = open_wizard()
+    page.button(key="try-judged").click().run()
+    shown = texts(page)
+    assert "1. First it learns from" in shown and "2. A second model like it learns to score from" in shown
+    assert "3. Then the first tries 8 answers" in shown and "up to 0.0005 (RL)" in shown
 
 
 def test_only_a_demo_that_was_run_is_offered_again(engine: Engine, staged: Staged, runs: Runs) -> None:
@@ -314,9 +348,17 @@ def test_a_recipe_of_another_version_is_shown_all_the_same(engine: Engine, stage
         from engine.store import schema
 
         connection.execute(update(schema.jobs).where(schema.jobs.c.id == job.id).values(recipe='{"method": "gone"}'))
-    assert engine.runs.chapters(engine.job(job.id)) == []
+    assert engine.runs.chapters(engine.job(job.id)) == [] == engine.runs.diagnose(engine.job(job.id), {})
     page: AppTest = open_page()
     assert not page.exception and "SFT" in texts(page)
+    page = open_page(job=job.id)
+    shown = texts(page)
+    assert not page.exception and not page.error and "Held-out loss has fallen" in shown and "## Log" in shown and "## Checkpoints" in shown
+    other = staged.begun()
+    page = open_page(ANALYTICS, runs=f"{job.id},{other.id}")
+    assert not page.exception and not page.error and "Nothing: the same recipe" not in texts(page)
+    told = engine.runs.differences([job.id, other.id])[-1]
+    assert told["field"] == "recipe" and told["values"] == {job.id: "of another version", other.id: "can be read"}
 
 
 @pytest.mark.parametrize("goal", [name for name, goal in knowledge.goals().items() if "try" in goal])

@@ -277,3 +277,18 @@ def test_a_search_finds_what_has_an_editor_of_its_own(engine: Engine) -> None:
     assert "No setting is about" not in shown
     page.text_input(key="find").set_value("stage by stage").run()
     assert not page.exception and "Then, in the same run" in texts(page) and "Who tells" not in texts(page)
+
+
+def test_the_wizards_advanced_part_has_the_judge_beside_the_reward(engine: Engine) -> None:
+    from tests.app.test_wizard_page import open_wizard
+
+    engine.drafts.update(goal="score", step=3, changes={"method": "rl", "data": {"demo": "piglatin"}})
+    page = open_wizard()
+    assert "What is a good answer?" in texts(page) and "Who tells which answer is better" not in texts(page)
+    page.session_state["advanced"] = True
+    page.run()
+    assert not page.exception and "Who tells which answer is better (judge)" in texts(page)
+    next(one for one in page.selectbox if "wizard-judge-add" in one.key).set_value("length").run()
+    page.button(key="wizard-judge-add").click().run()
+    assert not page.exception and [part["kind"] for part in judge(engine)] == ["length"]
+    assert "reward" not in engine.drafts.get().changes

@@ -28,10 +28,11 @@ def test_the_loss_chart_has_a_finding_for_a_title(train: list, held_out: list, m
 def test_numbers_are_said_as_people_say_them() -> None:
     assert [ago(seconds) for seconds in (5, 300, 7200, 4 * 86400)] == ["just now", "5 min ago", "2 h ago", "4 days ago"]
     assert [percent(share) for share in (None, 0.0, 0.97, 0.975)] == ["–", "0 %", "97 %", "97.5 %"]
-    assert [figure(value) for value in (None, 0.0, 5e-5, 0.21234, 5123.4, math.nan)] == [
+    assert [figure(value) for value in (None, 0.0, 5e-5, 5e-4, 0.21234, 5123.4, math.nan)] == [
         "–",
         "0",
         "5.0e-05",
+        "0.0005",
         "0.212",
         "5,123",
         "not a number",

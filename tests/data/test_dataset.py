@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.data import load_data
+from engine.data import Example, load_data, unseen
 from engine.data.dataset import DataSet
 from engine.errors import DataError
 from engine.recipe import Recipe
@@ -118,3 +118,15 @@ def test_a_recipe_without_data_and_an_unknown_demo():
     with pytest.raises(DataError, match="no demo called 'klingon'") as caught:
         load_data(Recipe.make({"data": {"demo": "klingon"}}))
     assert "piglatin" in caught.value.next_step
+
+
+def test_what_another_stage_learns_is_nothing_to_prove_on():
+    def row(prompt, number):
+        return Example([{"role": "user", "content": prompt}, {"role": "assistant", "content": "yes"}], number)
+
+    earlier = DataSet("a", [row("one", 1), row("two", 2)], [], [], 0, [])
+    data = DataSet("b", [row("four", 1)], [row("two", 2), row("three", 3)], [], 0, [], notes=["as it came"])
+    left = unseen(data, earlier)
+    assert [example.row for example in left.held_out] == [3] and left.train == data.train
+    assert left.notes == ["as it came", "1 held-out rows were left out of the proof: an earlier stage learns their prompts"]
+    assert unseen(data, data) is data

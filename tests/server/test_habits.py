@@ -321,7 +321,9 @@ def test_the_client_is_told_whether_to_compress(server: RunningServer, other_ser
     seen = []
     for running, compressed in ((server, True), (other_server, False)):
         with running.http() as http:
-            assert http.post("client/config", json={"sdk_version": "0"}).json()["proto_compress_fwdbwd"] is compressed
+            told = http.post("client/config", json={"sdk_version": "0"})
+            assert told.json()["proto_compress_fwdbwd"] is compressed
+            assert told.headers["connection"] == "close", "the SDK leaves the connection that it asks this over to be found as garbage"
             assert http.post("client/dynamic_config", json={"sdk_version": "0"}).status_code == 200
         client = running.client()
         training = client.create_lora_training_client("nano", rank=4, seed=2).result(timeout=60)

@@ -125,10 +125,10 @@ def test_ratings_teach_to_prefer(engine: Engine, files: dict[str, Path]) -> None
 def test_the_baseline_of_ratings_looks_at_answers_to_other_prompts(files: dict[str, Path]) -> None:
     """Pairs become a good and a bad answer to the same prompt, one after the other."""
     wanted = recipe(files, "kto")
-    renderer = get_renderer("auto", load_tokenizer(models.nano_folder()))
-    made = make_method(wanted, load_data(wanted), renderer, 1024)
+    tokenizer = load_tokenizer(models.nano_folder())
+    made = make_method(wanted, load_data(wanted), get_renderer("auto", tokenizer), 1024)
     for own, other, _ in made._rows:
-        word, elsewhere = (re.findall(r"word\d+", renderer.text(row.tokens).lower()) for row in (own, other))
+        word, elsewhere = (re.findall(r"word\d+", tokenizer.decode(row.tokens).lower()) for row in (own, other))
         assert len(elsewhere) == 2 and elsewhere[0] == word[0] and elsewhere[1] != word[0]
 
 

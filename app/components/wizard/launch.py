@@ -59,7 +59,7 @@ def _sentences(recipe: Any, plan: Any) -> list[str]:
     else:
         lines = [f"**{name}**: {model} goes through {len(plan.stages)} stages, {plan.steps:,} updates in all. It trains {learns}, {where}."]
         for number, stage in enumerate(plan.stages, 1):
-            begin = "First it" if number == 1 else "Then it" if stage.goes_on else "Then the same model, from the beginning,"
+            begin = _who(plan.stages, number)
             rate = words.figure(stage.recipe.training.learning_rate)
             how = words.acronym(frame.engine().explain_method(stage.recipe.method)["term"])
             lines.append(f"{number}. {begin} {_stage(stage)}, at a learning rate of up to {rate} ({words.literal(how)}).")
@@ -67,6 +67,16 @@ def _sentences(recipe: Any, plan: Any) -> list[str]:
     if recipe.evaluation.proof and proven.figures["held_out"]:
         lines.append(f"Before and after, it is tested on {proven.figures['held_out']:,} examples that it never trains on.")
     return lines
+
+
+def _who(stages: Any, number: int) -> str:
+    """Who does what a stage says. A reward model is another one, and what comes after it isn't."""
+    stage, before = stages[number - 1], stages[number - 2] if number > 1 else None
+    if stage.recipe.method == "reward_model" and number < len(stages):
+        return "A second model like it" if before else "First a second model like it"
+    if before and before.recipe.method == "reward_model":
+        return "Then the first"
+    return "First it" if not before else "Then it" if stage.goes_on else "Then the same model, from the beginning,"
 
 
 def _stage(stage: Any) -> str:
