@@ -20,7 +20,7 @@ PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "FTP_PROXY", "NO_PROXY")
 NOT_FAST = {"browser", "faults", "slow"}
 # What is run side by side (tests/__main__.py). Two of them mostly wait, and leave the first their time; so each takes about as long.
 PARTS = ("that compute", "that wait", "in a browser")
-SLOW_BUT_BUSY = ("models", "server", "training")
+SLOW_BUT_BUSY = ("models", "rehearsing", "server", "training")
 
 _fallback_home = pytest.StashKey[str]()
 

@@ -29,7 +29,7 @@ from engine.recipe import DataSpec
 from engine.store import Job, schema
 from engine.store.artefacts import write_json_atomic
 
-pytestmark = pytest.mark.usefixtures("nothing_starts")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_starts")]
 OWNER, STRANGER, MARK = "local", "stranger", "xyzzy"
 
 # Parameters that name one thing of somebody's, by their name alone or as area.method.parameter.
@@ -39,7 +39,7 @@ IDS |= {"profile", "rehearsal_id", "engine.chat.name", "correction_id", "lesson_
 CARRIERS = {"recipe", "changes", "spec"}
 # What can be said freely: texts, names that are given, names of what everybody has, records (which only their owner is given).
 _FREE = """
-budget folder jobs key label listed_as needs_key prices public store_key tinker_path url
+budget folder jobs judge key label listed_as needs_key prices public store_key tinker_path url
 after after_id after_step along answer answers asking base_model by conversation conversations count curve curves
 draft endpoint estimates field filters
 format goes_on good group job known last lesson limit mapping max_length max_tokens meaning messages method metric model most
