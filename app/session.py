@@ -64,14 +64,14 @@ def travels() -> dict[tuple[str, str], dict[int, str]]:
     return _get("travels", dict)
 
 
-def reward_check() -> tuple[str, Any] | None:
-    """(what was tried, what came of it) in the last test run of a reward."""
-    return st.session_state.get(_name("reward_check"))
+def reward_check(editor: str) -> tuple[str, Any] | None:
+    """(what was tried, what came of it) in the last test run of an editor of rewards."""
+    return _get("reward_checks", dict).get(editor)
 
 
-def keep_reward_check(tried: str, found: Any) -> None:
+def keep_reward_check(editor: str, tried: str, found: Any) -> None:
     """In place of the one before."""
-    st.session_state[_name("reward_check")] = (tried, found)
+    _get("reward_checks", dict)[editor] = (tried, found)
 
 
 def wish_again(job_id: str, changes: dict[str, Any]) -> None:

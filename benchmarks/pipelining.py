@@ -1,12 +1,13 @@
 """What sending steps ahead is worth over a network, and where the time of learning from scores goes.
 
-    python benchmarks/pipelining.py [--delays 0 50 150 300] [--steps 30] [--rounds 3] [--methods sft dpo rl]
+    python benchmarks/pipelining.py [--delays 0 50 150 300] [--steps 30] [--rounds 3] [--methods sft dpo rl rl-ahead]
 
 Our server stands behind a proxy on this machine that holds back everything that passes: half of the delay on the way there, half
 on the way back, as a network does that adds so many milliseconds to each round trip. The same run (nano, the same rows) goes through
 it twice, with steps sent ahead as they always are and with every step awaited before anything of the next is sent, by the command
-line and the `tinker` endpoint. Counted are steps after the first three. For RL the time of an awaited step is split into drawing
-answers, scoring them and the rest, which is learning. Ways take turns; medians.
+line and the `tinker` endpoint. `rl-ahead` also draws the next step's answers while this step's are learned from (`rl.ahead`, so from
+weights that are one update old), and is held against the same awaited steps as `rl`. Counted are steps after the first three. For RL
+the time of an awaited step is split into drawing answers, scoring them and the rest, which is learning. Ways take turns; medians.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class Far:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--delays", type=float, nargs="*", default=[0, 50, 150, 300])
-    parser.add_argument("--methods", nargs="*", default=["sft", "dpo", "rl"])
+    parser.add_argument("--methods", nargs="*", default=["sft", "dpo", "rl", "rl-ahead"])
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
@@ -115,10 +116,11 @@ def start_server(work: Path) -> tuple[subprocess.Popen, int]:
     return server, int(json.loads(ready.read_text())["url"].rpartition(":")[2])
 
 
-def recipe(method: str, steps: int) -> dict[str, Any]:
+def recipe(name: str, way: str, steps: int) -> dict[str, Any]:
+    method, ahead = name.removesuffix("-ahead"), name.endswith("-ahead") and way == "ahead"
     training = {"steps": steps, "batch_size": 4 if method == "rl" else 16, "learning_rate": 5e-4, "schedule": "constant"}
     found = {
-        "name": method,
+        "name": name,
         "method": method,
         "base_model": "nano",
         "endpoint": "tinker",
@@ -128,13 +130,15 @@ def recipe(method: str, steps: int) -> dict[str, Any]:
         "evaluation": {"proof": False, "eval_every": 0, "samples_every": 0, "skills": False},
         "checkpoints": {"every_steps": 0, "every_seconds": 0},
     }
-    return found | ({"rl": {"group_size": 4, "max_new_tokens": 24, "skip_flat": False}} if method == "rl" else {})
+    if method == "rl":
+        found["rl"] = {"group_size": 4, "max_new_tokens": 24, "skip_flat": False, "ahead": ahead}
+    return found
 
 
 def run(method: str, way: str, url: str, work: Path, steps: int) -> dict[str, float]:
     """One run to its end. -> {steps_per_s, and for RL sampling_s, scoring_s, learning_s of a step}."""
     told, figures = work / "recipe.yaml", work / "figures.json"
-    told.write_text(json.dumps(recipe(method, steps)))
+    told.write_text(json.dumps(recipe(method, way, steps)))
     path = os.pathsep.join([str(Path(__file__).parent), str(ROOT)])
     more = {"TINKER_BASE_URL": url, "TINKER_API_KEY": KEY, "TINKER_TELEMETRY": "0", "OMP_WAIT_POLICY": "passive", "PYTHONPATH": path}
     more |= {"THINKER_HOME": str(work / "home"), "THINKER_EXECUTE": "pipelining:noted", FIGURES: str(figures), IN_FLIGHT: str(WAYS[way])}

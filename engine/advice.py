@@ -11,6 +11,9 @@ from engine.estimates import Estimate
 from engine.knowledge.pricing import Price
 from engine.recipe import Recipe, RewardPart
 
+PRESUPPOSING = ("dpo", "kto", "rl", "rlhf")
+"""The methods that improve what a model can do already."""
+
 
 @dataclass(frozen=True)
 class Concern:
@@ -78,7 +81,7 @@ def warnings(
 
 def unprepared(recipe: Recipe) -> list[Concern]:
     """A first stage from a bare base model that presupposes that the model can do the task already."""
-    if recipe.base_model != "nano" or recipe.method not in ("dpo", "kto", "rl", "rlhf"):
+    if recipe.base_model != "nano" or recipe.method not in PRESUPPOSING:
         return []
     text = "nano can do next to nothing by itself, and this method improves what a model can do already."
     action = "Go on from a model that you trained on examples, or put a stage before this one that learns from examples (sft)."

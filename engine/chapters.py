@@ -102,7 +102,9 @@ def figures(names: Iterable[str], values: dict[str, float]) -> list[Figure]:
             known = {"title": name.replace("_", " "), "unit": ""}
         text = measure(values[name], known["unit"])
         found.append(Figure(name, known["title"], known.get("short") or known["title"].lower(), values[name], text))
-    return found
+    shorts = [one.short for one in found]
+    # Two stages may be judged by a loss each.
+    return [replace(one, short=one.title.lower()) if shorts.count(one.short) > 1 else one for one in found]
 
 
 def _told(job_id: str) -> list[dict[str, Any]]:

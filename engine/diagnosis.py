@@ -91,8 +91,7 @@ class Diagnoser:
 
     def _why(self, job: Job) -> Iterator[Sign]:
         if not job.error:
-            asked = (job.result or {}).get("asks")
-            if asked and job.state == states.PAUSED:
+            if asked := Runs(self._store, self._owner).question(job):
                 yield Sign("why", None, f"It waits for a word of yours: {asked}", "Resume it to go on all the same.")
             elif job.state == states.INTERRUPTED:
                 yield Sign("why", None, "It was cut off.", "A runner takes it up again by itself, from its last checkpoint.")

@@ -50,8 +50,6 @@ class Rehearsals:
         from engine.rehearsing.host import carry_out
 
         begun = self._begin(recipe)
-        process = {"pid": os.getpid(), "started_at": platforms.process_started_at(os.getpid())}
-        self._store.tell_rehearsal(begun.id, process=process)
         said: set[tuple[str, int]] = set()
 
         def tell(values: dict[str, Any]) -> None:
@@ -123,8 +121,6 @@ class Rehearsals:
     def _looked_at(self, recipe: Recipe) -> tuple[Recipe, str]:
         """(the recipe as it would be launched, what its files look like now). Raises EngineError, for somebody else's things as well."""
         guard.recipe(self._owner, recipe)
-        for stage in recipe.stages():
-            guard.data(self._owner, stage.recipe.data)
         if not (recipe.data.demo or recipe.data.path or recipe.data.dataset):
             raise RecipeError("the recipe names no data", "Give a demo, a file or a data set.", where="recipe data")
         library = Library(self._store, self._owner)
@@ -174,9 +170,7 @@ def _keys_for(owner: str) -> list[list[str]]:
 def _inline(store: Store, begun: Rehearsal) -> None:
     from engine.rehearsing.host import carry_out
 
-    process = {"pid": os.getpid(), "started_at": platforms.process_started_at(os.getpid())}
-    if store.tell_rehearsal(begun.id, process=process):
-        carry_out(store, begun)
+    carry_out(store, begun)
 
 
 def _spawn(rehearsal_id: str, held: list[list[str]]) -> None:

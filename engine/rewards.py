@@ -1,4 +1,4 @@
-"""`engine.rewards`: what answers can be scored by, and a test run of a reward before a run spends anything on it.
+"""`engine.rewards`: what answers can be scored by, and a test run of a reward, or of the proof's judge, before a run spends anything on it.
 
 A test run scores rows' own answers (and, for contrast, those of other rows), answers that were typed, or answers drawn now from the
 model that the run would start from, and says whether there is anything in the scores to learn from. Knows no screen.
@@ -17,12 +17,12 @@ from typing import Any, Literal
 from engine import guard, knowledge, models, policy, recipe, starts
 from engine.data import load_data, read_examples
 from engine.data import source as source_of
-from engine.data.examples import Example
+from engine.data.examples import DataSet, Example
 from engine.errors import DataError, RecipeError
 from engine.judges import Judges
 from engine.library import Library
 from engine.recipe import OF_STAGE, Recipe
-from engine.recipe.methods import REWARDS, RewardPart
+from engine.recipe.methods import REWARDS, Reward, RewardPart
 from engine.rendering import load_tokenizer
 from engine.store import Store
 from engine.training.rewards import Rollout, Score, make_reward
@@ -36,6 +36,7 @@ _LOOKED_AT = 200
 _FLAT = 1e-9
 _DEAD_SHARE = 0.8
 _SLOW_SECONDS = 60.0
+_JUDGE = "recipe evaluation.judge"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class Scored:
 class RewardCheck:
     """What came of a test run. `bins` are {low, high, count}; `seconds` are those of scoring alone.
 
-    `step_seconds`: what scoring a step of the recipe would take at this pace, after what is paid once. Empty `warnings` are good news.
+    `step_seconds`: what scoring a step of the recipe (of a judge: both sides of the proof) would take at this pace, after what is paid
+    once. Empty `warnings` are good news.
     """
 
     scored: tuple[Scored, ...]
@@ -89,6 +91,17 @@ class RewardCheck:
     calls: int
     tokens: int
     warnings: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class _Use:
+    """What is tried: these parts, of answers of at most `longest` tokens, `answers` of them at a time. `field` is where they stand."""
+
+    parts: tuple[RewardPart, ...]
+    field: str
+    longest: int
+    length_field: str
+    answers: int
 
 
 class Rewards:
@@ -118,22 +131,26 @@ class Rewards:
         answers: Sequence[str] = (),
         source: Source = "expected",
         tries: int = 4,
+        judge: bool = False,
         say: Callable[[str], None] = lambda text: None,
     ) -> RewardCheck:
-        """Test-runs the reward of a recipe's plain values on so many rows of its data. `answers` are for `typed`, one for each of the
-        first rows; `tries` are drawn for each row with `sampled`. Raises EngineError for what would end a run too."""
+        """Test-runs the reward of a recipe's plain values on so many rows of its data; with `judge` instead who tells wins in its proof
+        (evaluation.judge). `answers` are for `typed`, one for each of the first rows; `tries` are drawn for each row with `sampled`.
+        Raises EngineError for what would end a run too."""
         asked = self._recipe(changes)
         say("reading the data")
-        examples = self._rows(asked, len(answers) if source == "typed" else rows)
+        data = load_data(asked, skills=False)
+        use = _judging(asked, data) if judge else _rewarding(asked)
+        examples = _rows(data, len(answers) if source == "typed" else rows)
         asker = Asker(self._store, self._owner, asked.endpoint)
         if source == "sampled":
-            tried = self._drawn(asked, asker, examples, max(1, min(tries, _MOST_TRIES)), say)
+            tried = self._drawn(asked, asker, examples, max(1, min(tries, _MOST_TRIES)), use.longest, say)
             asker.asked.calls = asker.asked.prompt_tokens = asker.asked.completion_tokens = 0
         else:
             tokens = _counter(asked)
             tried = _typed(examples, answers, tokens) if source == "typed" else _own(examples, tokens)
         say(f"scoring {len(tried):,} answers")
-        reward = make_reward(asked.reward, asker)
+        reward = make_reward(Reward(parts=use.parts), asker, use.field)
         began = time.monotonic()
         try:
             scores = reward.score([rollout for _, rollout, _ in tried])
@@ -145,10 +162,10 @@ class Rewards:
             for (example, rollout, where), score in zip(tried, scores, strict=True)
         )
         values = [one.score.value for one in scored]
-        step = seconds / len(scored) * asked.training.batch_size * asked.rl.group_size
+        step = seconds / len(scored) * use.answers
         return RewardCheck(
             scored, fmean(values), pstdev(values), min(values), max(values), tuple(histogram(values)), seconds, step, asker.asked.calls,
-            asker.asked.prompt_tokens + asker.asked.completion_tokens, tuple(_warnings(asked, scored, source, step)),
+            asker.asked.prompt_tokens + asker.asked.completion_tokens, tuple(_warnings(use, scored, source, step)),
         )  # fmt: skip
 
     def columns(self, changes: dict[str, Any]) -> list[str]:
@@ -183,29 +200,17 @@ class Rewards:
         guard.recipe(self._owner, asked)
         if asked.data.dataset:
             Library(self._store, self._owner).usable(asked.data.dataset)
-        if any(part.model.startswith(OF_STAGE) for part in asked.reward.parts):
-            advice = "Test-run the other parts alone, or name a reward model that is trained already."
-            raise RecipeError("this reward model is trained by an earlier stage of the run, so there is none yet", advice, where="reward")
         return asked
 
-    def _rows(self, asked: Recipe, count: int) -> list[Example]:
-        """Rows from all over the data, the same each time."""
-        data = load_data(asked, skills=False)
-        tasks = [example for example in data.train if example.kind == "task"]
-        if not tasks:
-            raise DataError("there are no rows to try the reward on", "Choose data that has some.", where=data.name)
-        count = max(1, min(count, _MOST_ROWS, len(tasks)))
-        return [tasks[number * len(tasks) // count] for number in range(count)]
-
     def _drawn(
-        self, asked: Recipe, asker: Asker, examples: list[Example], tries: int, say: Callable[[str], None]
+        self, asked: Recipe, asker: Asker, examples: list[Example], tries: int, longest: int, say: Callable[[str], None]
     ) -> list[tuple[Example, Rollout, str]]:
         say("waking the model")
         # Whoever can't be asked can't be trained either, so this is worth its errors.
         guard.key(self._owner, asked.endpoint)
         guard.able(self._owner, asked)
         name = asked.start.checkpoint or asked.base_model
-        how: dict[str, Any] = {"max_tokens": asked.rl.max_new_tokens, "temperature": asked.rl.temperature}
+        how: dict[str, Any] = {"max_tokens": longest, "temperature": asked.rl.temperature}
         if asked.stop:
             how["stop"] = list(asked.stop)[:4]
         say(f"drawing {len(examples) * tries:,} answers")
@@ -215,6 +220,29 @@ class Rewards:
             for example, group in zip(examples, groups, strict=True)
             for one in group
         ]
+
+
+def _rewarding(asked: Recipe) -> _Use:
+    parts = asked.reward.parts
+    if any(part.model.startswith(OF_STAGE) for part in parts):
+        advice = "Test-run the other parts alone, or name a reward model that is trained already."
+        raise RecipeError("this reward model is trained by an earlier stage of the run, so there is none yet", advice, where="reward")
+    return _Use(parts, "recipe reward.parts", asked.rl.max_new_tokens, "rl.max_new_tokens", asked.training.batch_size * asked.rl.group_size)
+
+
+def _judging(asked: Recipe, data: DataSet) -> _Use:
+    """Both sides' answers to all held-out prompts are judged; by the right answers where nobody is named."""
+    parts, longest = asked.evaluation.judge or (RewardPart(),), asked.evaluation.max_new_tokens
+    return _Use(parts, _JUDGE, longest, "evaluation.max_new_tokens", 2 * len(data.held_out))
+
+
+def _rows(data: DataSet, count: int) -> list[Example]:
+    """Rows from all over the data, the same each time."""
+    tasks = [example for example in data.train if example.kind == "task"]
+    if not tasks:
+        raise DataError("there are no rows to try it on", "Choose data that has some.", where=data.name)
+    count = max(1, min(count, _MOST_ROWS, len(tasks)))
+    return [tasks[number * len(tasks) // count] for number in range(count)]
 
 
 @cache
@@ -268,17 +296,18 @@ def _rollout(example: Example, answer: str, tokens: int, cut_off: bool = False) 
     return Rollout(example.prompt, answer, example.answer, example.columns, tokens, cut_off)
 
 
-def _warnings(asked: Recipe, scored: Sequence[Scored], source: Source, step_seconds: float) -> list[str]:
-    """What would keep a run from learning by these scores."""
-    found = []
+def _warnings(use: _Use, scored: Sequence[Scored], source: Source, step_seconds: float) -> list[str]:
+    """What would keep a run from learning by these scores, or a judge from telling who wins."""
+    found, judges = [], use.field == _JUDGE
     values = [one.score.value for one in scored]
     flat = max(values) - min(values) <= _FLAT
     if failed := [one for one in scored if one.score.failed]:
         found.append(f"{len(failed):,} of {len(scored):,} answers couldn't be scored and count 0: {failed[0].score.note}")
     if flat and len(values) > 1:
-        what = "the most that there is" if abs(values[0] - _most(asked)) <= _FLAT else f"{values[0]:.3g}"
-        found.append(f"Every answer scores {what}, so there is nothing to learn from: what is better has to score more.")
-    if len(asked.reward.parts) > 1 and not flat:
+        what = "the most that there is" if abs(values[0] - _most(use.parts)) <= _FLAT else f"{values[0]:.3g}"
+        so = "no answer would win over another" if judges else "there is nothing to learn from"
+        found.append(f"Every answer scores {what}, so {so}: what is better has to score more.")
+    if len(use.parts) > 1 and not flat:
         for label in scored[0].score.parts:
             said = [one.score.parts[label] for one in scored]
             if max(said) - min(said) <= _FLAT:
@@ -287,9 +316,10 @@ def _warnings(asked: Recipe, scored: Sequence[Scored], source: Source, step_seco
         own, other = ([one.score.value for one in scored if one.source == where] for where in (OWN, OTHER))
         if other and fmean(own) <= fmean(other):
             found.append(
-                f"Right answers score {fmean(own):.3g} on average, wrong ones {fmean(other):.3g}: this reward can't tell them apart."
+                f"Right answers score {fmean(own):.3g} on average, wrong ones {fmean(other):.3g}: "
+                f"this {'judge' if judges else 'reward'} can't tell them apart."
             )
-    if source == "sampled" and not flat:
+    if source == "sampled" and not flat and not judges:
         groups = [[one.score.value for one in group] for _, group in groupby(scored, key=lambda one: one.row)]
         dead = sum(max(group) - min(group) <= _FLAT for group in groups if len(group) > 1)
         if len(groups) > 1 and dead / len(groups) > _DEAD_SHARE:
@@ -297,14 +327,14 @@ def _warnings(asked: Recipe, scored: Sequence[Scored], source: Source, step_seco
                 f"For {dead} of {len(groups)} prompts all answers score the same; only prompts with better and worse answers teach. "
                 "Give a score for being near, take easier prompts, or train on examples first."
             )
-        if (cut := sum(one.cut_off for one in scored)) > 0.3 * len(scored):
-            found.append(f"{cut} of {len(scored)} answers were cut off at {asked.rl.max_new_tokens} tokens; raise rl.max_new_tokens.")
+    if source == "sampled" and not flat and (cut := sum(one.cut_off for one in scored)) > 0.3 * len(scored):
+        found.append(f"{cut} of {len(scored)} answers were cut off at {use.longest} tokens; raise {use.length_field}.")
     if step_seconds > _SLOW_SECONDS:
-        answers = asked.training.batch_size * asked.rl.group_size
-        found.append(f"Scoring the {answers:,} answers of one step would take about {step_seconds:,.0f} seconds at this pace.")
+        of = "both sides of the proof" if judges else "one step"
+        found.append(f"Scoring the {use.answers:,} answers of {of} would take about {step_seconds:,.0f} seconds at this pace.")
     return found
 
 
-def _most(asked: Recipe) -> float:
+def _most(parts: Sequence[RewardPart]) -> float:
     """The highest score of parts that go from 0 to 1."""
-    return sum(part.weight for part in asked.reward.parts if part.weight > 0)
+    return sum(part.weight for part in parts if part.weight > 0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -127,8 +127,9 @@ class Runs:
         return {group: sum(by_state.get(state, 0) for state in members) for group, members in GROUPS.items()}
 
     def demos_run(self) -> set[str]:
-        """The demos among the newest runs."""
-        return {json.loads(job.recipe_json).get("data", {}).get("demo", "") for job in self._store.jobs(self._owner, limit=50)} - {""}
+        """The demos by examples alone among the newest runs."""
+        recipes = [json.loads(job.recipe_json) for job in self._store.jobs(self._owner, limit=50)]
+        return {one.get("data", {}).get("demo", "") for one in recipes if knowledge.methods_of(one) == ("sft",)} - {""}
 
     def rename(self, job_id: str, name: str) -> Job:
         """The run by another name; a model that came of it keeps its own. Raises RecipeError for a name that can't be."""
@@ -157,17 +158,21 @@ class Runs:
         return self._rates[base_model, method]
 
     def diagnose(self, job: Job, curves: Mapping[str, Curve]) -> list[doctor.Finding]:
-        """What the run doctor says of its curves."""
-        recipe = self._stage(job)
-        moving = job.state in states.ACTIVE
-        return doctor.examine(
+        """What the run doctor says of its curves; of a later stage's by what was measured since that began."""
+        recipe, began = self._stage(job)
+        if began:
+            # In training, what was measured at its first step is still the stage's before it.
+            curves = {name: curve.since(began + (not name.startswith("held_out_"))) for name, curve in curves.items()}
+        found = doctor.examine(
             curves,
             rate=recipe.training.learning_rate,
             recommended=self.recommended_rate(job.base_model, recipe.method),
-            moving=moving,
+            moving=job.state in states.ACTIVE,
             alike=not recipe.data.demo,
-            main=self.main_curves(job),
+            main=chapters.main_curves(recipe),
         )
+        # What it would change stands in a recipe as the first stage's.
+        return [replace(one, changes={}) for one in found] if began else found
 
     def chapters(self, job: Job) -> list[Chapter]:
         """Its stages, with where each began; see engine.chapters. None for a recipe that this version can't read."""
@@ -184,12 +189,11 @@ class Runs:
         points = self._store.checkpoints(job.id, owner=self._owner)
         if not points or max(points, key=lambda point: point.id).reason != "asked":
             return ""
-        said = [event.text for event in self._store.events(job.id, owner=self._owner) if event.kind == "stage"]
-        return said[-1] if said else ""
+        return (job.result or {}).get("asks", "")
 
     def main_curves(self, job: Job) -> tuple[str, str]:
         """The two metrics that its present stage is first of all judged by: in training and held out."""
-        return chapters.main_curves(self._stage(job))
+        return chapters.main_curves(self._stage(job)[0])
 
     def figures(self, job: Job) -> list[Figure]:
         """The main figures of its present stage, as they are now."""
@@ -203,20 +207,16 @@ class Runs:
 
         return rollouts.shown(paths.job_folder(self._job(job.id).id), last)
 
-    def _stage(self, job: Job) -> Recipe:
-        """The recipe of the stage that the run is in."""
+    def _stage(self, job: Job) -> tuple[Recipe, int]:
+        """The recipe of the stage that the run is in, and the step after which that began."""
         stages = job.recipe.stages()
-        if len(stages) == 1:
-            return stages[0].recipe
-        now = chapters.present(self.chapters(job), job.step)
-        return stages[now.number - 1 if now else 0].recipe
+        now = self.present(job) if len(stages) > 1 else None
+        return (stages[now.number - 1].recipe, now.begins) if now else (stages[0].recipe, 0)
 
-    def band(self, job: Job, name: str, curve: Curve) -> doctor.Band | None:
-        """The healthy range of one of its metrics, where it is known as numbers."""
-        method = job.method
-        with suppress(EngineError):
-            method = self._stage(job).method
-        return doctor.band(name, curve, self.recommended_rate(job.base_model, method))
+    def band(self, job: Job, name: str, curve: Curve, known: Sequence[Chapter] = ()) -> doctor.Band | None:
+        """The healthy range of one of its metrics in its present stage, where it is known as numbers. `known` are its chapters."""
+        now = self.present(job, known)
+        return doctor.band(name, curve, self.recommended_rate(job.base_model, now.method if now else job.method))
 
     def news(self, job_id: str, after: Mapping[str, int]) -> dict[str, list[tuple[int, float]]]:
         """{metric: (step, value) after the step given for it}: every curve of a run, read on from where it was read to."""

@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any
 from engine import data, knowledge
 from engine.drafts import Draft, Drafts
 from engine.errors import EngineError, NotFound, RecipeError
-from engine.recipe import MAY_CHANGE, METHODS, Recipe, follower, written
+from engine.recipe import BLANK_DATA, MAY_CHANGE, METHODS, Recipe, follower, written
 
 if TYPE_CHECKING:
     from engine.planning import Planner
-
-BLANK_DATA = {"demo": "", "path": "", "dataset": ""}
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class Stages:
         if field == "method":
             changed = self._suited(recipes[number - 2], value)
         elif field == "data":
-            changed = recipe.merged({"data": {**recipe.data.model_dump(mode="json"), **BLANK_DATA, "format": "auto", **_source(value)}})
+            changed = recipe.merged({"data": {**BLANK_DATA, **_source(value)}})
         else:
             if value is None:
                 value = self._advice(recipe).get(field, {}).get("value")
@@ -119,7 +117,7 @@ class Stages:
         recipe = neighbour.merged({"method": method, "training": {"steps": None}})
         if not self._serves(recipe):
             offered = self._sources(method)
-            recipe = recipe.merged({"data": {**BLANK_DATA, **(_source(next(iter(offered))) if offered else {}), "mapping": {}}})
+            recipe = recipe.merged({"data": {**BLANK_DATA, **_source(next(iter(offered), None))}})
         for name, known in self._advice(recipe).items():
             part, _, leaf = name.rpartition(".")
             if part in MAY_CHANGE:

@@ -2,22 +2,26 @@
 
     python -m tests [pytest's arguments]
 
-With arguments, or on a machine with a single core, it is pytest alone. What the other parts say comes after the first, whole.
+With arguments, or on a machine with a single core, it is pytest alone. What the other parts say comes after the first, whole. A few tests
+that failed while three parts wanted the same cores run once more, by themselves: what fails then too has failed, and what passes is named.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 PARTS = {
     "the rest": "not browser and not faults and not slow",
     "slow, and with faults": "(faults or slow) and not browser",
     "in a browser": "browser",
 }
-NONE_COLLECTED = 5  # pytest's exit code
+FAILED, NONE_COLLECTED = 1, 5  # pytest's exit codes
+FEW = 5  # more than these were no accident
 
 
 def main(arguments: list[str]) -> int:
@@ -25,16 +29,14 @@ def main(arguments: list[str]) -> int:
     pytest = [sys.executable, "-m", "pytest"]
     if arguments or (os.cpu_count() or 1) < 2:
         return subprocess.call([*pytest, *arguments])
-    first, *others = PARTS.values()
     with tempfile.TemporaryDirectory() as folder:
-        logs = [open(os.path.join(folder, str(number)), "w+b") for number, _ in enumerate(others)]  # noqa: SIM115 - closed below
+        caches = [Path(folder) / f"cache-{number}" for number in range(len(PARTS))]
+        commands = [[*pytest, "-o", f"cache_dir={cache}", "-m", marks] for cache, marks in zip(caches, PARTS.values(), strict=True)]
+        logs = [open(Path(folder) / str(number), "w+b") for number in range(1, len(PARTS))]  # noqa: SIM115 - closed below
         quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
-        beside = [
-            subprocess.Popen([*pytest, "-p", "no:cacheprovider", "-m", marks], stdout=log, **quiet)
-            for marks, log in zip(others, logs, strict=True)
-        ]
+        beside = [subprocess.Popen(command, stdout=log, **quiet) for command, log in zip(commands[1:], logs, strict=True)]
         try:
-            codes = [subprocess.call([*pytest, "-m", first], stdin=subprocess.DEVNULL), *(process.wait() for process in beside)]
+            codes = [subprocess.call(commands[0], stdin=subprocess.DEVNULL), *(process.wait() for process in beside)]
         except KeyboardInterrupt:
             # They heard it as well, and end by themselves.
             codes = [2, *(process.wait() for process in beside)]
@@ -44,7 +46,23 @@ def main(arguments: list[str]) -> int:
             sys.stdout.buffer.write(log.read())
             log.close()
         sys.stdout.flush()
+        failed = [test for cache in caches for test in _failed(cache)]
+        if set(codes) <= {0, FAILED, NONE_COLLECTED} and 0 < len(failed) <= FEW:
+            return _again(pytest, failed)
     return max(0 if code == NONE_COLLECTED else abs(code) for code in codes)
+
+
+def _failed(cache: Path) -> list[str]:
+    found = cache / "v" / "cache" / "lastfailed"
+    return list(json.loads(found.read_text())) if found.exists() else []
+
+
+def _again(pytest: list[str], failed: list[str]) -> int:
+    print("\nOnce more, by themselves:", *failed, sep="\n  ", flush=True)
+    code = subprocess.call([*pytest, *failed], stdin=subprocess.DEVNULL)
+    if not code:
+        print("They passed by themselves, and failed beside the others:", *failed, sep="\n  ", flush=True)
+    return code
 
 
 if __name__ == "__main__":

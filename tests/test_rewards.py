@@ -105,6 +105,20 @@ def test_errors_are_those_that_a_run_would_end_with(engine: Engine, rows: dict[s
         engine.rewards.check(with_parts({}, {"kind": "exact"}))
 
 
+def test_who_judges_the_proof_is_tried_too(engine: Engine, rows: dict[str, Any]) -> None:
+    asked = {**rows, "method": "rl", "reward": {"parts": [{"kind": "regex", "pattern": "never said"}]}}
+    found = engine.rewards.check(asked | {"evaluation": {"judge": [{"kind": "numeric"}]}}, rows=6, judge=True)
+    assert [one.score.value for one in found.scored if one.source == OWN] == [1] * 6 and not found.warnings
+    # 30 rows, 3 of them held out, answered by both sides; the recipe's own step would be far more.
+    assert found.step_seconds == pytest.approx(found.seconds / 12 * 6)
+    by_answers = engine.rewards.check(asked, rows=6, judge=True)
+    assert [one.score.value for one in by_answers.scored if one.source == OTHER] == [0] * 6, "nobody named: the right answers tell"
+    flat = engine.rewards.check(asked | {"evaluation": {"judge": [{"kind": "regex", "pattern": "no"}]}}, judge=True).warnings
+    assert any("Every answer scores 0, so no answer would win over another" in warning for warning in flat), flat
+    with pytest.raises(RecipeError, match="no column 'label'"):
+        engine.rewards.check(asked | {"evaluation": {"judge": [{"kind": "exact", "expected": "label"}]}}, judge=True)
+
+
 def test_a_judges_calls_are_counted(engine: Engine) -> None:
     with JudgeServer(lambda body, number: f'{{"score": {number % 11}}}') as server:
         part = {"kind": "judge", "rubric": "Right?", "model": "wise", "url": server.url}

@@ -90,6 +90,14 @@ def test_a_stage_whose_data_doesnt_serve_says_so(engine: Engine) -> None:
     engine.datasets.delete(pairs.id)
 
 
+def test_what_was_said_of_a_stages_data_doesnt_hold_for_other_data(engine: Engine) -> None:
+    about = {"demo": "", "dataset": "0" * 12, "mapping": {"chosen": "good"}, "curriculum": "column", "curriculum_column": "level"}
+    then = [{"method": "dpo", "data": about}]
+    engine.drafts.update(changes={"data": {"demo": "piglatin"}, "then": then})
+    engine.stages.change(2, "data", "demo:piglatin")
+    assert engine.stages.list()[1].recipe.data == Recipe.make({"data": {"demo": "piglatin"}}).data
+
+
 def test_a_plan_goes_over_all_stages(engine: Engine) -> None:
     recipe = engine.planner.suggest(knowledge.demo_recipe("pairs")).recipe
     plan = engine.planner.plan(recipe)

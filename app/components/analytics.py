@@ -82,6 +82,7 @@ def _table(engine: Engine, rows: list[dict[str, Any]]) -> list[str]:
         selection_mode="multi-row",
         selection_default={"selection": {"rows": [places[job_id] for job_id in picked if job_id in places], "columns": [], "cells": []}},
         column_config=_columns(engine),
+        placeholder="–",
         alt="All runs with their key figures",
     )
     st.caption(f"{len(wanted):,} of {len(rows):,} runs; {len(picked)} picked." if picked else f"{len(wanted):,} of {len(rows):,} runs.")
@@ -194,7 +195,8 @@ def _frame(engine: Engine, rows: list[dict[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     frame["state"] = [engine.light(state).label for state in frame["state"]]
     for share in ("before", "after", "skills", *_shares(engine)):
-        frame[share] = pd.to_numeric(frame[share]) * 100
+        # Rounded here as everywhere else: the table's own way differs by a tenth where a five comes after.
+        frame[share] = (pd.to_numeric(frame[share]) * 100).round(1)
     # A column for each method's numbers would be mostly empty: only those that some run has.
     frame = frame.drop(columns=[name for name in telling() if frame[name].isna().all()])
     frame["created_at"] = [time.strftime("%Y-%m-%d %H:%M", time.localtime(at)) for at in frame["created_at"]]

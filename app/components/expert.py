@@ -23,7 +23,7 @@ _GROUPS = {
     "budget": "Limits",
 }
 
-_ELSEWHERE = ("then", rewards.FIELD)
+_STAGES = "then"
 
 
 def show(draft: Any) -> None:
@@ -39,31 +39,37 @@ def show(draft: Any) -> None:
         profiles.choose(recipe, frame.change)
     wanted = st.text_input("Find a setting", key="find", placeholder="such as learning rate", icon=":material/search:").lower()
     values = recipe.model_dump(mode="json")
-    shown = 0
+    found_there = _names(recipe, wanted)
     for group, title in _GROUPS.items():
-        names = [name for name, field in fields.described().items() if name.rpartition(".")[0] == group]
-        names = [name for name in names if name not in frame.engine().policy.hidden_fields and name not in _ELSEWHERE]
-        names = [name for name in names if recipe.method in (fields.described()[name]["methods"] or (recipe.method,))]
-        names = [name for name in names if wanted in f"{name.replace('_', ' ')} {name} {fields.described()[name]['help']}".lower()]
-        if not names:
-            continue
-        shown += len(names)
-        st.markdown(f"## {title}", anchors=False)
-        with st.grid(2, min_column_width=300, gap="medium") as grid:
-            for name in names:
-                with grid.cell():
-                    value = fields.value_of(values, name)
-                    fields.show(name, value, _change, advice=reasons.get(name), effect=fields.effect(name), place="expert")
-    if rewards.FIELD in fields.described() and recipe.method in fields.described()[rewards.FIELD]["methods"] and not wanted:
-        rewards.show(draft.changes, frame.change, "expert")
-    if not wanted:
+        names = [name for name in found_there if name.rpartition(".")[0] == group and name != _STAGES]
+        plain = [name for name in names if name not in rewards.USES]
+        if plain:
+            st.markdown(f"## {title}", anchors=False)
+            with st.grid(2, min_column_width=300, gap="medium") as grid:
+                for name in plain:
+                    with grid.cell():
+                        stages.one_field(name, values, _change, reasons, "expert")
+        for name in names:
+            if name in rewards.USES:
+                rewards.show(recipe.model_dump(mode="json", exclude_defaults=True), frame.change, "expert", rewards.USES[name])
+    if _STAGES in found_there:
         st.markdown("## Then, in the same run (stages)", anchors=False)
         stages.show("expert")
-    if not shown:
+    if not found_there:
         st.caption(f"No setting is about {words.literal(wanted)}.")
     st.button("Review and launch", key="review", type="primary", disabled=not draft.data(), on_click=_review)
     if not draft.data():
         st.caption("Give a demo, a path or a data set under Data to go on, or choose data in the steps.")
+
+
+def _names(recipe: Recipe, wanted: str) -> list[str]:
+    """The fields that the method reads and that are about what is looked for."""
+    hidden, found = frame.engine().policy.hidden_fields, []
+    for name, field in fields.described().items():
+        about = f"{name.replace('_', ' ')} {name} {field['help']}".lower()
+        if name not in hidden and recipe.method in (field["methods"] or (recipe.method,)) and wanted in about:
+            found.append(name)
+    return found
 
 
 def _change(field: str, value: Any) -> None:

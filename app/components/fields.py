@@ -13,8 +13,9 @@ import streamlit as st
 import yaml
 
 from app import session
-from app.components import words
+from app.components import trouble, words
 from engine import knowledge, recipe
+from engine.errors import RecipeError
 
 Changed = Callable[[str, Any], None]
 
@@ -32,7 +33,7 @@ PARTS = {
 """What the parts that only some methods read are called, and what those are called together that a method reads."""
 
 
-def effect(name: str) -> str:
+def _effect(name: str) -> str:
     """What going too far either way does, for a help mark; empty where nothing is known."""
     known = knowledge.effects().get(name)
     return f"Too high: {known['high']}. Too low: {known['low']}." if known else ""
@@ -51,12 +52,14 @@ def value_of(values: dict[str, Any], name: str) -> Any:
     return values
 
 
-def show(name: str, value: Any, changed: Changed, *, advice: dict[str, Any] | None = None, effect: str = "", place: str = "wizard") -> None:
-    """The field with its present value; `advice` is {value, reason}, `effect` what too high or too low does."""
+def show(
+    name: str, value: Any, changed: Changed, *, advice: dict[str, Any] | None = None, effect: str | None = None, place: str = "wizard"
+) -> None:
+    """The field with its present value; `advice` is {value, reason}, `effect` what too high or too low does, if not what is known of it."""
     field = described()[name]
     # With the recommended value in its key, a field follows it when that changes, unless somebody typed.
     key = f"{place}-{name}-{session.form_generation()}-{(advice or {}).get('value')}"
-    widget(field, value, key, lambda typed: changed(name, typed), effect)
+    widget(field, value, key, lambda typed: changed(name, typed), _effect(name) if effect is None else effect)
     notes = []
     if field["healthy"]:
         low, high = (words.figure(bound) for bound in field["healthy"])
@@ -73,11 +76,11 @@ def show(name: str, value: Any, changed: Changed, *, advice: dict[str, Any] | No
 
 
 def widget(field: dict[str, Any], value: Any, key: str, take: Callable[[Any], None], effect: str = "") -> None:
-    """Any described field by itself; what is typed goes to `take`."""
+    """Any described field by itself; what is typed goes to `take`, unless it can't be read, which is told."""
     label = field["help"].rstrip(".")
     if field["unit"] and field["unit"] not in label:
         label += f", in {field['unit']}"
-    _widget(field, label, value, key, lambda: take(_typed(field, st.session_state[key])), effect)
+    _widget(field, label, value, key, lambda: trouble.attempt(lambda: take(_typed(field, st.session_state[key]))), effect)
 
 
 def _widget(field: dict[str, Any], label: str, value: Any, key: str, on_change: Callable[[], None], effect: str) -> None:
@@ -96,7 +99,8 @@ def _widget(field: dict[str, Any], label: str, value: Any, key: str, on_change: 
     elif field["kind"] == "float":
         st.number_input(label, value=value, step=abs(value or 0) / 10 or 0.01, format="%g", **common)
     elif field["kind"] in ("list", "mapping"):
-        st.text_area(label, value=yaml.safe_dump(value, allow_unicode=True) if value else "", height=80, placeholder="YAML", **common)
+        text = yaml.safe_dump(value, allow_unicode=True, sort_keys=False) if value else ""
+        st.text_area(label, value=text, height="content", placeholder="YAML", **common)
     elif field.get("long"):
         st.text_area(label, value=value, height=160, **common)
     else:
@@ -118,6 +122,9 @@ def _typed(field: dict[str, Any], value: Any) -> Any:
         empty: Any = [] if field["kind"] == "list" else {}
         try:
             return yaml.safe_load(value) or empty
-        except yaml.YAMLError:
-            return value
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line = f", line {mark.line + 1}" if mark else ""
+            told = getattr(error, "problem", None) or "it isn't YAML"
+            raise RecipeError(f"this can't be read: {told}", "Correct it: YAML is wanted.", where=f"{field['name']}{line}") from error
     return value

@@ -24,7 +24,7 @@ def line(engine: Engine, job: Job) -> None:
     """One line; nothing where nothing is counted, as on a machine of one's own."""
     spent = engine.spending.of(job)
     limits = [
-        f"at most {value:,} {unit}"
+        f"at most {words.figure(value)} {unit}"
         for name, (_, unit) in _LIMITS.items()
         if (value := getattr(spent.budget, name)) is not None and name != "max_dollars"
     ]

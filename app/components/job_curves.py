@@ -63,7 +63,7 @@ def main(engine: Engine, job: Job, data: RunData, chapters: list[Chapter]) -> tu
         )
         log = st.toggle("Log scale", key="log", bind="query-params", help="Equal ratios look equally far: small values can be told apart.")
         explain.panel(*names)
-    band = engine.runs.band(job, names[1], held_out)
+    band = engine.runs.band(job, names[1], held_out, chapters)
     axis = _axis(title, unit)
     alt = f"{axis} against steps. {finding}."
     steps = max(job.total_steps, job.step)
@@ -81,11 +81,11 @@ def others(engine: Engine, job: Job, data: RunData, chapters: list[Chapter], sho
     watched = list(dict.fromkeys(_both(engine.explain_method(chapter.method)["watch"] for chapter in reversed(chapters))))
     of_run = [name for name in names if name not in _MACHINE]
     of_run.sort(key=lambda name: (name in _LAST, watched.index(name) if name in watched else len(watched), name))
-    _grid(engine, job, data, _paired(of_run, dict(chapter.main for chapter in chapters)), begins(chapters))
+    _grid(engine, job, data, _paired(of_run, dict(chapter.main for chapter in chapters)), chapters)
     of_machine = [name for name in _MACHINE if name in names]
     if of_machine:
         st.markdown("### The machine", anchors=False, help="Measured every few seconds while it trains: all programs on it together.")
-        _grid(engine, job, data, [(name, "") for name in of_machine], ())
+        _grid(engine, job, data, [(name, "") for name in of_machine], chapters)
 
 
 def begins(chapters: list[Chapter]) -> list[tuple[int, str]]:
@@ -134,16 +134,16 @@ def _both(lists: Any) -> list[str]:
     return [name for names in lists for one in names for name in (one, HELD_OUT + one)]
 
 
-def _grid(engine: Engine, job: Job, data: RunData, pairs: list[tuple[str, str]], at: Any) -> None:
+def _grid(engine: Engine, job: Job, data: RunData, pairs: list[tuple[str, str]], chapters: list[Chapter]) -> None:
     if not pairs:
         return
     with st.grid(3, min_column_width=240, gap="medium") as grid:
         for name, twin in pairs:
             with grid.cell():
-                _one(engine, job, data, name, twin, at)
+                _one(engine, job, data, name, twin, chapters)
 
 
-def _one(engine: Engine, job: Job, data: RunData, name: str, twin: str, at: Any) -> None:
+def _one(engine: Engine, job: Job, data: RunData, name: str, twin: str, chapters: list[Chapter]) -> None:
     title, unit = explain.title(engine, name)
     now = _now(engine, data, name)
     held_out: Curve | None = data.curve(twin) if twin else None
@@ -153,8 +153,8 @@ def _one(engine: Engine, job: Job, data: RunData, name: str, twin: str, at: Any)
         figures = f":blue[training] `{now}` · :green[held-out] `{_now(engine, data, twin)}` {shown_unit}"
     st.markdown(f"**{words.literal(title)}** · {figures}", help=explain.meaning(engine, name))
     alt = f"{title} against steps, now {now} {shown_unit}".strip()
-    band = engine.runs.band(job, twin or name, data.curve(twin or name))
-    how: dict[str, Any] = {"held_out": held_out, "thousands": unit == "tokens/s", "band": band, "begins": at}
+    band = engine.runs.band(job, twin or name, data.curve(twin or name), chapters)
+    how: dict[str, Any] = {"held_out": held_out, "thousands": unit == "tokens/s", "band": band, "begins": begins(chapters)}
     charts.small(data.curve(name), max(job.total_steps, job.step), unit or "value", name, alt, **how)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         if band:

@@ -24,7 +24,8 @@ def again(job_id: str, wished: dict[str, Any]) -> None:
         st.error(words.literal(str(error)))
         return
     help_of = engine.runs.field_help()
-    st.caption("A new run with the same model and data. What isn't shown here stays as it was.")
+    first = " Steps, rate and batch are its first stage's." if recipe.then else ""
+    st.caption(f"A new run with the same model and data.{first} What isn't shown here stays as it was.")
     name = st.text_input("Name", f"{recipe.name} again"[:120], max_chars=120, key="again.name")
     with st.grid(2, min_column_width=150, gap="small"):
         steps = st.number_input(
@@ -41,7 +42,7 @@ def again(job_id: str, wished: dict[str, Any]) -> None:
         )
         rank = st.number_input("Adapter size (LoRA rank)", 1, 512, recipe.lora.rank, key="again.rank", help=help_of["lora.rank"])
         seed = st.number_input("Seed", 0, 2**31 - 1, recipe.seed, key="again.seed", help=help_of["seed"])
-    if advised := engine.runs.recommended_rate(recipe.base_model):
+    if advised := engine.runs.recommended_rate(recipe.base_model, recipe.method):
         st.caption(f"Recommended learning rate for this model: {advised:.2g}")
     if st.button("Start training", type="primary", icon=":material/play_arrow:", key="again.start"):
         changes: dict[str, Any] = {

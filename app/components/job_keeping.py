@@ -57,7 +57,9 @@ def diagnose(job_id: str) -> None:
     if found.can_resume:
         begins = "It begins anew." if found.resumes_at is None else f"It goes on from step {found.resumes_at:,}."
         st.caption(begins)
-        st.button("Resume", key="diagnose.resume", type="primary", icon=":material/play_arrow:", on_click=_resume, args=(job_id,))
+        if st.button("Resume", key="diagnose.resume", type="primary", icon=":material/play_arrow:"):
+            trouble.attempt(lambda: engine.resume(job_id))
+            st.rerun()
 
 
 def _sign(job_id: str, number: int, sign: Sign) -> None:
@@ -68,10 +70,6 @@ def _sign(job_id: str, number: int, sign: Sign) -> None:
     if sign.changes and st.button(f"Try again with {_said(sign.changes)}", key=f"diagnose.{number}", icon=":material/replay:"):
         session.wish_again(job_id, sign.changes)
         st.rerun()
-
-
-def _resume(job_id: str) -> None:
-    trouble.attempt(lambda: services.engine().resume(job_id))
 
 
 def _said(changes: dict[str, Any]) -> str:

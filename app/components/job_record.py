@@ -26,6 +26,7 @@ _REASONS = {
     "asked": "when it asked you",
 }
 _NOW = "now"
+_LISTED = 8
 
 
 def said(job: Job, data: RunData) -> None:
@@ -108,12 +109,14 @@ def checkpoints(engine: Engine, job: Job, data: RunData) -> None:
         st.caption("None yet: one is saved now and then, at every pause and stop, and at the end.")
         return
     name = engine.runs.main_curves(job)[1]
-    title, up = explain.title(engine, name)[0].lower(), engine.explain_metric(name)["better"] == "up"
+    title, up = explain.title(engine, name)[0].lower(), engine.runs.better(name) == "up"
     held_out = {step: value for step, value in data.curve(name) if step in by_step and value == value}
-    best = min(held_out, key=lambda step: (-held_out[step] if up else held_out[step], step)) if len(held_out) > 1 else None
-    last = max(by_step)
-    shown, taken = sorted(by_step, reverse=True), engine.keeping.of(job.id)
-    for step in shown if len(shown) <= 8 else sorted({*shown[:7], best if best is not None else shown[7], *taken.pinned}, reverse=True):
+    last, taken = max(by_step), engine.keeping.of(job.id)
+    # The one that is kept for it; of a single measurement there is no best.
+    best = taken.best if len(held_out) > 1 else None
+    newest = sorted(by_step, reverse=True)[:_LISTED]
+    shown = sorted({*newest, *taken.pinned, *([best] if best in by_step else [])}, reverse=True)
+    for step in shown:
         kept = by_step[step]
         badges = [":blue-badge[to go on from]"] * ("weights" in kept) + [":green-badge[to use]"] * ("sampler_weights" in kept)
         badges += [":orange-badge[pinned]"] * kept["pinned"] + [":gray-badge[backed up]"] * (step in taken.backed_up)
@@ -125,8 +128,8 @@ def checkpoints(engine: Engine, job: Job, data: RunData) -> None:
             if "sampler_weights" in kept:
                 navigation.link_to_chat(f"{job.id}@{step}", "Chat")
             job_keeping.pin(engine, job, step, kept["pinned"])
-    if len(by_step) > 8:
-        st.caption(f"and {len(by_step) - 8} more")
+    if len(by_step) > len(shown):
+        st.caption(f"and {len(by_step) - len(shown):,} more")
     job_keeping.disk(engine, job, taken)
 
 

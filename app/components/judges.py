@@ -33,8 +33,7 @@ def show() -> None:
         st.text_input("Name", key="judge-name", max_chars=60, placeholder="OpenAI")
         st.text_input("Address", key="judge-url", placeholder="https://api.openai.com/v1", help="What comes before /chat/completions.")
         st.text_input("Key, if it wants one", key="judge-key", type="password", autocomplete="off")
-        if engine.policy.stores_keys:
-            st.checkbox("Remember the key on this machine", key="judge-store", help="In a file of Thinker's folder that only you can read.")
+        st.checkbox("Remember the key on this machine", key="judge-store", help="In a file of Thinker's folder that only you can read.")
         st.form_submit_button("Use this server", icon=":material/add_link:", on_click=_add)
 
 
@@ -134,7 +133,7 @@ def _look(server: JudgeServer) -> None:
 
 def _add() -> None:
     name, url, key = (st.session_state[f"judge-{field}"] for field in ("name", "url", "key"))
-    store = bool(st.session_state.get("judge-store"))
+    store = bool(st.session_state["judge-store"])
     # The field holds it no longer than it takes to hand it over.
     st.session_state["judge-key"] = ""
     told = f"{name.strip()} is named; look at which models it has"

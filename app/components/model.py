@@ -9,9 +9,11 @@ import streamlit as st
 
 from app import navigation, services
 from app.components import lesson, proof, trouble, words
+from app.components.stages import method_title
 from engine.amounts import size
 
 if TYPE_CHECKING:
+    from engine import Recipe
     from engine.registry import About, Registry
 
 _MOST_CHILDREN = 5
@@ -104,9 +106,8 @@ def _lineage(about: About) -> None:
     if about.parent and not about.parent.model_id:
         lines.append(f"- **Goes on from (parent):** {words.literal(about.parent.name)}")
     if recipe:
-        known = services.engine().explain_method(recipe.method)
         lines.append(f"- **Data:** {_data(about)}")
-        lines.append(f"- **Method:** {words.literal(known['title'])}: {words.literal(known['term'])}")
+        lines.append(f"- **Method:** {_methods(recipe)}")
     if job:
         lines.append(f"- **Training:** {job.step:,} updates, {job.tokens:,} tokens")
     if model.system_prompt:
@@ -121,6 +122,15 @@ def _lineage(about: About) -> None:
         navigation.link_to_run(job.id, f"The run {words.literal(job.name)}, with its curves")
     else:
         st.caption("Its run was deleted, and with it the recipe and the curves.")
+
+
+def _methods(recipe: Recipe) -> str:
+    """Of several stages all, in order."""
+    stages = recipe.stages()
+    if len(stages) > 1:
+        return ", then ".join(words.literal(method_title(stage.recipe.method)) for stage in stages)
+    known = services.engine().explain_method(recipe.method)
+    return f"{words.literal(known['title'])}: {words.literal(known['term'])}"
 
 
 def _data(about: About) -> str:

@@ -117,5 +117,5 @@ def _examples(examples: list[dict[str, Any]]) -> None:
         return
     chosen = st.radio("Examples, before and after", there, horizontal=True, key="examples")
     columns = ("prompt", "before", "after", *(("expected",) if any(row["expected"] for row in groups[chosen]) else ()))
-    rows = [{name: row[name] or "(nothing)" for name in columns} for row in groups[chosen]]
+    rows = [{name: row[name] if row[name].strip() else "(nothing)" for name in columns} for row in groups[chosen]]
     st.dataframe(rows, hide_index=True, height=min(300, 38 + 36 * len(rows)), alt="Held-out prompts, answered before and after training")

@@ -136,4 +136,7 @@ def _visible(text: str) -> str:
 
 def _button(label: str, recipe: Recipe) -> None:
     start = services.engine().rehearsals.start
-    st.button(label, key="rehearse", icon=":material/theater_comedy:", on_click=trouble.attempt, args=(lambda: start(recipe),))
+    if st.button(label, key="rehearse", icon=":material/theater_comedy:"):
+        trouble.attempt(lambda: start(recipe))
+        # All of the page: what is redrawn by itself goes on showing the rehearsal that it was drawn for.
+        st.rerun()

@@ -1,13 +1,17 @@
-"""The editor of a reward: its parts one by one, each with the fields that its kind reads, its weight and what to beware of.
+"""The editor of a reward, and of who judges the proof: the parts one by one, each with the fields that its kind reads, its weight and what
+to beware of.
 
 Works on a recipe's plain values and hands the new parts to a callback; knows nothing of where they are kept. Test runs: reward_check.py.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
@@ -17,31 +21,85 @@ from app.components import fields, judges, reward_check, trouble, words
 from engine import EngineError
 from engine.recipe import RewardPart
 
-FIELD = "reward.parts"
 _KINDS_SAID = re.compile(r" \((?:[a-z_]+(?:, )?)+\)(?=\.?$)")
 _COLUMNS = ("expected", "tests")
 _LONG = {"code": 220, "rubric": 120}
 Parts = list[dict[str, Any]]
+Put = Callable[[Parts], None]
 
 
-def show(changes: dict[str, Any], changed: Callable[[str, Any], None], place: str = "wizard") -> None:
-    """The parts and a test run. `changes` are a draft's; `changed` is told FIELD and the parts as they shall be."""
+@dataclass(frozen=True)
+class Use:
+    """What parts are put together for: the recipe's field that holds them, what is said of it, and what holds without any of them; where
+    that is empty there is one part at least."""
+
+    name: str
+    field: str
+    title: str
+    meaning: str
+    without: str = ""
+
+
+REWARD = Use(
+    "reward",
+    "reward.parts",
+    "What is a good answer?",
+    "Every answer that the model tries is scored by this; the score is the weighted sum of the parts (reward).",
+)
+JUDGE = Use(
+    "judge",
+    "evaluation.judge",
+    "Who tells which answer is better (judge)",
+    "After the run its answers to held-out prompts are put beside those of the model that its last stage began with. This scores both, and "
+    "the higher score wins (win rate). Take something else than what the run learns from: what was trained to please a judge pleases that "
+    "one, which proves nothing.",
+    "Nobody is named: it goes by the right answers, where the data has any.",
+)
+USES = {use.field: use for use in (REWARD, JUDGE)}
+
+
+def show(changes: dict[str, Any], changed: Callable[[str, Any], None], place: str = "wizard", use: Use = REWARD) -> None:
+    """The parts, the same as text, and a test run. `changes` are a recipe's plain values as far as they differ from the usual; `changed`
+    is told the use's field and its parts as they shall be."""
     with trouble.boundary():
-        engine = services.engine()
-        kinds = engine.rewards.kinds()
-        parts, columns = parts_of(changes), _columns(changes)
-        st.markdown("## What is a good answer?", anchors=False)
-        st.caption("Every answer that the model tries is scored by this; the score is the weighted sum of the parts (reward).")
+        kinds = services.engine().rewards.kinds()
+        parts, columns = _parts_of(changes, use), _columns(changes)
+        stem = f"{place}-{use.name}"
+
+        def put(wanted: Parts) -> None:
+            changed(use.field, wanted)
+
+        st.markdown(f"## {use.title}", anchors=False)
+        st.caption(use.meaning)
+        if not parts:
+            st.markdown(use.without)
         for number, part in enumerate(parts):
-            _part(kinds, parts, number, part, columns, changed, place)
-        _add(kinds, parts, changed, place)
-        reward_check.show(changes, place)
+            _part(kinds, parts, number, part, columns, put, stem, sole=len(parts) == 1 and not use.without)
+        _add(kinds, parts, put, stem)
+        with st.expander("As text (YAML)"):
+            _as_text(use, parts, put, stem)
+        if parts:
+            reward_check.show(changes, parts, stem, judge=use is JUDGE)
 
 
-def parts_of(changes: dict[str, Any]) -> Parts:
-    """The parts that a draft has, without what is as usual anyway; one at least."""
-    given = (changes.get("reward") or {}).get("parts") or [{}]
+def _parts_of(changes: dict[str, Any], use: Use) -> Parts:
+    """Those that the recipe has, without what is as usual anyway."""
+    part, _, leaf = use.field.partition(".")
+    given = (changes.get(part) or {}).get(leaf) or ([] if use.without else [{}])
     return [{"kind": part.get("kind", "exact"), **part} for part in given]
+
+
+def _as_text(use: Use, parts: Parts, put: Put, stem: str) -> None:
+    """All that a part can say, also what the editor has no field for."""
+    text = json.dumps(parts, sort_keys=True)
+    # With the parts in its key, it shows what is changed above.
+    key = f"{stem}-text-{session.form_generation()}-{hashlib.sha1(text.encode()).hexdigest()[:8]}"
+
+    def take(wanted: Any) -> None:
+        session.renew_forms()
+        put(wanted)
+
+    fields.widget({**fields.described()[use.field], "help": "The parts"}, parts, key, take)
 
 
 def _part(
@@ -50,23 +108,25 @@ def _part(
     number: int,
     part: dict[str, Any],
     columns: list[str],
-    changed: Callable[[str, Any], None],
-    place: str,
+    put_all: Put,
+    editor: str,
+    *,
+    sole: bool,
 ) -> None:
     kind = kinds[part["kind"]]
     whole = RewardPart.model_validate(part).model_dump(mode="json")
-    stem = f"{place}-reward-{number}-{session.form_generation()}"
+    stem = f"{editor}-{number}-{session.form_generation()}"
 
     def put(name: str, value: Any) -> None:
         if name == "weight" and value is None:
             value = 1.0
-        changed(FIELD, [{**one, name: value} if place_ == number else one for place_, one in enumerate(parts)])
+        put_all([{**one, name: value} if place == number else one for place, one in enumerate(parts)])
 
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f":material/{kind.icon}: **{kind.title}**", width="stretch")
-            remove = {"icon": ":material/delete:", "type": "tertiary", "disabled": len(parts) < 2, "help": "Take this part out"}
-            st.button("Remove", key=f"{stem}-remove", on_click=_remove, args=(parts, number, changed), **remove)
+            remove = {"icon": ":material/delete:", "type": "tertiary", "disabled": sole, "help": "Take this part out"}
+            st.button("Remove", key=f"{stem}-remove", on_click=_remove, args=(parts, number, put_all), **remove)
         st.caption(words.literal(kind.meaning))
         if not kind.allowed:
             st.warning("This kind can't be used here, for others use the machine too. Choose another.", icon=":material/lock:")
@@ -160,19 +220,21 @@ def _name_of(name: str, title: str, key: str, put: Callable[[str, Any], None]) -
     )
 
 
-def _add(kinds: dict[str, Any], parts: Parts, changed: Callable[[str, Any], None], place: str) -> None:
+def _add(kinds: dict[str, Any], parts: Parts, put_all: Put, editor: str) -> None:
     allowed = [name for name, kind in kinds.items() if kind.allowed]
-    key = f"{place}-reward-add-{session.form_generation()}"
+    key = f"{editor}-add-{session.form_generation()}"
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        picked = st.selectbox("Another part", allowed, format_func=lambda name: kinds[name].title, key=key, width=280)
-        add = {"icon": ":material/add:", "args": (kinds, parts, key, changed), "on_click": _put_in}
-        st.button("Add", key=f"{place}-reward-add", **add)
-        replace = {"args": (kinds, parts, key, changed, True), "on_click": _put_in, "help": "Begin with this one instead of what is there"}
-        st.button("Use only this", key=f"{place}-reward-only", type="tertiary", **replace)
+        label = "Another part" if parts else "Go by"
+        picked = st.selectbox(label, allowed, format_func=lambda name: kinds[name].title, key=key, width=280)
+        add = {"icon": ":material/add:", "args": (kinds, parts, key, put_all), "on_click": _put_in}
+        st.button("Add", key=f"{editor}-add", **add)
+        if parts:
+            replace = {"args": (kinds, [], key, put_all), "on_click": _put_in, "help": "Begin with this one instead of what is there"}
+            st.button("Use only this", key=f"{editor}-only", type="tertiary", **replace)
     st.caption(words.literal(kinds[picked].use_when))
 
 
-def _put_in(kinds: dict[str, Any], parts: Parts, key: str, changed: Callable[[str, Any], None], only: bool = False) -> None:
+def _put_in(kinds: dict[str, Any], parts: Parts, key: str, put_all: Put) -> None:
     """With its example filled in, so that there is never a part that can't be used."""
     kind = kinds[st.session_state[key]]
     known = {field["name"] for field in kind.fields}
@@ -180,10 +242,10 @@ def _put_in(kinds: dict[str, Any], parts: Parts, key: str, changed: Callable[[st
     if kind.name == "judge" and "url" not in new:
         models = services.engine().models()
         new["model"] = models[0].id if models else "nano"
-    changed(FIELD, [new] if only else [*parts, new])
+    put_all([*parts, new])
     session.renew_forms()
 
 
-def _remove(parts: Parts, number: int, changed: Callable[[str, Any], None]) -> None:
-    changed(FIELD, [one for place, one in enumerate(parts) if place != number])
+def _remove(parts: Parts, number: int, put_all: Put) -> None:
+    put_all([one for place, one in enumerate(parts) if place != number])
     session.renew_forms()

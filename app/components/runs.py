@@ -31,9 +31,12 @@ def show() -> None:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
         done = engine.runs.demos_run()
-        for name, demo in {**engine.demos(), **knowledge.method_demos()}.items():
-            label = demo["title"] + " again" * (name in done)
-            st.button(label, key=f"demo-{name}", icon=":material/play_arrow:", on_click=_launch, args=(name,))
+        for name, demo in engine.demos().items():
+            _start(name, demo["title"] + " again" * (name in done))
+        with st.popover("Other ways to learn", icon=":material/play_arrow:"):
+            for name, demo in knowledge.method_demos().items():
+                _start(name, demo["title"])
+                st.caption(words.literal(demo["task"]))
         navigation.link(navigation.ANALYTICS, "Compare runs")
     st.caption(_OWN_DATA)
     st.fragment(_list, run_every=2 if counts["running"] else None)(bool(counts["running"]))
@@ -69,6 +72,10 @@ def _demo(name: str, demo: dict[str, Any], label: str, kind: Any) -> None:
     st.markdown(f"**The task.** {words.literal(demo['task'])}")
     st.markdown(f"**What is learned.** {words.literal(demo['learns'])}")
     st.markdown(f"**What to expect.** {words.literal(demo['expect'])}")
+    _start(name, label, kind)
+
+
+def _start(name: str, label: str, kind: Any = "secondary") -> None:
     st.button(label, key=f"demo-{name}", type=kind, icon=":material/play_arrow:", on_click=_launch, args=(name,))
 
 
@@ -158,6 +165,6 @@ def show_card(engine: Engine, card: Card) -> None:
 def _methods(job: Job) -> str:
     """SFT, or SFT → DPO for a run of two stages."""
     try:
-        return " → ".join(stage.recipe.method.upper().replace("_", " ") for stage in job.recipe.stages())
+        return " → ".join(words.literal(words.acronym(knowledge.method(stage.recipe.method)["term"])) for stage in job.recipe.stages())
     except EngineError:
         return job.method.upper()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from app import services, session
+from app import services
 from app.components import trouble, words
 from engine import EngineError
 from engine.knowledge.pricing import OWN
@@ -131,5 +131,4 @@ def _price() -> None:
 
 
 def _forget_price(endpoint: str, model: str) -> None:
-    session.renew_forms()
     trouble.attempt(lambda: services.engine().spending.change(endpoint, model, None), "The list's price holds again")

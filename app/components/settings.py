@@ -136,8 +136,8 @@ def stored() -> None:
     st.markdown(
         "What you make lies on this server, where nobody else who uses it sees it; whoever runs the server could."
         if engine.policy.shared
-        else "Nothing leaves this machine: the training server answers on this machine only, and Thinker reports to nobody. "
-        "A base model that you name by its hub id is fetched from the hub once."
+        else "What you make lies on this machine, and Thinker reports to nobody. What you train elsewhere is sent there, and what judges "
+        "or teachers by URL are asked is sent to them. A base model that you name by its hub id is fetched from the hub once."
     )
     there = [f"{count:,} {what if count != 1 else what.removesuffix('s')}" for what, count in kept.items() if count]
     st.caption(f"Kept of yours: {', '.join(there)}." if there else "Nothing is kept of yours yet, but for these settings.")

@@ -10,6 +10,7 @@ import streamlit as st
 from app import services, session
 from app.components import fields, judges, rewards, trouble, words
 from engine import EngineError, knowledge
+from engine.advice import PRESUPPOSING
 from engine.recipe import METHODS
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 _USUAL = ("training.steps", "training.learning_rate", "training.batch_size")
 _ASKED = ("distill.teacher", "distill.teacher_url")
-_PRESUPPOSE = ("dpo", "kto", "rl", "rlhf")
 
 
 def show(place: str = "wizard") -> None:
@@ -49,20 +49,25 @@ def method_title(name: str) -> str:
 def part_fields(stage: Any, changed: Any, reasons: dict[str, Any], place: str) -> None:
     """The fields that only this recipe's method reads; its score has an editor of its own."""
     values = stage.model_dump(mode="json")
-    own = [name for name, field in fields.described().items() if stage.method in field["methods"] and name != rewards.FIELD]
+    own = [name for name, field in fields.described().items() if stage.method in field["methods"]]
     with st.grid(2, min_column_width=300, gap="medium") as grid:
         for name in own:
-            with grid.cell():
-                if name in _ASKED:
-                    _asked(name, values, changed, place)
-                else:
-                    value = fields.value_of(values, name)
-                    fields.show(name, value, changed, advice=reasons.get(name), effect=fields.effect(name), place=place)
-    if stage.method == "own_loss" and not stage.own_loss.code.strip():
+            if name not in rewards.USES:
+                with grid.cell():
+                    one_field(name, values, changed, reasons, place)
+    if rewards.REWARD.field in own:
+        rewards.show(stage.model_dump(mode="json", exclude_defaults=True), changed, place)
+
+
+def one_field(name: str, values: dict[str, Any], changed: Any, reasons: dict[str, Any], place: str) -> None:
+    """A field of a recipe's plain values; a teacher is chosen among what there is, and a program can begin with an example."""
+    if name in _ASKED:
+        _asked(name, values, changed, place)
+    else:
+        fields.show(name, fields.value_of(values, name), changed, advice=reasons.get(name), place=place)
+    if name == "own_loss.code" and not values["own_loss"]["code"].strip():
         key = f"{place}-own-loss-example"
         st.button("Begin with an example", key=key, icon=":material/edit_note:", on_click=_example, args=(changed,))
-    if stage.method in fields.described()[rewards.FIELD]["methods"] if rewards.FIELD in fields.described() else False:
-        rewards.show(stage.model_dump(mode="json", exclude_defaults=True), changed, place)
 
 
 def _example(changed: Any) -> None:
@@ -170,8 +175,7 @@ def _settings(stage: Staged, place: str) -> None:
     with st.grid(3, min_column_width=200, gap="medium") as grid:
         for name in _USUAL:
             with grid.cell():
-                value = fields.value_of(values, name)
-                fields.show(name, value, changed, advice=stage.reasons.get(name), effect=fields.effect(name), place=place)
+                fields.show(name, fields.value_of(values, name), changed, advice=stage.reasons.get(name), place=place)
     if any(stage.recipe.method in field["methods"] for field in fields.described().values()):
         more = st.expander(f"{fields.PARTS.get(stage.recipe.method, 'Of this method')}", key=f"{place}-more", on_change="rerun")
         if more.open:
@@ -203,5 +207,5 @@ def _more(stages: list[Staged], place: str) -> None:
             on_change=add,
             width=420,
         )
-        if stages[0].recipe.method in _PRESUPPOSE:
+        if stages[0].recipe.method in PRESUPPOSING:
             st.button("Learn from examples first", key=f"{place}-first", icon=":material/first_page:", on_click=first)

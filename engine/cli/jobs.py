@@ -146,7 +146,9 @@ def _train_here(engine: Engine, recipe: Recipe, as_json: bool) -> int:
         for watcher in watching:
             watcher.join(timeout=2)
     if job.state != states.DONE:
-        out.print(f"\n{states.LIGHTS[job.state].label} at step {job.step}; go on with: python thinker.py resume {job.id}")
+        out.print(f"\n{states.LIGHTS[job.state].label} at step {job.step}")
+        _reason(engine, job, out)
+        out.print(f"go on with: python thinker.py resume {job.id}")
         if as_json:
             print_json({"job_id": job.id, "state": job.state, "step": job.step})
         return 0
@@ -203,8 +205,6 @@ def show(job_id: JobId, as_json: JsonFlag = False) -> None:
             )
         if said := main_figures(engine, job):
             out.print(", ".join(said))
-        if question := engine.runs.question(job):
-            out.print(f"it asks: {question}", style="yellow", markup=False)
         if spent := engine.spending.of(job).text:
             out.print(f"cost: {spent}", markup=False)
         _outcome(engine, job, out)
@@ -282,9 +282,15 @@ def _control(action: str, job_id: str, as_json: bool, budget: dict[str, Any] | N
             print_json(job.to_dict())
 
 
-def _outcome(engine: Engine, job: Job, out: Console) -> None:
+def _reason(engine: Engine, job: Job, out: Console) -> None:
+    if question := engine.runs.question(job):
+        out.print(f"it asks: {question}", style="yellow", markup=False)
     if job.error:
         out.print(str(EngineError.from_dict(job.error)), style="red", markup=False)
+
+
+def _outcome(engine: Engine, job: Job, out: Console) -> None:
+    _reason(engine, job, out)
     if job.result and engine.result(job.id).held_out.get("after"):
         out.print()
         out.print(result_table(engine.result(job.id)))

@@ -46,6 +46,11 @@ class Example:
         """The last answer; empty where there is none."""
         return self.messages[-1]["content"] if self.answered else ""
 
+    @property
+    def expected(self) -> str:
+        """The right answer, as far as it is known; empty where it isn't: an answer that was found bad is none."""
+        return "" if self.good is False else self.answer
+
     def conversations(self) -> list[list[Message]]:
         """What a model is shown of it: one conversation, or of a pair both, the better one first."""
         if self.rejected is None:

@@ -43,6 +43,12 @@ class Curve(Sequence[tuple[int, float]]):
         kept = np.isfinite(self.values)
         return (self.steps, self.values) if kept.all() else (self.steps[kept], self.values[kept])
 
+    def since(self, step: int) -> Curve:
+        """What was measured from that step on."""
+        begin, found = int(np.searchsorted(self.steps, step)), Curve()
+        found._steps, found._values, found._size = self.steps[begin:], self.values[begin:], self._size - begin
+        return found
+
     def __len__(self) -> int:
         return self._size
 

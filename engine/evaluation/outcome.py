@@ -127,9 +127,10 @@ def wins_sentence(result: Mapping[str, Any] | None) -> str:
     }[found.surely]
     other = "the model that its last stage began with" if about.get("against") == "stage" else "the start model"
     judge = " + ".join(about.get("judge") or ["exact"])
+    unjudged = f"; of {left:,} more an answer couldn't be scored" if (left := about.get("unjudged")) else ""
     return (
         f"Wins {100 * found.rate:.0f} % against {other} by {judge}, {sure} "
-        f"({found.wins:,} answers better, {found.ties:,} as good, {found.losses:,} worse; those as good count half)."
+        f"({found.wins:,} answers better, {found.ties:,} as good, {found.losses:,} worse; those as good count half{unjudged})."
     )
 
 

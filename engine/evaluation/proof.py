@@ -31,7 +31,7 @@ def measure(
     """
     answers = ask(held_out, "held-out examples") if held_out else []
     skill_answers = ask(skills, "general skills") if skills else []
-    known = [(answer, example.answer) for answer, example in zip(answers, held_out, strict=True) if example.answer]
+    known = [(answer, example.expected) for answer, example in zip(answers, held_out, strict=True) if example.expected]
     found = score([said for said, _ in known], [right for _, right in known]).to_dict() if known else None
     if found is not None and loss is not None:
         found |= {"loss": loss, "perplexity": perplexity(loss * loss_tokens, loss_tokens)}
@@ -52,11 +52,11 @@ def compare(
     rows = []
     for example, old, new in zip(held_out, before["answers"]["held_out"], after["answers"]["held_out"], strict=True):
         # Where nothing is expected, no answer is right or wrong.
-        was, now = (exact_match(said, example.answer) if example.answer else None for said in (old, new))
+        was, now = (exact_match(said, example.expected) if example.expected else None for said in (old, new))
         rows.append(
             {
                 "prompt": example.prompt[-1]["content"],
-                "expected": example.answer,
+                "expected": example.expected,
                 "before": old,
                 "after": new,
                 "was_right": was,

@@ -110,7 +110,7 @@ class JobRun:
         """What asks other models over HTTP in its owner's name."""
         if self._asker is None:
             # One for the whole attempt: it remembers what is open, and what a server doesn't take.
-            self._asker = Asker(self._store, self.owner)
+            self._asker = Asker(self._store, self.owner, self.recipe.endpoint)
         return self._asker
 
     def progress(self, step: int, total_steps: int, tokens: int, training_seconds: float) -> None:

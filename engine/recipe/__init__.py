@@ -11,7 +11,7 @@ tooltips, the guide and the CLI read them here (`fields()`). It never holds a se
     recipe.py   the whole
 """
 
-from engine.recipe.chain import MAY_CHANGE, OF_STAGE, Stage, follower, written
+from engine.recipe.chain import BLANK_DATA, MAY_CHANGE, OF_STAGE, Stage, follower, written
 from engine.recipe.methods import DPO, KTO, METHODS, RL, Distill, OwnLoss, Reward, RewardModel, RewardPart
 from engine.recipe.parts import (
     FORMATS,
@@ -31,7 +31,7 @@ from engine.recipe.parts import (
 from engine.recipe.recipe import Recipe, fields, method_parts
 
 __all__ = [
-    "DPO", "FORMATS", "KTO", "MAY_CHANGE", "METHODS", "OF_STAGE", "RENDERERS", "RL", "TRANSFORMS", "Budget", "Checkpoints", "DataSpec",
-    "Distill", "Evaluation", "Lora", "Mixed", "OwnLoss", "Preview", "Recipe", "Reward", "RewardModel", "RewardPart", "Stage", "Start",
-    "Training", "Transform", "fields", "follower", "method_parts", "written",
+    "BLANK_DATA", "DPO", "FORMATS", "KTO", "MAY_CHANGE", "METHODS", "OF_STAGE", "RENDERERS", "RL", "TRANSFORMS", "Budget", "Checkpoints",
+    "DataSpec", "Distill", "Evaluation", "Lora", "Mixed", "OwnLoss", "Preview", "Recipe", "Reward", "RewardModel", "RewardPart", "Stage",
+    "Start", "Training", "Transform", "fields", "follower", "method_parts", "written",
 ]  # fmt: skip

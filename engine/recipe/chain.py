@@ -14,6 +14,11 @@ MAY_CHANGE = ("method", "data", "training", "dpo", "kto", "rl", "reward", "rewar
 """What a later stage may say anew; the model, the place and how it is spoken to stay."""
 ALWAYS_SAID = ("steps", "epochs", "batch_size", "learning_rate")
 """Of a later stage's training, so that it stays as it is when the stage before changes."""
+BLANK_DATA = {
+    "demo": "", "path": "", "dataset": "", "format": "auto", "mapping": {}, "held_out_path": "",
+    "curriculum": "none", "curriculum_column": "", "mix": [],
+}  # fmt: skip
+"""What is said of a stage's data and can't hold for other data: a path beside an old demo would clash, an order by a column be lost."""
 OF_STAGE = "stage:"
 """As a model's name, with a stage's number after it (the first is 0): what that stage of the same run trained."""
 
@@ -80,9 +85,8 @@ def _add(found: list[Stage], recipe: Recipe) -> None:
 
 
 def _renewed(changes: dict[str, Any]) -> dict[str, Any]:
-    """New data replaces the old whole: a path beside an old demo would clash, and so would an order by a column that it hasn't."""
+    """New data replaces the old whole."""
     data = changes.get("data")
     if not isinstance(data, dict) or not {"demo", "path", "dataset"} & set(data):
         return changes
-    blank = {"demo": "", "path": "", "dataset": "", "format": "auto", "mapping": {}, "held_out_path": ""}
-    return {**changes, "data": {**blank, "curriculum": "none", "curriculum_column": "", "mix": [], **data}}
+    return {**changes, "data": {**BLANK_DATA, **data}}

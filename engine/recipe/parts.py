@@ -201,7 +201,7 @@ class Evaluation(Part):
         10.0, "A preview that takes longer than this is passed over.", unit="seconds", gt=0, le=600, healthy=(5, 60)
     )
     preview_endpoint: str = field("", "Where previews are answered; empty is where the run is.", max_length=100)
-    proof: bool = field(True, "Measure exact match, token F1 and perplexity on held-out data before and after.")
+    proof: bool = field(True, "Test it on held-out data before and after: exact match, token F1, perplexity, win rate (proof).")
     skills: bool = field(True, "Measure general skills before and after, to see what was forgotten.")
     skills_max: int = field(200, "At most this many general-skill prompts.", unit="prompts", ge=1)
     max_new_tokens: int = field(64, "The longest answer in samples and in the proof.", unit="tokens", ge=1, le=8192)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from engine import guard, models, starts
 from engine.endpoints import kind, remote
 from engine.errors import NotFound, RecipeError
-from engine.recipe import OF_STAGE, Recipe
+from engine.recipe import OF_STAGE, Recipe, RewardPart
 from engine.rehearsing.report import Found, Report
 from engine.rendering import load_tokenizer
 from engine.store import Store
+from engine.training.rewards import ASKING
 from engine.training.rewards.asking import Asker
 
 _QUESTION = "Answer with the word ok."
@@ -32,19 +33,19 @@ class Other:
 
 def named(recipe: Recipe) -> Iterator[Other]:
     """All that there are, those apart that an earlier stage of the same run trains."""
+    yield from _of_parts(recipe.evaluation.judge, "evaluation.judge", 1)
     for number, stage in enumerate(recipe.stages(), 1):
         one = stage.recipe
         if one.method == "rl":
-            for place, part in enumerate(one.reward.parts):
-                if part.kind in ("judge", "reward_model") and not part.model.startswith(OF_STAGE):
-                    role = part.kind.replace("_", " ")
-                    yield Other(role, part.model, part.url, f"recipe reward.parts.{place}.model", number, part.question)
-        if number == 1:
-            for place, part in enumerate(one.evaluation.judge):
-                if part.kind in ("judge", "reward_model"):
-                    yield Other("judge", part.model, part.url, f"recipe evaluation.judge.{place}.model", number, part.question)
+            yield from _of_parts(one.reward.parts, "reward.parts", number)
         if one.method == "distill" and (one.distill.teacher or one.distill.teacher_url) and not one.distill.teacher.startswith(OF_STAGE):
             yield Other("teacher", one.distill.teacher, one.distill.teacher_url, "recipe distill.teacher", number)
+
+
+def _of_parts(parts: Sequence[RewardPart], field: str, stage: int) -> Iterator[Other]:
+    for place, part in enumerate(parts):
+        if part.kind in ASKING and not part.model.startswith(OF_STAGE):
+            yield Other(part.kind.replace("_", " "), part.model, part.url, f"recipe {field}.{place}.model", stage, part.question)
 
 
 def ask(report: Report, store: Store, owner: str, recipe: Recipe) -> bool:

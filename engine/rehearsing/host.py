@@ -26,8 +26,9 @@ from engine.store import Rehearsal, Store
 
 
 def carry_out(store: Store, rehearsal: Rehearsal, told: Callable[[dict[str, Any]], None] = lambda values: None) -> str:
-    """Does it, telling how it stands after each look. -> the state it ended in."""
-    gone = False
+    """Does it in this process, telling how it stands after each look. -> the state it ended in."""
+    process = {"pid": os.getpid(), "started_at": platforms.process_started_at(os.getpid())}
+    gone = not store.tell_rehearsal(rehearsal.id, process=process)
 
     def tell(values: dict[str, Any]) -> None:
         nonlocal gone
@@ -117,9 +118,6 @@ def main(arguments: list[str] | None = None) -> int:
             rehearsal = store.rehearsal(asked.id, owner=None)
         except NotFound as error:
             print(error, file=sys.stderr)
-            return 1
-        process = {"pid": os.getpid(), "started_at": platforms.process_started_at(os.getpid())}
-        if not store.tell_rehearsal(rehearsal.id, process=process):
             return 1
         return 0 if carry_out(store, rehearsal) in ("passed", "checked") else 1
 

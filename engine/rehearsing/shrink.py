@@ -141,7 +141,7 @@ def _some(examples: list[Example], source: int, most: int) -> list[Example]:
     """The first few of a source, a few older skills among them."""
     mine = [example for example in examples if example.source == source]
     tasks = [example for example in mine if example.kind == "task"]
-    return (tasks or mine)[:most] + [example for example in mine if example.kind == "replay"][:2] if tasks else mine[:most]
+    return tasks[:most] + [example for example in mine if example.kind == "replay"][:2] if tasks else mine[:most]
 
 
 def _short(example: Example, longest: int, tried: bool) -> Example:

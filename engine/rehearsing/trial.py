@@ -206,6 +206,9 @@ class _Trial:
         held_out = (result.get("held_out") or {}).get("after")
         if evaluation.proof and held_out is None:
             return Found("the proof measured nothing: there are no held-out rows", "care", "Keep some rows aside.", "recipe data")
+        if problem := (result.get("win_rate") or {}).get("problem"):
+            advice = "Correct the judge; without one it goes by the right answers."
+            return Found(f"which answers are better couldn't be told: {problem}", "care", advice, "recipe evaluation.judge")
         if evaluation.proof:
             told.append("the proof ran before and after on held-out rows")
         if (result.get("skills") or {}).get("after") is not None:

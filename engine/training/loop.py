@@ -98,7 +98,7 @@ def _attempt(run: JobRun, read: Callable[[Recipe], DataSet], heed: Callable[[], 
 
 def _ready(stage: Stage, data: DataSet, renderer: Renderer, context: int) -> StageWork:
     method = make_method(stage.recipe, data, renderer, context)
-    answered = [example for example in data.held_out if example.answer]
+    answered = [example for example in data.held_out if example.expected]
     limit = min(stage.recipe.training.max_length or context, context)
     answers = rows.rendered(answered, renderer, limit, "held-out", [])[0] if stage.recipe.evaluation.proof else []
     return StageWork(stage.recipe, stage.begins, data, method, total_steps(stage.recipe.training, method.rows), answers, limit)
@@ -207,10 +207,12 @@ def _doubt(at: Attempt) -> str | None:
 
 
 def _leave(at: Attempt) -> None:
-    if at.recipe.training.keep_best and at.best:
-        at.run.log("info", f"keeping step {at.best['step']:,}, where {at.work.method.watched} was best: {at.best['value']:.4g}")
+    step = at.step
+    if at.best:
+        step = at.best["step"]
+        at.run.log("info", f"keeping step {step:,}, where {at.work.method.watched} was best: {at.best['value']:.4g}")
         at.weights_path, at.sampler_path = at.best["weights_path"], at.best["sampler_path"]
-    at.left[at.stage] = {"weights_path": at.weights_path, "sampler_path": at.sampler_path, "step": at.step}
+    at.left[at.stage] = {"weights_path": at.weights_path, "sampler_path": at.sampler_path, "step": step}
 
 
 def _rest(at: Attempt, asked: str) -> str:
@@ -332,8 +334,7 @@ def _measure(at: Attempt) -> None:
     scale = at.watch.scale
     best = at.watch.see(values[watched], at.step, training, at.work.method.better)
     if best and training.keep_best and at.own_step:
-        checkpoint(at, "best")
-        at.best = {"step": at.step, "value": values[watched], "weights_path": at.weights_path, "sampler_path": at.sampler_path}
+        checkpoint(at, "best", values[watched])
     if at.watch.scale != scale:
         at.run.log("info", f"{watched} hasn't got better for a while: the learning rate is lowered to {at.watch.scale:.3g} of its schedule")
     if at.watch.enough(training) and at.step < at.end:

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from engine import models
+from engine.data.examples import with_system
 from engine.endpoints import kind, start
 from engine.endpoints.client import Client
 from engine.errors import EndpointLost, EngineError
 from engine.evaluation.metrics import exact_match
-from engine.recipe import Preview
 from engine.training.answers import cut, stops
 from engine.training.attempt import Attempt
 
@@ -66,7 +66,7 @@ def _ask_all(at: Attempt, client: Client, sampler: Any) -> None:
     began, written, right, judged = time.monotonic(), 0, 0, 0
     sent = []
     for preview in recipe.evaluation.previews:
-        prompt = at.renderer.prompt(_messages(at, preview))
+        prompt = at.renderer.prompt(with_system([{"role": "user", "content": preview.prompt}], recipe.system_prompt))
         sent.append(client.sample(sampler, prompt, 1, params))
     ended = began
     for place, (preview, future) in enumerate(zip(recipe.evaluation.previews, sent, strict=True)):
@@ -99,11 +99,6 @@ def _ask_all(at: Attempt, client: Client, sampler: Any) -> None:
         numbers["preview_exact_match"] = right / judged
     if numbers:
         at.run.metrics(at.step, numbers)
-
-
-def _messages(at: Attempt, preview: Preview) -> list[dict[str, str]]:
-    system = [{"role": "system", "content": at.recipe.system_prompt}] if at.recipe.system_prompt else []
-    return [*system, {"role": "user", "content": preview.prompt}]
 
 
 def _elsewhere(at: Attempt) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.data.examples import Example
+from engine.errors import BudgetSpent
 from engine.evaluation import proof
 from engine.evaluation.metrics import exact_match
 from engine.store.artefacts import read_json, write_json_atomic
@@ -34,8 +35,8 @@ def say_samples(at: Attempt) -> None:
 def _say(at: Attempt, sampler: Any, fixed: list[Example]) -> None:
     said = _ask(at, sampler, fixed)
     for position, (example, text) in enumerate(zip(fixed, said, strict=True)):
-        right = exact_match(text, example.answer) if example.answer else None
-        at.run.sample(at.step, position, example.prompt[-1]["content"], example.answer or None, text, right)
+        right = exact_match(text, example.expected) if example.expected else None
+        at.run.sample(at.step, position, example.prompt[-1]["content"], example.expected or None, text, right)
 
 
 def measured_before(at: Attempt) -> dict[str, Any] | None:
@@ -96,8 +97,9 @@ def won(at: Attempt, before: dict[str, Any] | None, after: dict[str, Any] | None
     """How often its answers are better than those that its last stage began with: see winning.py."""
 
     def ask(sampler: Any, examples: list[Example]) -> list[str]:
-        if at.meter.reached():
-            raise Asked("cap")
+        if at.meter.reached(at.meter.proof_cost):
+            # All else is measured: that isn't thrown away for this.
+            raise BudgetSpent("the budget has no room for it", "Raise the limit next time.", where="recipe budget")
         return _ask(at, sampler, examples)
 
     return winning.judged(at, before, after, ask)

@@ -141,7 +141,7 @@ class Reach:
 
     def _at(self, endpoint: str, base_model: str, renderer: str) -> tuple[Client, Renderer]:
         """A connection to where that base model is, and how it is spoken to."""
-        desk, place = self._desk, kind(endpoint)
+        desk, place = self._desk, kind(endpoint, self._desk.run.owner)
         folder = models.resolve(base_model, weights=place.weights)
         if (endpoint, base_model) == (desk.recipe.endpoint, desk.recipe.base_model):
             same = renderer in ("auto", desk.renderer.name)

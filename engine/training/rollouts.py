@@ -15,6 +15,7 @@ from engine.training.desk import Desk
 
 FILE = "rollouts.jsonl"
 SHOWN_CHARACTERS = 4000
+WATCHED_PROMPTS = 64  # held-out prompts that are answered at each measurement; the proof takes all
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ def shown(folder: Path, last: int = 20) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     found: dict[tuple[int, str], dict[str, Any]] = {}
+    newest = 0
     with file.open("rb") as read:
         read.seek(max(0, file.stat().st_size - 400_000))
         for line in read.read().decode("utf-8", "replace").splitlines():
@@ -128,7 +130,9 @@ def shown(folder: Path, last: int = 20) -> list[dict[str, Any]]:
                 row = json.loads(line)
             except ValueError:
                 continue
-            found = {key: kept for key, kept in found.items() if key[0] <= row["step"]}
-            found[row["step"], row["which"]] = row
+            if row["step"] < newest:
+                found = {key: kept for key, kept in found.items() if key[0] <= row["step"]}
+            newest = row["step"]
+            found[newest, row["which"]] = row
     steps = sorted({step for step, _ in found}, reverse=True)[:last]
     return [found[step, which] for step in steps for which in ("best", "worst") if (step, which) in found]

@@ -17,12 +17,14 @@ SPARE_BYTES = 100 * 2**20  # left on the disk for everything else
 WORTH_TWICE = ("pause", "stop", "cap", "stage", "end", "best")
 
 
-def checkpoint(at: Attempt, reason: str) -> None:
-    """Saves what goes on (`weights`) and what is used (`sampler_weights`), and notes both. Once a step of a stage at most.
+def checkpoint(at: Attempt, reason: str, best: float | None = None) -> None:
+    """Saves what goes on (`weights`) and what is used (`sampler_weights`), and notes both. Once a step of a stage at most. `best`: the
+    number that makes this the best state so far.
 
     Raises StorageError where the disk is nearly full, EngineError where it can't be saved.
     """
     if (at.saved_step, at.saved_stage) == (at.step, at.stage) and at.sampler_path and at.weights_path:
+        _mark(at, best)
         return
     run, training = at.run, at.desk.training
     _make_room(at)
@@ -39,6 +41,8 @@ def checkpoint(at: Attempt, reason: str) -> None:
     at.sampler_path = at.client.wait(sampler, "saving a checkpoint").path
     if second is not None:
         at.spare[str(at.step)] = at.client.wait(second, "saving a backup").path
+    # Before it is noted: whoever goes on from here has to know that this was the best.
+    _mark(at, best)
     note(at, reason)
     at.saved_step, at.saved_stage, at.saved_at = at.step, at.stage, time.monotonic()
     _keep(at)
@@ -61,6 +65,11 @@ def note(at: Attempt, reason: str) -> None:
         renderer=at.renderer.name,
         sizes=sizes,
     )
+
+
+def _mark(at: Attempt, best: float | None) -> None:
+    if best is not None:
+        at.best = {"step": at.step, "value": best, "weights_path": at.weights_path, "sampler_path": at.sampler_path}
 
 
 def _here(at: Attempt) -> bool:

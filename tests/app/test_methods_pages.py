@@ -9,6 +9,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from engine import Engine, knowledge, paths
+from engine.evaluation import doctor
+from engine.evaluation.curves import Curve
 from engine.evaluation.proof import compare, measure
 from engine.recipe import METHODS
 from engine.store import Job
@@ -180,6 +182,26 @@ def test_a_run_of_two_stages_as_it_goes(engine: Engine, staged: Staged) -> None:
     assert not page.exception and "Held-out loss has fallen from 1 to 0.5" in texts(page)
 
 
+def test_a_rate_is_held_against_what_suits_its_stage(engine: Engine, staged: Staged) -> None:
+    job = staged.second(staged.begun(), 40, PREFERRED, HELD)
+    of_first, of_second = (engine.runs.recommended_rate("nano", method) for method in ("sft", "dpo"))
+    curve = Curve([(40, 1e-3)])
+    assert of_first != of_second
+    assert engine.runs.band(job, "learning_rate", curve) == doctor.band("learning_rate", curve, of_second)
+
+
+def test_the_doctor_looks_at_the_present_stage_alone(engine: Engine, staged: Staged) -> None:
+    job = staged.second(staged.begun(), 72, PREFERRED, HELD)
+    steps = range(1, 73)
+    # The second stage's gradients are of another size from its beginning on; its loss rises in the end.
+    norms = Curve((step, 0.1 if step <= 12 else 3.0) for step in steps)
+    loss = Curve((step, 0.1 if step < 50 else 2.0) for step in steps if step > 12)
+    found = engine.runs.diagnose(job, {"grad_norm": norms, "preference_loss": loss})
+    assert [(one.level, one.metric) for one in found] == [("warning", "preference_loss")]
+    assert not found[0].changes, "those would be the first stage's"
+    assert Curve([(1, 0.5), (2, 0.4), (3, 0.3)]).since(2) == [(2, 0.4), (3, 0.3)]
+
+
 def test_cards_show_the_figures_of_the_stage_that_runs(engine: Engine, staged: Staged, runs: Runs) -> None:
     staged.second(staged.begun(), 40, PREFERRED, HELD)
     staged.second(staged.begun("score"), 40, SCORED, {"held_out_reward": 0.4})
@@ -215,11 +237,11 @@ def test_a_run_that_asks_before_it_goes_on(engine: Engine, staged: Staged) -> No
     job = staged.begun()
     staged.saved(job, 12, "stage", stage=0, began=0)
     staged.saved(job, 12, "asked", stage=0, began=0)
-    engine.store.set_fields(job.id, job.attempt, stage="the reward model ranks only 52% of held-out pairs rightly")
+    engine.store.set_fields(job.id, job.attempt, stage="saving a checkpoint", result={"asks": "the reward model ranks only 52%"})
     engine.store.set_control(job.id, "pause")
     engine.store.transition(job.id, "paused", attempt=job.attempt)
     page = open_page(job=job.id)
-    assert not page.exception and "The reward model ranks only 52% of held-out pairs rightly" in texts(page)
+    assert not page.exception and "The reward model ranks only 52%." in texts(page)
     assert page.button(key="resume")
 
 
@@ -262,7 +284,24 @@ def test_mixed_methods_are_compared(engine: Engine, staged: Staged, runs: Runs) 
     told = {row["field"] for row in engine.runs.differences([one.id, three.id])}
     assert told == {"stage 2 training.batch_size", "stage 2 training.learning_rate"}, told
     page = open_page(ANALYTICS, **{"as": "cards"})
-    assert not page.exception and "pairs ranked rightly" in texts(page)
+    shown = texts(page)
+    assert not page.exception and "pairs ranked rightly" in shown
+    assert "preference loss `" in shown and "training loss `" in shown.lower(), "two losses are told apart"
+
+
+def test_a_models_page_names_all_its_stages(engine: Engine, staged: Staged) -> None:
+    known = {"base_model": "nano", "endpoint": "local", "renderer": "chat_template", "weights_path": "", "proof": None}
+    model = engine.store.add_model("Two steps", job_id=staged.begun().id, sampler_path="tinker://made/two", **known)
+    page = open_page(str(ROOT / "pages" / "models.py"), model=model.id)
+    assert not page.exception and "Learn from examples (SFT), then Learn from preferences (DPO)" in texts(page)
+
+
+def test_only_a_demo_that_was_run_is_offered_again(engine: Engine, staged: Staged, runs: Runs) -> None:
+    staged.begun("score")
+    labels = [button.label for button in open_page().button]
+    assert "Teach it Pig Latin" in labels and "Teach it Pig Latin again" not in labels
+    runs.running("Plain")
+    assert "Teach it Pig Latin again" in [button.label for button in open_page().button]
 
 
 def test_a_recipe_of_another_version_is_shown_all_the_same(engine: Engine, staged: Staged) -> None:

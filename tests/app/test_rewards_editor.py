@@ -180,3 +180,100 @@ def test_a_judge_is_chosen_among_the_named_servers(page: AppTest, engine: Engine
         click(page, "-key-give")
         assert engine.judges.all()[0].source == "memory" and "sk-judge" not in texts(page)
         engine.judges.forget(server.url)
+
+
+def judging() -> None:
+    """A page that holds who judges the proof."""
+    from app import services, session
+    from app.components import rewards, trouble
+    from app.components.wizard import frame
+
+    session.set_owner(session.owner() or "local")
+    trouble.show_notices()
+    rewards.show(services.engine().drafts.get().changes, frame.change, use=rewards.JUDGE)
+
+
+def judge(engine: Engine) -> list[dict]:
+    return engine.drafts.get().changes["evaluation"]["judge"]
+
+
+def test_who_judges_the_proof_is_edited_like_a_reward(engine: Engine) -> None:
+    engine.drafts.update(changes={"method": "dpo", "data": {"demo": "piglatin"}, "evaluation": {"eval_every": 5}})
+    page = AppTest.from_function(judging, default_timeout=30).run()
+    shown = texts(page)
+    assert not page.exception and "Who tells which answer is better (judge)" in shown and "goes by the right answers" in shown
+    # Nobody has to be named, so there is nothing to take out or to try.
+    assert [button.key for button in page.button] == ["wizard-judge-add"]
+    next(one for one in page.selectbox if "judge-add" in one.key).set_value("normalised").run()
+    click(page, "judge-add")
+    assert judge(engine) == [{"kind": "normalised"}] and engine.drafts.get().changes["evaluation"]["eval_every"] == 5
+    assert engine.planner.suggest(engine.drafts.get().changes).recipe.evaluation.judge[0].kind == "normalised"
+    click(page, "judge-test")
+    shown = texts(page)
+    assert "Mean score: 1 for its own answer, 0 for another row's answer." in shown and "Both sides of the proof would take" in shown
+    click(page, "-remove")
+    assert judge(engine) == [] and not engine.planner.suggest(engine.drafts.get().changes).recipe.evaluation.judge
+    assert not page.exception and "goes by the right answers" in texts(page)
+
+
+def test_a_judges_parts_as_text(engine: Engine) -> None:
+    engine.drafts.update(changes={"data": {"demo": "piglatin"}, "evaluation": {"judge": [{"kind": "length", "longest": 5}]}})
+    page = AppTest.from_function(judging, default_timeout=30).run()
+    text = next(one for one in page.text_area if "-text-" in one.key)
+    assert text.value == "- kind: length\n  longest: 5\n"
+    text.set_value("- kind: contains\n  texts: [please]\n  name: polite\n").run()
+    assert not page.exception and judge(engine) == [{"kind": "contains", "texts": ["please"], "name": "polite"}]
+    assert "**Texts in it**" in texts(page) or "polite" in [one.value for one in page.text_input]
+    next(one for one in page.text_input if one.key.endswith("-name")).set_value("kind").run()
+    assert "name: kind" in next(one for one in page.text_area if "-text-" in one.key).value, "what was changed above stands in the text"
+    next(one for one in page.text_area if "-text-" in one.key).set_value("- kind: [").run()
+    told = "".join(one.value for one in page.warning).replace("\\", "")
+    assert not page.exception and "evaluation.judge, line" in told and "YAML is wanted" in told
+    assert judge(engine)[0]["name"] == "kind"
+    assert next(one for one in page.text_area if "-text-" in one.key).value == "- kind: [", "what was typed can be corrected"
+
+
+def test_a_reward_and_a_judge_on_one_page_are_tried_apart(engine: Engine) -> None:
+    from tests.app.test_wizard_page import open_wizard
+
+    changes = {"method": "rl", "data": {"demo": "piglatin"}, "evaluation": {"judge": [{"kind": "regex", "pattern": "never said"}]}}
+    engine.drafts.update(goal="score", expert=True, changes=changes)
+    page = open_wizard()
+    assert not page.exception
+    shown = texts(page)
+    assert "What is a good answer?" in shown and "Who tells which answer is better" in shown
+    page.button(key="expert-reward-test").click().run()
+    assert not page.exception and texts(page).count("Mean score") == 1 and "One step of the run" in texts(page)
+    page.button(key="expert-judge-test").click().run()
+    shown = texts(page)
+    assert not page.exception and shown.count("Mean score") == 2 and "so no answer would win over another" in shown
+    assert "before the last change" not in shown
+
+
+def test_the_judge_that_a_demo_was_measured_with_is_shown_and_can_be_taken_out(engine: Engine) -> None:
+    from tests.app.test_wizard_page import open_wizard
+
+    page = open_wizard()
+    page.button(key="try-judged").click().run()
+    engine.drafts.update(expert=True)
+    measured = engine.demo_recipe("judged").evaluation.judge
+    assert measured and "evaluation" not in engine.drafts.get().changes
+    page = open_wizard()
+    removes = [button for button in page.button if button.key.startswith("expert-judge") and button.key.endswith("-remove")]
+    assert not page.exception and len(removes) == len(measured) and "goes by the right answers" not in texts(page)
+    for _ in removes:
+        next(one for one in page.button if one.key.startswith("expert-judge") and one.key.endswith("-remove")).click().run()
+    assert not page.exception and not engine.planner.suggest(engine.drafts.get().changes).recipe.evaluation.judge
+
+
+def test_a_search_finds_what_has_an_editor_of_its_own(engine: Engine) -> None:
+    from tests.app.test_wizard_page import open_wizard
+
+    engine.drafts.update(goal="answer", expert=True, changes={"data": {"demo": "piglatin"}})
+    page = open_wizard()
+    page.text_input(key="find").set_value("win rate").run()
+    shown = texts(page)
+    assert not page.exception and "Who tells which answer is better" in shown and "What is a good answer" not in shown
+    assert "No setting is about" not in shown
+    page.text_input(key="find").set_value("stage by stage").run()
+    assert not page.exception and "Then, in the same run" in texts(page) and "Who tells" not in texts(page)

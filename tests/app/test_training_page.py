@@ -287,6 +287,29 @@ def test_each_checkpoint_that_can_be_used_leads_to_a_chat_with_it(runs: Runs) ->
     assert not page.exception and [link.query_string for link in links] == [f"model={job.id}%40{job.step}"]
 
 
+def test_what_is_listed_of_many_checkpoints_adds_up(engine: Engine, runs: Runs) -> None:
+    job = runs.running()
+    for step in range(1, 13):
+        runs.saved(job, step, "schedule")
+    engine.keeping.pin(job.id, 2)
+    shown = texts(open_page(job=job.id))
+    listed = [step for step in range(1, 13) if f"Step `{step}` on schedule" in shown]
+    assert listed == [2, *range(5, 13)] and "and 3 more" in shown
+
+
+def test_demos_of_other_methods_stay_out_of_the_runs_way(runs: Runs) -> None:
+    runs.running()
+    page = open_page()
+    inside = [button.key for block in page.get("popover") for button in block.button]
+    assert "demo-score" in inside and "demo-piglatin" not in inside and page.button(key="demo-piglatin")
+
+
+def test_a_limit_is_said_as_people_say_it(engine: Engine) -> None:
+    job = engine.store.create_job(engine.demo_recipe("piglatin", {"budget": {"max_minutes": 2, "max_tokens": 1_500_000}}))
+    page = open_page(job=job.id)
+    assert not page.exception and "at most 1,500,000 tokens · at most 2 minutes" in texts(page)
+
+
 def test_a_key_pauses_and_goes_on(engine: Engine, runs: Runs) -> None:
     job = runs.running()
     page = open_page(job=job.id)

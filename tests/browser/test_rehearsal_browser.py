@@ -22,6 +22,11 @@ def test_from_the_review_to_the_stamp(browser: Browser, dashboard: Dashboard) ->
     page.get_by_text("All that was looked at").click()
     expect(page.get_by_text("Saved, paused and gone on")).to_be_visible(timeout=20_000)
     expect(page.get_by_text("Rows as your own model is shown them")).to_be_visible()
+    page.get_by_role("button", name="Rehearse again").click()
+    expect(page.get_by_text("● rehearsing")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("✓ rehearsed")).to_be_visible(timeout=120_000)
+    page.get_by_text("All that was looked at").click()
+    expect(page.get_by_text("Saved, paused and gone on")).to_be_visible(timeout=20_000)
     for width in (1440, 1024, 390):
         page.set_viewport_size({"width": width, "height": 900})
         page.wait_for_selector(READY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -72,3 +73,10 @@ def test_the_examples_kept_show_both_kinds(right):
     kept = compare(before, after, many)["examples"]
     assert len(kept) == min(EXAMPLES_KEPT, 20 + right)
     assert sum(not row["is_right"] for row in kept) == min(20, 90 - right)
+
+
+def test_an_answer_that_was_found_bad_is_no_right_one():
+    rows = [*HELD_OUT[:1], replace(HELD_OUT[1], good=False)]
+    sides = [measure(lambda examples, what: ["one", "two words"], rows, [], None, 0) for _ in range(2)]
+    assert sides[0]["held_out"]["count"] == 1 and sides[0]["held_out"]["exact_match"] == 1.0
+    assert [(row["expected"], row["is_right"]) for row in compare(*sides, rows)["examples"]] == [("one", True), ("", None)]

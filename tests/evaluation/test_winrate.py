@@ -61,6 +61,7 @@ def test_in_words() -> None:
         "(71 answers better, 0 as good, 29 worse; those as good count half)."
     )
     assert "surely less than 39 %, so it got worse" in told(29, 0, 71)
+    assert told(29, 0, 71, unjudged=3).endswith("those as good count half; of 3 more an answer couldn't be scored).")
     assert "which may be chance: 44 to 56 %" in told(142, 17, 142)
     assert "against the model that its last stage began with by form + length" in told(1, 0, 0, against="stage", judge=["form", "length"])
     assert outcome.wins_sentence({"win_rate": {"problem": "the judge doesn't answer"}}).endswith("told: the judge doesn't answer")

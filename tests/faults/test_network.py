@@ -35,8 +35,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     made.stop()
 
 
+@pytest.fixture(autouse=True)
+def thinker_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One for each test: the runner that the others share would take these runs away."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("THINKER_HOME", str(home))
+    return home
+
+
 @pytest.fixture
-def engine(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+def engine(server: RunningServer, thinker_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     # Runs are carried out in this process, one after the other.
     monkeypatch.setattr(host, "ensure_runner", lambda *_: None)
     with Engine() as made:

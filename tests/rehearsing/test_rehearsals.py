@@ -146,6 +146,12 @@ def test_a_judge_is_asked_first(engine: Engine, words: Path, monkeypatch: pytest
     assert checks["learning"].state == "skipped" and "reward1" not in checks
 
 
+def test_a_judge_of_the_proof_that_fails_is_told(engine: Engine, words: Path) -> None:
+    judge = [{"kind": "exact", "expected": "nowhere"}]
+    found, checks = tried(engine, {"data": {"path": str(words)}, "evaluation": {"skills": False, "judge": judge}})
+    assert found.state == "passed" and checks["evaluation"].state == "care" and "no column 'nowhere'" in checks["evaluation"].text
+
+
 def test_who_judges_the_proof_is_asked_too(engine: Engine, words: Path) -> None:
     judge = SayingServer(lambda body: "ok")
     part = {"kind": "judge", "model": "judge-1", "url": judge.chat_url, "rubric": "Loud is good."}

@@ -9,6 +9,7 @@ import pytest
 
 from engine import Engine
 from tests.running import end_processes
+from tests.training import held
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +18,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     home = tmp_path_factory.mktemp("slice") / "home"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_WAIT_POLICY", "passive")
+        patch.setenv("THINKER_EXECUTE", held.EXECUTE)
         yield home
     end_processes(home)
 

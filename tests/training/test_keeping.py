@@ -18,6 +18,7 @@ from engine.store import Job
 from engine.training import loop, saving
 from tests.running import until
 from tests.server.harness import KEY, RunningServer
+from tests.training.held import held
 
 pytestmark = pytest.mark.timeout(240)
 QUIET = {"proof": False, "skills": False, "samples_every": 0, "eval_every": 0}
@@ -65,6 +66,17 @@ def test_the_last_few_and_the_best_are_kept(engine: Engine, shouts: Path) -> Non
     weights = [c for c in engine.checkpoints(found.job_id) if c.kind == "weights"]
     assert taken.going_on == sum(c.bytes for c in weights) == sum(saved.weight(starts.folder_of(c.path)) for c in weights)
     assert (engine.job(found.job_id).id, taken.going_on + taken.to_use) in [(job.id, size) for job, size in engine.keeping.biggest(100)]
+
+
+def test_the_best_that_an_earlier_stage_left_is_backed_up(engine: Engine, shouts: Path) -> None:
+    """What follows stands on it, and not on the last that the stage saved."""
+    ruinous = {"learning_rate": 0.05, "schedule": "constant", "keep_best": True}
+    then = [{"method": "sft", "training": {"steps": 4, "learning_rate": 1e-5, "keep_best": False}}]
+    found = engine.run(recipe(shouts, training=ruinous, evaluation={"eval_every": 2}, then=then))
+    losses = {step: loss for step, loss in engine.curve(found.job_id, "held_out_loss") if 0 < step < 16}
+    best = min(losses, key=losses.__getitem__)
+    left = engine.store.last_checkpoint(found.job_id).loop_state["left"]["0"]
+    assert left["step"] == best and best in backups.steps(found.job_id) and backups.has(left["weights_path"])
 
 
 def test_what_is_pinned_stays(engine: Engine, shouts: Path) -> None:
@@ -124,15 +136,12 @@ def straight(in_place: pytest.MonkeyPatch, shouts: Path) -> list[tuple[int, floa
 
 
 def paused(engine: Engine, wanted: Recipe) -> Job:
-    """A run that was paused somewhere in its second half, or failing that as early as could be."""
-    job = engine.launch(wanted)
-    until(lambda: engine.job(job.id).step >= 5, 90)
+    """A run that was paused in the middle."""
+    job = engine.launch(held(wanted, 6))
+    until(lambda: engine.job(job.id).step >= 6, 90)
     engine.pause(job.id)
-    until(lambda: engine.job(job.id).state in ("paused", "done"), 60)
-    found = engine.job(job.id)
-    if found.state == "done":
-        pytest.skip("this machine is too fast for a pause in sixteen steps")
-    return found
+    until(lambda: engine.job(job.id).state == "paused", 60)
+    return engine.job(job.id)
 
 
 def gone_on(engine: Engine, job: Job) -> Job:

@@ -6,19 +6,26 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from engine import Engine, Recipe, models
+from engine.data import load_data
 from engine.engine import Result
 from engine.errors import EngineError
 from engine.jobs import host
+from engine.rendering import get_renderer, load_tokenizer
 from engine.training import rollouts
+from engine.training.methods import make_method
 from tests.running import until
+from tests.training.held import held
 
 pytestmark = pytest.mark.timeout(300)
 QUIET = {"proof": False, "skills": False, "samples_every": 0, "max_new_tokens": 12}
@@ -115,6 +122,23 @@ def test_ratings_teach_to_prefer(engine: Engine, files: dict[str, Path]) -> None
     assert good > 0 > bad
 
 
+def test_the_baseline_of_ratings_looks_at_answers_to_other_prompts(files: dict[str, Path]) -> None:
+    """Pairs become a good and a bad answer to the same prompt, one after the other."""
+    wanted = recipe(files, "kto")
+    renderer = get_renderer("auto", load_tokenizer(models.nano_folder()))
+    made = make_method(wanted, load_data(wanted), renderer, 1024)
+    for own, other, _ in made._rows:
+        word, elsewhere = (re.findall(r"word\d+", renderer.text(row.tokens).lower()) for row in (own, other))
+        assert len(elsewhere) == 2 and elsewhere[0] == word[0] and elsewhere[1] != word[0]
+
+
+def test_a_loss_of_ones_own_holds_nothing_before_it_is_needed(files: dict[str, Path]) -> None:
+    wanted = recipe(files, "own_loss", own_loss={"code": PLAIN})
+    before = psutil.Process().children()
+    method = make_method(wanted, load_data(wanted), get_renderer("auto", load_tokenizer(models.nano_folder())), 1024)
+    assert psutil.Process().children() == before and method.rows
+
+
 def chain(files: dict[str, Path]) -> Recipe:
     later = {"method": "dpo", "data": {"path": str(files["dpo"])}, "training": {"steps": 16, "learning_rate": 1e-3}}
     return recipe(files, "sft", training={"steps": 10}, then=[later])
@@ -204,7 +228,8 @@ def test_a_poor_reward_model_is_asked_about(engine: Engine, files: dict[str, Pat
     job = engine.launch(recipe(files, "dpo", method="rlhf", data=data, reward_model=about, rl=rl, training={"steps": 2, "batch_size": 4}))
     until(lambda: engine.job(job.id).state in ("paused", "done", "failed"), 90)
     paused = engine.job(job.id)
-    assert paused.state == "paused" and paused.step == 2 and "ranks only" in paused.result["asks"]
+    assert paused.state == "paused" and paused.step == 2 and "ranks only" in engine.runs.question(paused)
+    assert any("It waits for a word of yours: the reward model ranks only" in sign.says for sign in engine.diagnosis.of(job.id).signs)
     engine.resume(job.id)
     until(lambda: engine.job(job.id).state in ("done", "failed"), 90)
     assert engine.job(job.id).state == "done" and len(curve(engine, job.id, "reward")) == 2
@@ -258,6 +283,7 @@ def test_ones_own_loss_equals_what_it_is(engine: Engine, files: dict[str, Path])
         ("def loss(logprobs, weights, row:\n    pass", "can't be read: line 1"),
         ("def loss(logprobs, weights, row):\n    return 1 / 0", "division"),
         ("def loss(logprobs, weights, row):\n    return 3", "doesn't depend"),
+        ("def loss(logprobs, weights, row):\n    -sum(logprobs)", "is there a return"),
         ("import math\ndef loss(logprobs, weights, row):\n    return math.exp(logprobs[0])", "forgets its slope"),
         ("def other():\n    pass", "loss"),
         ("def loss(logprobs, weights, row):\n    return open('/etc/passwd').read()", "row"),
@@ -276,9 +302,7 @@ def whole(request: pytest.FixtureRequest, in_place: pytest.MonkeyPatch, files: d
         "chain": lambda: chain(files),
         "rl": lambda: reinforced(files, rl={"kl": 0.05, "loss": "ppo", "updates": 2}),
         "rlhf": lambda: recipe(files, "dpo", **rlhf, training={"steps": 8, "batch_size": 4}),
-        "answers": lambda: distilled(files, "answers").merged({"training": {"steps": 60}}),
-        "on_policy": lambda: distilled(files, "on_policy"),
-        "prompt": lambda: distilled(files, "prompt").merged({"training": {"steps": 60}}),
+        **{kind: partial(distilled, files, kind) for kind in ("prompt", "answers", "on_policy")},
         "own_loss": lambda: recipe(files, "own_loss", own_loss={"code": PLAIN}, training={"batch_size": 4}),
     }
     wanted = known[request.param]() if request.param in known else recipe(files, request.param)
@@ -304,9 +328,10 @@ def assert_same(engine: Engine, one: str, other: str) -> None:
 @pytest.mark.faults
 def test_a_kill_of_the_runner_changes_nothing(engine: Engine, whole: tuple[Recipe, Result]) -> None:
     wanted, undisturbed = whole
-    job = engine.launch(wanted)
     steps = sorted(step for step, _ in engine.curve(undisturbed.job_id, "learning_rate"))
-    until(lambda: engine.job(job.id).step >= steps[len(steps) // 2], 90)
+    half = steps[len(steps) // 2]
+    job = engine.launch(held(wanted, half))
+    until(lambda: engine.job(job.id).step >= half, 90)
     os.kill(until(host.runner_info)["pid"], signal.SIGKILL)
 
     def over() -> bool:
@@ -315,22 +340,20 @@ def test_a_kill_of_the_runner_changes_nothing(engine: Engine, whole: tuple[Recip
 
     until(over, 120)
     found = engine.job(job.id)
-    # The quickest may be over before they are killed.
-    assert found.state == "done" and (found.attempt > 1 or found.method == "distill"), (found.error, engine.log(job.id, 8))
+    assert found.state == "done" and found.attempt > 1, (found.error, engine.log(job.id, 8))
     assert_same(engine, job.id, undisturbed.job_id)
 
 
 def test_a_pause_changes_nothing(engine: Engine, whole: tuple[Recipe, Result]) -> None:
     wanted, undisturbed = whole
-    job = engine.launch(wanted)
+    job = engine.launch(held(wanted, 3))
     until(lambda: engine.job(job.id).step >= 3, 90)
     engine.pause(job.id)
-    until(lambda: engine.job(job.id).state in ("paused", "done"), 60)
+    until(lambda: engine.job(job.id).state == "paused", 60)
     # What a run keeps in its folder may get lost; the reference is asked again.
     for file in engine.job(job.id).folder.glob("reference.*.json"):
         file.unlink()
-    if engine.job(job.id).state == "paused":
-        engine.resume(job.id)
+    engine.resume(job.id)
     until(lambda: engine.job(job.id).state in ("done", "failed"), 90)
     assert_same(engine, job.id, undisturbed.job_id)
 
@@ -344,14 +367,13 @@ def test_what_surprises_the_model_least_comes_first(engine: Engine, tmp_path: Pa
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"prompt": row["prompt"], **sides[kind](row)}) + "\n" for row in rows))
     data = {"path": str(tmp_path / "rows.jsonl"), "held_out_fraction": 0, "curriculum": "loss"}
     changes = {"data": data, "training": {"steps": 10, "batch_size": 4, "learning_rate": 1e-7}, "evaluation": {"eval_every": 0}}
-    job = engine.launch(recipe({kind: Path()}, kind, **changes, checkpoints={"every_steps": 2}))
+    job = engine.launch(held(recipe({kind: Path()}, kind, **changes, checkpoints={"every_steps": 2}), 2))
     until(lambda: engine.job(job.id).step >= 2, 90)
     engine.pause(job.id)
-    until(lambda: engine.job(job.id).state in ("paused", "done"), 60)
-    if engine.job(job.id).state == "paused":
-        for file in engine.job(job.id).folder.glob("hardness.*.json"):
-            file.unlink()
-        engine.resume(job.id)
+    until(lambda: engine.job(job.id).state == "paused", 60)
+    for file in engine.job(job.id).folder.glob("hardness.*.json"):
+        file.unlink()
+    engine.resume(job.id)
     until(lambda: engine.job(job.id).state in ("done", "failed"), 90)
     surprise = curve(engine, job.id, "train_loss") if kind == "sft" else [-value for value in curve(engine, job.id, "chosen_logprob")]
     assert len(surprise) == 10 and all(a <= b + 1e-3 for a, b in itertools.pairwise(surprise)), surprise
@@ -376,4 +398,6 @@ def test_it_ends_early_and_keeps_the_best(engine: Engine, files: dict[str, Path]
     saved = {c.step: c for c in engine.checkpoints(job.id) if c.kind == "weights"}
     model = engine.model(engine.models(job.id)[0].id)
     assert model.weights_path == saved[best].path and saved[best].reason == "best"
+    # Whoever goes on from such a checkpoint knows that it was the best.
+    assert all(c.loop_state["best"]["step"] == step for step, c in saved.items() if c.reason == "best")
     assert job.step == max(losses) and job.step - best == 6, "three measurements without anything better"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from engine import Engine, Recipe, keys
+from engine.jobs.run import JobRun
 from engine.recipe import METHODS
 from tests.server.harness import KEY, RunningServer
 from tests.training.test_methods import PLAIN, distilled, files, recipe, reinforced
@@ -67,6 +68,14 @@ def test_the_same_curve_by_url_and_key(engine: Engine, files: dict[str, Path], k
     assert {point.reason for point in engine.checkpoints(there.job_id)} == {point.reason for point in engine.checkpoints(here.job_id)}
     model = next(model for model in engine.models() if model.job_id == there.job_id)
     assert model.endpoint == "tinker" and model.sampler_path
+
+
+def test_a_judge_that_is_a_base_model_is_asked_where_the_run_is(
+    engine: Engine, files: dict[str, Path], key: None, server: RunningServer
+) -> None:
+    job = engine.store.create_job(short(files, "rl").merged({"endpoint": "tinker"}), reserve_for="nobody", reserve_s=600)
+    assert JobRun(engine.store, job).asker().address("nano", "").url.startswith(server.url)
+    engine.stop(job.id)
 
 
 def test_on_policy_and_chains_go_there_too(engine: Engine, files: dict[str, Path], key: None) -> None:

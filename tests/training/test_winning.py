@@ -11,6 +11,7 @@ import pytest
 
 from engine import Engine, Recipe
 from engine.errors import EngineError
+from engine.evaluation import outcome
 from engine.evaluation.metrics import wilson
 from engine.store.artefacts import read_json
 
@@ -52,6 +53,42 @@ def test_a_later_stage_is_held_against_what_it_began_with(engine: Engine, data: 
     assert won is not None and (won["judge"], won["against"], won["count"]) == (["loud"], "stage", 12)
     assert (won["wins"], won["losses"], won["rate"]) == (0, 0, 0.5)
     assert found.better >= 6, "against the start of the whole run it did get better"
+
+
+def test_each_prompt_counts_once_and_no_bad_answer_is_right(engine: Engine, data: dict[str, Any], tmp_path: Path) -> None:
+    """Thumbs: to each prompt two good answers and a bad one, which is what the model says by itself."""
+    said = [(word, answer, good) for word in WORDS for answer, good in ((word[::-1], False), (f"{word}!", True), (f"{word}?", True))]
+    rows = [{"prompt": f"Reverse {word}", "completion": answer, "label": good} for word, answer, good in said]
+    (tmp_path / "thumbs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    thumbs = {"path": str(tmp_path / "thumbs.jsonl"), "held_out_fraction": 0.3}
+    found = engine.run(recipe(thumbs, [], method="kto", training={"steps": 1, "batch_size": 4, "learning_rate": 1e-7}))
+    assert found.win_rate is not None and found.win_rate["count"] == 12 and found.win_rate["rate"] == 0.5
+    before = found.held_out["before"]
+    assert before["count"] == 24 and before["exact_match"] == 0, "an answer that was found bad is nothing to come to"
+    proof = read_json(engine.job(found.job_id).folder / "proof.json")
+    assert {row["was_right"] for row in proof["examples"]} == {False, None} and len(proof["examples"]) == 36
+
+
+def test_what_cant_be_judged_is_no_tie(engine: Engine, data: dict[str, Any], tmp_path: Path) -> None:
+    rows = [{"prompt": f"Shout {word}", "completion": f"{word.upper()}!"} for word in WORDS]
+    for row in rows[::2]:
+        row["right"] = row["completion"]
+    (tmp_path / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    some = {"path": str(tmp_path / "some.jsonl"), "held_out_fraction": 0.3}
+    found = engine.run(recipe(some, [{"kind": "exact", "expected": "right"}], training={"steps": 1}))
+    won = found.win_rate
+    assert won is not None and won["count"] + won["unjudged"] == 12 and 0 < won["unjudged"] < 12
+    assert f"of {won['unjudged']} more an answer couldn't be scored" in outcome.wins_sentence({"win_rate": won})
+
+
+def test_a_budget_without_room_for_it_costs_the_win_rate_alone(engine: Engine, data: dict[str, Any]) -> None:
+    chain = recipe(data, [], training={"steps": 2}, then=[{"method": "dpo", "training": {"steps": 1}}])
+    whole = engine.job(engine.run(chain).job_id).result
+    assert whole is not None and whole["win_rate"]["count"] == 12
+    most = sum(whole["counted"].values()) - 1
+    found = engine.run(chain.merged({"budget": {"max_tokens": most}}))
+    assert found.state == "done" and found.held_out["after"]["count"] == 12 and found.win_rate is not None
+    assert "no room" in found.win_rate["problem"] and sum(engine.job(found.job_id).result["counted"].values()) < most
 
 
 def test_a_model_may_judge(engine: Engine, data: dict[str, Any]) -> None:

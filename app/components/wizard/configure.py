@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from app import session
-from app.components import fields, profiles, stages, trouble, words
+from app.components import fields, profiles, rewards, stages, trouble, words
 from app.components.wizard import frame
 from engine import EngineError, Recipe
 
@@ -58,18 +58,20 @@ def show(draft: Any) -> None:
             stages.show()
     advanced = st.expander("Advanced", key="advanced", on_change="rerun")
     if advanced.open:
-        with advanced, st.grid(2, min_column_width=300, gap="medium") as grid:
-            for name in _ADVANCED:
-                if not ((found.recipe.full or start) and name.startswith("lora.")):
-                    with grid.cell():
-                        _field(name, values, found.reasons)
+        with advanced:
+            with st.grid(2, min_column_width=300, gap="medium") as grid:
+                for name in _ADVANCED:
+                    if not ((found.recipe.full or start) and name.startswith("lora.")):
+                        with grid.cell():
+                            _field(name, values, found.reasons)
+            rewards.show(found.recipe.model_dump(mode="json", exclude_defaults=True), frame.change, use=rewards.JUDGE)
     profiles.choose(found.recipe, frame.change)
     _presets(found.recipe)
     frame.moves(draft, True)
 
 
 def _field(name: str, values: dict[str, Any], reasons: dict[str, dict[str, Any]]) -> None:
-    fields.show(name, fields.value_of(values, name), frame.change, advice=reasons.get(name), effect=fields.effect(name))
+    fields.show(name, fields.value_of(values, name), frame.change, advice=reasons.get(name))
 
 
 def _method(found: Any) -> None:

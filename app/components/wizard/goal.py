@@ -85,10 +85,10 @@ def choose(draft: Any, name: str) -> None:
     """Another goal; what was set for the one before stays, unless that was a demo. Stages and what one method reads go with it."""
     came_with_demo = draft.goal and ("demo" in frame.engine().planner.goals()[draft.goal] or bool(draft.changes.get("then")))
     kept = {} if came_with_demo else draft.changes
-    other = frame.engine().planner.goals()[name]["method"] != draft.changes.get("method", Recipe().method)
+    method = frame.engine().planner.goals()[name]["method"]
+    other = method != draft.changes.get("method", Recipe().method)
     gone = {"method", *(("training", "then", *method_parts()) if other else ())}
     changes = {key: value for key, value in kept.items() if key not in gone}
-    method = frame.engine().planner.goals()[name]["method"]
     if method != Recipe().method:
         changes["method"] = method
     frame.update(goal=name, changes=changes, reached=1 if came_with_demo else draft.reached)

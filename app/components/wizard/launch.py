@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
@@ -10,6 +10,9 @@ from app import navigation
 from app.components import rehearsal, trouble, words
 from app.components.wizard import frame
 from engine import EngineError
+
+if TYPE_CHECKING:
+    from engine.store import Job
 
 _COLORS = {"small": "green", "moderate": "orange", "large": "red"}
 _TITLES = {"time": "Time", "memory": "Memory", "money": "Money"}
@@ -117,14 +120,20 @@ def show_started(job_id: str) -> None:
         navigation.go(navigation.TRAINING, job=job_id)
     moving = frame.engine().moving(job)
     st.fragment(_stages, run_every=1 if moving else None)(job_id, moving)
-    st.markdown(
-        "## What happens next\n"
-        "1. The model is tested as it is, on examples that it never trains on.\n"
-        "2. It learns; its mistakes (the loss) get fewer, and every few steps it answers the same questions anew.\n"
-        "3. The same test again: the proof of what it learned, and what it forgot.\n"
-        "4. You chat with it."
-    )
+    _what_comes(job)
     st.button("Put together another", key="another", type="tertiary", on_click=lambda: st.query_params.pop("job", None))
+
+
+def _what_comes(job: Job) -> None:
+    runs, recipe = frame.engine().runs, job.recipe
+    goes = "its score rises" if runs.better(runs.main_curves(job)[1]) == "up" else "its mistakes (the loss) get fewer"
+    lines = [f"It learns; {goes}, and every few steps it answers the same questions anew."]
+    if recipe.evaluation.proof:
+        lines.insert(0, "The model is tested as it is, on examples that it never trains on.")
+        lines.append("The same test again: the proof of what it learned, and what it forgot.")
+    scores = recipe.stages()[-1].recipe.method == "reward_model"
+    lines.append("Other runs can learn from the scores that it gives." if scores else "You chat with it.")
+    st.markdown("## What happens next\n" + "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1)))
 
 
 def _stages(job_id: str, moving: bool) -> None:

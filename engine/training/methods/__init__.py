@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol
@@ -116,6 +117,30 @@ class Base:
 
     def close(self) -> None:
         pass
+
+
+class Asking(Base):
+    """What asks for its rows' log-probabilities before it sends a gradient. Those of the next step are asked for as soon as this step's
+    update is on its way, so that no time goes by with waiting."""
+
+    order: Order
+
+    def attach(self, desk: Desk, step: int) -> None:
+        super().attach(desk, step)
+        self._ahead: dict[int, Any] = {}
+
+    def _forward(self, rows: Sequence[int]) -> Any:
+        """A future of the rows' log-probabilities with the weights as they are."""
+        raise NotImplementedError
+
+    def _of_step(self, step: int, rows: Sequence[int]) -> Any:
+        """The same for the rows of a step, which may have been asked for already."""
+        return self._ahead.pop(step, None) or self._forward(rows)
+
+    def _ask_ahead(self, step: int) -> None:
+        """This step's update was sent."""
+        if self._desk.ahead and step + 1 < self._desk.total:
+            self._ahead = {step + 1: self._forward(self.order.of_step(step + 1))}
 
 
 def make_method(recipe: Recipe, data: DataSet, renderer: Renderer, context: int) -> Method:

@@ -27,7 +27,7 @@ from engine.training.answers import answer
 from engine.training.desk import Desk, datum
 from engine.training.methods import Base, Ticket
 from engine.training.reach import Reach, Voice
-from engine.training.rollouts import Drawing, Group
+from engine.training.rollouts import WATCHED_PROMPTS, Drawing, Group
 from engine.training.rows import counts, datums, last_answer, named
 from engine.training.schedule import order
 
@@ -223,7 +223,7 @@ class OnPolicy(_Taught):
         return {}
 
     def measure(self) -> dict[str, float]:
-        asked = self._held_out[:64]
+        asked = self._held_out[:WATCHED_PROMPTS]
         if not asked:
             return {}
         groups = rollouts.collect(self._desk, self._draw(asked, 1, -1, self._spec.temperature))

@@ -16,7 +16,7 @@ from engine.errors import DataError
 from engine.recipe import Recipe
 from engine.rendering import Rendered, Renderer
 from engine.training.desk import Desk, datum, logprobs_of
-from engine.training.methods import Base, Ticket
+from engine.training.methods import Asking, Ticket
 from engine.training.methods.preference import Pull, Side, pair
 from engine.training.methods.reference import Reference
 from engine.training.rows import last_answer, named
@@ -31,7 +31,7 @@ class Pair:
     rejected: Rendered
 
 
-class DPO(Base):
+class DPO(Asking):
     """One recipe's pairs."""
 
     watched = "held_out_preference_loss"
@@ -50,29 +50,26 @@ class DPO(Base):
             raise DataError(
                 "no pair has two answers within the length limit", "Raise max_length, or shorten the examples.", where=data.name
             )
-        self._ahead: dict[int, Any] = {}
 
     def attach(self, desk: Desk, step: int) -> None:
         super().attach(desk, step)
-        self._ahead = {}
         if self._spec.variant == "simpo":
             self._reference = None
             return
-        used = {row for at in range(desk.total) for row in self._rows(at)} | set(self._held_out)
+        used = {row for at in range(desk.total) for row in self.order.of_step(at)} | set(self._held_out)
         sides = {f"{row}/{which}": side for row in sorted(used) for which, side in enumerate(_both(self._pairs[row]))}
         self._reference = Reference(desk, sides, fresh=step == 0)
 
     def submit(self, step: int, rate: float) -> Ticket:
-        rows = self._rows(step)
-        both = self._compared(self._ahead.pop(step, None) or self._forward(rows), rows)
+        rows = self.order.of_step(step)
+        both = self._compared(self._of_step(step, rows), rows)
         found = [self._pull(*one) for one in both]
         datums = []
         for row, pull in zip(rows, found, strict=True):
             one = self._pairs[row]
             datums += [weighed(one.chosen, -pull.by_chosen / len(rows)), weighed(one.rejected, -pull.by_rejected / len(rows))]
         gradients, update = self._desk.forward_backward(datums, "cross_entropy"), self._desk.optim_step(rate)
-        if self._desk.ahead and step + 1 < self._desk.total:
-            self._ahead = {step + 1: self._forward(self._rows(step + 1))}
+        self._ask_ahead(step)
         sides = self._sides(rows)
         counts = {"tokens": sum(len(side.tokens) for side in sides), "targets": sum(side.completion_tokens for side in sides)}
         return Ticket([gradients], [update], counts, self._numbers(both, found, ""))
@@ -87,9 +84,6 @@ class DPO(Base):
     @property
     def _held_out(self) -> range:
         return range(self._trained, len(self._pairs))
-
-    def _rows(self, step: int) -> list[int]:
-        return self.order.of_step(step)
 
     def _forward(self, rows: Sequence[int]) -> Any:
         return self._desk.forward([weighed(side, 1.0) for side in self._sides(rows)])

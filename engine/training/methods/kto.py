@@ -1,8 +1,8 @@
 """Learning from answers that were each found good or bad (KTO): the good ones likelier, the bad ones less likely, than they were.
 
 What counts is how far an answer's gain over the reference lies above or below a baseline: the model's general drift, estimated on
-mismatched pairs (each prompt with the next row's answer), never below 0. No gradient flows through the baseline. Everything else is
-as in dpo.py: log-probabilities first, then the gradient by hand as token weights.
+mismatched pairs (each prompt with the answer to the next other prompt), never below 0. No gradient flows through the baseline.
+Everything else is as in dpo.py: log-probabilities first, then the gradient by hand as token weights.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from engine.errors import DataError
 from engine.recipe import Recipe
 from engine.rendering import Rendered, Renderer
 from engine.training.desk import Desk, logprobs_of
-from engine.training.methods import Base, Ticket
+from engine.training.methods import Asking, Ticket
 from engine.training.methods.dpo import answer_sums, weighed
 from engine.training.methods.preference import Side, single
 from engine.training.methods.reference import Reference
@@ -23,10 +23,10 @@ from engine.training.rows import last_answer, named
 from engine.training.schedule import order
 
 _Rated = tuple[Rendered, Rendered, bool]
-"""An answer, the same prompt with the next row's answer, and whether the answer was found good."""
+"""An answer, the same prompt with the answer to another, and whether the answer was found good."""
 
 
-class KTO(Base):
+class KTO(Asking):
     """One recipe's answers, each found good or bad."""
 
     watched = "held_out_preference_loss"
@@ -46,23 +46,20 @@ class KTO(Base):
         if len({good for _, _, good in train}) == 1:
             kind = "good" if train[0][2] else "bad"
             self.notes.append(f"all answers were found {kind}: with both kinds it learns more surely what is meant")
-        self._ahead: dict[int, Any] = {}
 
     def attach(self, desk: Desk, step: int) -> None:
         super().attach(desk, step)
-        self._ahead = {}
-        used = {row for at in range(desk.total) for row in self._at(at)} | set(self._held_out)
+        used = {row for at in range(desk.total) for row in self.order.of_step(at)} | set(self._held_out)
         sides = {f"{row}/{which}": self._rows[row][which] for row in sorted(used) for which in (0, 1)}
         self._reference = Reference(desk, sides, fresh=step == 0)
 
     def submit(self, step: int, rate: float) -> Ticket:
-        rows = self._at(step)
-        answers, baseline = self._compared(self._ahead.pop(step, None) or self._forward(rows), rows)
+        rows = self.order.of_step(step)
+        answers, baseline = self._compared(self._of_step(step, rows), rows)
         found = [self._loss(row, side, baseline) for row, side in zip(rows, answers, strict=True)]
         datums = [weighed(self._rows[row][0], -slope / len(rows)) for row, (_, slope) in zip(rows, found, strict=True)]
         gradients, update = self._desk.forward_backward(datums, "cross_entropy"), self._desk.optim_step(rate)
-        if self._desk.ahead and step + 1 < self._desk.total:
-            self._ahead = {step + 1: self._forward(self._at(step + 1))}
+        self._ask_ahead(step)
         sides = [self._rows[row][0] for row in rows]
         counts = {"tokens": sum(len(side.tokens) for side in sides), "targets": sum(side.completion_tokens for side in sides)}
         return Ticket([gradients], [update], counts, self._numbers(rows, answers, found, baseline, ""))
@@ -78,9 +75,6 @@ class KTO(Base):
     @property
     def _held_out(self) -> range:
         return range(self._trained, len(self._rows))
-
-    def _at(self, step: int) -> list[int]:
-        return self.order.of_step(step)
 
     def _forward(self, rows: Sequence[int]) -> Any:
         return self._desk.forward([weighed(self._rows[row][which], 1.0) for row in rows for which in (0, 1)])
@@ -126,7 +120,7 @@ class KTO(Base):
         known = [example for example in examples if example.good is not None]
         found, origins, cut, lost = [], [], [], []
         for place, example in enumerate(known):
-            other = {"role": "assistant", "content": known[(place + 1) % len(known)].answer}
+            other = {"role": "assistant", "content": _elsewhere(known, place)}
             own = last_answer(example.messages, renderer, limit)
             if not own.completion_tokens:
                 lost.append(example)
@@ -141,3 +135,9 @@ class KTO(Base):
             about = f"their prompts alone are longer than {limit:,} tokens: {named(lost)}"
             self.notes.append(f"{len(lost):,} {what} answers were left out: {about}")
         return found, origins
+
+
+def _elsewhere(known: Sequence[Example], place: int) -> str:
+    """The answer of the next row that asks something else: what was said to the same prompt is no mismatch."""
+    following = (known[(place + ahead) % len(known)] for ahead in range(1, len(known)))
+    return next((row.answer for row in following if row.prompt != known[place].prompt), known[(place + 1) % len(known)].answer)

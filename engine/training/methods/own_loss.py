@@ -21,8 +21,8 @@ from engine.errors import DataError, RecipeError
 from engine.recipe import Recipe
 from engine.rendering import Rendered, Renderer
 from engine.sandbox import Limits, Sandbox
-from engine.training.desk import Desk, datum, logprobs_of
-from engine.training.methods import Base, Ticket
+from engine.training.desk import datum, logprobs_of
+from engine.training.methods import Asking, Ticket
 from engine.training.rows import counts, rendered
 from engine.training.schedule import order
 
@@ -33,7 +33,7 @@ _STEP, _CLOSE = 1e-4, 1e-2  # of the trial's differences
 _WHERE = "recipe own_loss.code"
 
 
-class OwnLoss(Base):
+class OwnLoss(Asking):
     """One recipe's examples under the person's own function."""
 
     watched = "held_out_own_loss"
@@ -63,26 +63,23 @@ class OwnLoss(Base):
         # What is ours comes last, so that an error names the person's own lines.
         self._code = f"{code}\n\n{slopes}\n\n{call}"
         self._sandbox = Sandbox(limits=Limits(seconds=SECONDS))
-        self._ahead: dict[int, Any] = {}
-        self._try_out()
-
-    def attach(self, desk: Desk, step: int) -> None:
-        super().attach(desk, step)
-        self._ahead = {}
+        try:
+            self._try_out()
+        finally:
+            # It starts anew with the first step: until then nobody may come to close it.
+            self._sandbox.close()
 
     def close(self) -> None:
         self._sandbox.close()
 
     def submit(self, step: int, rate: float) -> Ticket:
         rows = self.order.of_step(step)
-        asked = self._ahead.pop(step, None) or self._forward(rows)
-        found = self._losses(rows, logprobs_of(self._desk.wait(asked, "asking for log-probabilities")))
+        found = self._losses(rows, logprobs_of(self._desk.wait(self._of_step(step, rows), "asking for log-probabilities")))
         datums = []
         for row, (_, slopes) in zip(rows, found, strict=True):
             datums.append(datum(self._rows[row].tokens, weights=[0.0, *(-slope / len(rows) for slope in slopes)]))
         gradients, update = self._desk.forward_backward(datums, "cross_entropy"), self._desk.optim_step(rate)
-        if step + 1 < self._desk.total:
-            self._ahead = {step + 1: self._forward(self.order.of_step(step + 1))}
+        self._ask_ahead(step)
         known = {"own_loss": sum(loss for loss, _ in found) / len(rows)}
         return Ticket([gradients], [update], counts([self._rows[row] for row in rows]), known)
 
@@ -106,6 +103,9 @@ class OwnLoss(Base):
             if not outcome.fine:
                 raise RecipeError(f"your function failed on row {number:,}: {outcome.problem}", "Correct it.", where=_WHERE)
             loss, slopes = outcome.value
+            if loss is None:
+                advice = "Give back one number, made of logprobs."
+                raise RecipeError(f"your function gave back no number on row {number:,} (is there a return?)", advice, where=_WHERE)
             if not all(math.isfinite(value) for value in (loss, *slopes)):
                 advice = "Keep logarithms and divisions away from 0."
                 raise RecipeError(f"your function gave back a number that isn't finite on row {number:,}", advice, where=_WHERE)

@@ -20,8 +20,9 @@ from engine.data.examples import DataSet, Example, Message
 from engine.errors import DataError, ModelError
 from engine.recipe import Recipe
 from engine.rendering import Rendered, Renderer
-from engine.training.desk import Desk, datum, logprobs_of
-from engine.training.methods import Base, Ticket
+from engine.training.desk import logprobs_of
+from engine.training.methods import Asking, Ticket
+from engine.training.methods.dpo import weighed
 from engine.training.methods.preference import log_sigmoid, sigmoid
 from engine.training.rows import named
 from engine.training.schedule import order
@@ -36,7 +37,7 @@ def make(recipe: Recipe, data: DataSet, renderer: Renderer, context: int) -> Rew
     return (FromThumbs if data.shape == "labels" else FromPairs)(recipe, data, renderer, context)
 
 
-class RewardModel(Base):
+class RewardModel(Asking):
     """One recipe's rows: of each one or two answers, each followed by the question."""
 
     watched = "held_out_preference_loss"
@@ -54,23 +55,17 @@ class RewardModel(Base):
             raise DataError(f"no {self.what} fit within the length limit", "Raise max_length, or shorten the examples.", where=data.name)
         self.order = order(recipe, origins, [sum(len(side.tokens) for side in row) for row in train])
         self.rows = self.order.rows
-        self._ahead: dict[int, Any] = {}
         self._accuracy: float | None = None
-
-    def attach(self, desk: Desk, step: int) -> None:
-        super().attach(desk, step)
-        self._ahead = {}
 
     def submit(self, step: int, rate: float) -> Ticket:
         rows = self.order.of_step(step)
-        likely = self._likely(self._ahead.pop(step, None) or self._forward(rows), rows)
+        likely = self._likely(self._of_step(step, rows), rows)
         datums = []
         for row, found in zip(rows, likely, strict=True):
             slopes = self._slopes(self._origins[row], found)
-            datums += [_weighed(side, slope / len(rows)) for side, slope in zip(self._rows[row], slopes, strict=True)]
+            datums += [weighed(side, slope / len(rows)) for side, slope in zip(self._rows[row], slopes, strict=True)]
         gradients, update = self._desk.forward_backward(datums, "cross_entropy"), self._desk.optim_step(rate)
-        if self._desk.ahead and step + 1 < self._desk.total:
-            self._ahead = {step + 1: self._forward(self.order.of_step(step + 1))}
+        self._ask_ahead(step)
         tokens = sum(len(side.tokens) for row in rows for side in self._rows[row])
         return Ticket([gradients], [update], {"tokens": float(tokens), "targets": float(len(datums))}, self._numbers(rows, likely, ""))
 
@@ -112,7 +107,7 @@ class RewardModel(Base):
         raise NotImplementedError
 
     def _forward(self, rows: Sequence[int]) -> Any:
-        return self._desk.forward([_weighed(side, 1.0) for row in rows for side in self._rows[row]])
+        return self._desk.forward([weighed(side, 1.0) for row in rows for side in self._rows[row]])
 
     def _likely(self, sent: Any, rows: Sequence[int]) -> list[list[float]]:
         """log p(yes) after each answer of each row."""
@@ -158,8 +153,8 @@ class FromPairs(RewardModel):
             "preference_loss": fmean(-log_sigmoid(c - r) for c, r in scores),
             "preference_accuracy": fmean(c > r for c, r in scores),
             "reward_margin": fmean(c - r for c, r in scores),
-            "chosen_reward": fmean(c for c, _ in scores),
-            "rejected_reward": fmean(r for _, r in scores),
+            "chosen_score": fmean(c for c, _ in scores),
+            "rejected_score": fmean(r for _, r in scores),
         }
         return {prefix + name: value for name, value in values.items()}
 
@@ -189,7 +184,7 @@ class FromThumbs(RewardModel):
         if scores[True] and scores[False]:
             good, bad = fmean(scores[True]), fmean(scores[False])
             values |= {"preference_accuracy": ranked(scores[True], scores[False]), "reward_margin": good - bad}
-            values |= {"chosen_reward": good, "rejected_reward": bad}
+            values |= {"chosen_score": good, "rejected_score": bad}
         return {prefix + name: value for name, value in values.items()}
 
     def _calibration(self, rows: Sequence[int], likely: Sequence[Sequence[float]]) -> float:
@@ -238,7 +233,3 @@ def calibration_error(leads: Sequence[float]) -> float:
 def _rest(logprob: float) -> float:
     """1 - p, kept away from 0."""
     return max(1 - math.exp(logprob), SUREST)
-
-
-def _weighed(row: Rendered, weight: float) -> Any:
-    return datum(row.tokens, weights=[weight * own for own in row.weights])

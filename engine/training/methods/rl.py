@@ -25,11 +25,9 @@ from engine.training.desk import Desk, datum, logprobs_of
 from engine.training.methods import Base, Ticket
 from engine.training.reach import Reach
 from engine.training.rewards import Grade, Reward, Rollout, Score, make_reward, needs_endpoint, wanted
-from engine.training.rollouts import Drawing, Group
+from engine.training.rollouts import WATCHED_PROMPTS, Drawing, Group
 from engine.training.rows import named
 from engine.training.schedule import order
-
-WATCHED_PROMPTS = 64  # held-out prompts that are answered at each measurement; the proof takes all
 
 
 @dataclass(frozen=True)

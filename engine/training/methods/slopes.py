@@ -116,11 +116,11 @@ for _name, _function in _GIVEN.items():
 
 
 def _with_slopes(function, logprobs, weights, row):
-    """-> [the loss, its derivative by each log-probability]"""
+    """-> [the loss, its derivative by each log-probability]; None for a loss that is no number"""
     known = [Slope(value) for value in logprobs]
     found = function(known, weights, row)
     if not isinstance(found, Slope):
-        return [float(found), [0.0] * len(logprobs)]
+        return [float(found) if isinstance(found, (int, float)) else None, [0.0] * len(logprobs)]
     ordered, seen, ahead = [], set(), [(found, False)]
     while ahead:
         number, done = ahead.pop()
