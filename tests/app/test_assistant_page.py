@@ -71,7 +71,7 @@ def test_runs_in_every_state(engine: Engine, runs: Runs, state: str) -> None:
 def test_tables_links_and_explanations(engine: Engine, runs: Runs) -> None:
     runs.done("Tutor")
     page = say(open_page(ASSISTANT), "which is my best model?")
-    assert page.dataframe[0].value["proof"].tolist() == ["right answers 0 % → 96.5 %"]
+    assert page.dataframe[0].value["proof"].tolist()[0].endswith("→ 96.5 %")
     page = say(page, "what is LoRA?")
     assert "low-rank adaptation" in texts(page) and "Read on in the guide" in labels(page)
     for said in ("what can this computer do?", "which data sets are there?", "SFT or DPO?", "delete everything", "chat with it", "pause"):
