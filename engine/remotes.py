@@ -50,7 +50,7 @@ class Remotes:
         return [self._server(known) for known in named.listed(self._owner)]
 
     def add(self, name: str, url: str, *, needs_key: bool = True, key: str = "", store_key: bool = False) -> Server:
-        """Names a server, or gives one of that name another URL, and looks at what it can do if it answers.
+        """Names a server, or gives one of that name another URL; what it can do is asked by `probe`.
 
         Raises NotAllowed, RecipeError for a name or URL that can't be, StateError for what is no key.
         """

@@ -278,10 +278,7 @@ def _shape(desk: Desk, state: State) -> str | None:
 def _expected(desk: Desk, state: State) -> list[str] | None:
     """What the first rows expect as an answer; None where that can't be read now, which the plan will say."""
     with suppress(EngineError):
-        if state.changes["data"].get("dataset"):
-            desk.library.usable(state.changes["data"]["dataset"])
-        rows = data.load_data(Recipe.make({"method": "rl", "data": state.changes["data"]}), skills=False).train
-        return [row.answer for row in rows[:50]]
+        return [row.expected for row in desk.planner.preview(Recipe.make({"method": "rl", "data": state.changes["data"]}), 50)]
     return None
 
 

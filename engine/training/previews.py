@@ -116,7 +116,7 @@ def _place(at: Attempt, sampler: Any) -> tuple[Client, Any]:
         folder = models.resolve(base_model, weights=kind(name, at.run.owner).weights)
         at.run.stage(f"starting {name}, where previews are answered")
         server = start(name, base_model, folder, at.run.owner)
-        server.ready(at.run.stage)
+        server.ready(at.run.stage, at.client.poll)
         at.preview_client = Client(server, {"job": at.run.job_id}, poll=at.run.control)
         at.run.stage("learning")
     name = f"{at.run.job_id}-preview-{at.step:06d}-{at.run.attempt}"

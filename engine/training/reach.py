@@ -149,6 +149,6 @@ class Reach:
         if (endpoint, base_model) not in self._clients:
             desk.run.stage(f"starting {base_model}, which is asked too")
             server = start(endpoint, base_model, folder, desk.run.owner)
-            server.ready(desk.run.stage)
+            server.ready(desk.run.stage, self._poll)
             self._clients[endpoint, base_model] = Client(server, {"job": desk.run.job_id}, poll=self._poll)
         return self._clients[endpoint, base_model], get_renderer(renderer, load_tokenizer(folder))
