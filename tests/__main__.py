@@ -1,9 +1,10 @@
 """Every test, in three parts side by side: those in a browser and those that kill processes mostly wait, and leave the others their time.
 
-    python -m tests [pytest's arguments]
+    python -m tests [--fast | pytest's arguments]
 
-With arguments, or on a machine with a single core, it is pytest alone. What the other parts say comes after the first, whole. A few tests
-that failed while three parts wanted the same cores run once more, by themselves: what fails then too has failed, and what passes is named.
+With other arguments, or on a machine with a single core, it is pytest alone; the fast tests are two parts. What the other parts say comes
+after the first, whole. A few tests that failed while all parts wanted the same cores run once more, by themselves: what fails then too has
+failed, and what passes is named.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ FEW = 5  # more than these were no accident
 def main(arguments: list[str]) -> int:
     """The worst of the parts' exit codes."""
     pytest = [sys.executable, "-m", "pytest"]
-    if arguments or (os.cpu_count() or 1) < 2:
+    fast = arguments == ["--fast"]
+    if (arguments and not fast) or (os.cpu_count() or 1) < 2:
         return subprocess.call([*pytest, *arguments])
+    parts = PARTS[:2] if fast else PARTS
     with tempfile.TemporaryDirectory() as folder:
-        caches = [Path(folder) / f"cache-{number}" for number in range(len(PARTS))]
-        commands = [[*pytest, "-o", f"cache_dir={cache}", "--part", part] for cache, part in zip(caches, PARTS, strict=True)]
-        logs = [open(Path(folder) / str(number), "w+b") for number in range(1, len(PARTS))]  # noqa: SIM115 - closed below
+        caches = [Path(folder) / f"cache-{number}" for number in range(len(parts))]
+        commands = [[*pytest, "-o", f"cache_dir={cache}", *arguments, "--part", part] for cache, part in zip(caches, parts, strict=True)]
+        logs = [open(Path(folder) / str(number), "w+b") for number in range(1, len(parts))]  # noqa: SIM115 - closed below
         quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
         beside = [subprocess.Popen(command, stdout=log, **quiet) for command, log in zip(commands[1:], logs, strict=True)]
         try:
@@ -37,7 +40,7 @@ def main(arguments: list[str]) -> int:
         except KeyboardInterrupt:
             # They heard it as well, and end by themselves.
             codes = [2, *(process.wait() for process in beside)]
-        for title, log in zip(PARTS[1:], logs, strict=True):
+        for title, log in zip(parts[1:], logs, strict=True):
             log.seek(0)
             print(f"\nThe tests {title}:", flush=True)
             sys.stdout.buffer.write(log.read())

@@ -20,7 +20,7 @@ PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "FTP_PROXY", "NO_PROXY")
 NOT_FAST = {"browser", "faults", "slow"}
 # What is run side by side (tests/__main__.py). Two of them mostly wait, and leave the first their time; so each takes about as long.
 PARTS = ("that compute", "that wait", "in a browser")
-SLOW_BUT_BUSY = ("models", "rehearsing", "server", "training")
+BUSY = ("models", "rehearsing", "server", "training")
 
 _fallback_home = pytest.StashKey[str]()
 
@@ -34,7 +34,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     unwanted = (NOT_FAST if config.getoption("--fast") else set()) | (set() if config.getoption("--long") else {"long"})
     part = config.getoption("--part")
-    wanted = [item for item in items if not unwanted & _marks(item) and part in (None, _part(item))]
+    fast = config.getoption("--fast")
+    wanted = [item for item in items if not unwanted & _marks(item) and part in (None, _part(item, fast=fast))]
     if len(wanted) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in set(wanted)])
         items[:] = wanted
@@ -44,12 +45,12 @@ def _marks(item: pytest.Item) -> set[str]:
     return {mark.name for mark in item.iter_markers()}
 
 
-def _part(item: pytest.Item) -> str:
-    """The one that the test belongs to."""
+def _part(item: pytest.Item, *, fast: bool) -> str:
+    """The one that the test belongs to, among all or among the fast ones."""
     marks = _marks(item)
     if "browser" in marks:
         return PARTS[2]
-    waits = "faults" in marks or ("slow" in marks and item.path.parent.name not in SLOW_BUT_BUSY)
+    waits = "faults" in marks or ((fast or "slow" in marks) and item.path.parent.name not in BUSY)
     return PARTS[1] if waits else PARTS[0]
 
 
@@ -58,6 +59,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name.upper().startswith(FOREIGN) or name.upper() in PROXIES:
             del os.environ[name]
+    # Threads of PyTorch that wait in a loop would take the cores from the tests beside them: five times as long, measured.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # For what is read or written by fixtures that live longer than one test.
     config.stash[_fallback_home] = home = tempfile.mkdtemp(prefix="thinker-tests-")
     os.environ.update(THINKER_HOME=home, HF_HOME=os.path.join(home, "hub"), HF_HUB_OFFLINE="1", TINKER_TELEMETRY="0")
