@@ -44,7 +44,7 @@ def show(model_ref: str, with_ref: str, chat_id: str) -> None:
     with place:
         _history(playground, turns, who, settings, corrections, ratings)
         if not turns:
-            # Filled anew in each run: the welcome must not stand beside the first answer.
+            # Empty at once in each run: the welcome must not stand beside the first answer.
             welcome = st.empty()
         answers = st.container()
         # Pinned below, the box scrolls the page to its end: before a conversation the beginning would be out of sight on a phone.
@@ -64,8 +64,6 @@ def show(model_ref: str, with_ref: str, chat_id: str) -> None:
     elif exchange:
         # Asked in another tab, or in this one before F5 or a click on something else.
         with answers:
-            if not turns:
-                welcome.empty()
             _draw_answers(exchange)
         st.rerun()
     elif not turns:

@@ -51,10 +51,7 @@ def place(report: Report, owner: str, recipe: Recipe) -> bool:
     def work() -> Found:
         guard.key(owner, recipe.endpoint)
         guard.able(owner, recipe)
-        found = next((one for one in places.look(owner) if one.name == recipe.endpoint), None)
-        title = kind(recipe.endpoint, owner).title
-        if found is None:
-            return Found(f"{title} is asked when the run starts")
+        found = places.at(recipe.endpoint, owner)
         missing = [check for check in found.checks if not (check.met or check.optional)]
         if missing:
             first = missing[0]
